@@ -1,0 +1,34 @@
+/* Files and folders: whole reads with a bound, atomic writes, hashes of bytes. */
+#ifndef RETORT_BASE_FILE_H
+#define RETORT_BASE_FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Reads a whole file, at most `limit` bytes (0: no bound): *data gets a terminating zero that *size does not count, and
+ * is the caller's to free(). */
+int file_read(const char *path, size_t limit, unsigned char **data, size_t *size);
+/* Writes a file as a whole or not at all: a temporary beside it, fsync, rename, fsync of the folder. */
+int file_write(const char *path, const void *data, size_t size);
+/* The two halves, for writers with a stream of their own. `begin` writes the temporary's path to `temporary` (at least
+ * FILE_PATH_MAX); `commit` syncs and renames it; on failure it is removed. */
+#define FILE_PATH_MAX 4096
+int file_write_begin(const char *path, char *temporary);
+int file_write_commit(const char *path, const char *temporary);
+bool file_exists(const char *path);
+bool folder_exists(const char *path);
+bool folder_empty(const char *path);          /* true also where it does not exist */
+int folder_create(const char *path);          /* with parents; fine where it exists */
+int folder_remove(const char *path);          /* with its content; fine where it does not exist */
+/* Joins with one slash; RETORT_EINVAL where the result is longer than FILE_PATH_MAX. */
+int path_join(const char *folder, const char *name, char out[FILE_PATH_MAX]);
+
+/* SHA-256 in hexadecimal. Update as often as wanted, then take the text (64 digits and a zero). */
+struct hash;
+struct hash *hash_create(void); /* NULL when out of memory */
+void hash_update(struct hash *hash, const void *data, size_t size);
+void hash_finish(struct hash *hash, char hex[65]); /* frees it */
+uint64_t hash_fast(const void *data, size_t size, uint64_t seed); /* xxHash64: cache keys, not proofs */
+
+#endif

@@ -1,0 +1,46 @@
+/* A graph compiled for a device: a fixed list of kernel launches over planned device memory, to be replayed.
+ *
+ *     executable_create  (plans, writes kernel text; nothing is built yet)
+ *     library_build      (all kernels of all executables of the library, in one program)
+ *     executable_bind... (which buffers the inputs and outputs are)
+ *     executable_enqueue (launches; allocates nothing, waits for nothing)
+ */
+#ifndef RETORT_COMPILE_EXECUTABLE_H
+#define RETORT_COMPILE_EXECUTABLE_H
+
+#include "device/device.h"
+#include "graph/graph.h"
+
+enum family { FAMILY_AUTO, FAMILY_CPU, FAMILY_GPU }; /* auto: by the device's type */
+
+/* The kernels and the scratch memory that executables on one device share. Executables of a library run one after
+ * another on one queue, so one scratch arena, as large as the most demanding needs, serves all. */
+struct library;
+int library_create(struct device *device, enum family family, struct library **library);
+void library_destroy(struct library *library); /* NULL-safe; its executables must be gone */
+/* Builds every kernel not built yet as one program and (re)allocates the arena. Call after creating executables. */
+int library_build(struct library *library);
+struct device *library_device(struct library *library);
+
+struct executable;
+/* `label` is for messages and profiles ("inner step"). The graph is read during the call only. */
+int executable_create(struct library *library, const struct graph *graph, const char *label,
+                      struct executable **executable);
+void executable_destroy(struct executable *executable); /* NULL-safe */
+
+/* Inputs and outputs by name; RETORT_EINVAL names the unknown one. Offsets in bytes, multiples of 4. An output must not
+ * overlap an input. A binding stays until changed. Data layout: dense row-major, float32 or int32. */
+int executable_bind(struct executable *executable, const char *name, struct device_buffer *buffer, size_t offset);
+/* The same by slot, for loops: slots are found once. */
+int executable_slot(const struct executable *executable, const char *name); /* or -1 */
+int executable_bind_slot(struct executable *executable, int slot, struct device_buffer *buffer, size_t offset);
+
+int executable_enqueue(struct executable *executable);
+
+/* Figures for plans and reports. */
+size_t executable_arena_bytes(const struct executable *executable);
+int executable_launch_count(const struct executable *executable);
+double executable_flops(const struct executable *executable);
+void executable_print(const struct executable *executable, FILE *stream); /* launches, groups, memory plan */
+
+#endif

@@ -1,0 +1,87 @@
+/* Choosing hand-written kernels: which template of cl/ serves a use, with which parameters and launch.
+ *
+ * A template is a file of cl/ holding one kernel called NAME, its parameters being macros: the program's text repeats,
+ * for each use, `#define NAME k7`, the parameters, the file, and the `#undef`s (which the file's last lines do).
+ * cl/preamble.cl stands first in every program. Every buffer argument is a pair (global pointer, ulong offset in
+ * elements); outputs come first. The argument order of each kernel is given at the function that chooses it.
+ *
+ * Both families are correct on every device. CPU: work-group size 1, vectors of V lanes, no barriers, no local memory.
+ * GPU: work-groups, V is 1. No atomics, fixed summation order: results repeat bit for bit on a device. */
+#ifndef RETORT_COMPILE_KERNELS_H
+#define RETORT_COMPILE_KERNELS_H
+
+#include "compile/executable.h"
+#include "device/device.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* How a tensor [N,C,H,W] lies in memory. Blocked: [N][ceil(C / V)][H][W][V], lanes past C hold zeros (writers keep them
+ * zero). With V = 1 the two are the same, and everything is called plain. */
+enum layout { LAYOUT_PLAIN, LAYOUT_BLOCKED };
+
+struct kernel_use {
+    const char *file;     /* "conv_cpu.cl"; NULL: no kernel needed */
+    char parameters[768]; /* lines "#define KEY value\n" */
+    size_t global[3], local[3]; /* local[0] = 0: the driver chooses */
+};
+
+/* The target of all choices below. */
+struct kernel_target {
+    const struct device_traits *traits;
+    enum family family; /* CPU or GPU, never auto */
+    int lanes;          /* V */
+};
+
+/* The sizes of a convolution: x [n,c,h,w], w [o,c,kh,kw], y [n,o,oh,ow]. */
+struct conv_sizes {
+    int64_t n, c, h, w, o, kh, kw, oh, ow;
+    int stride, padding;
+};
+
+/* Whether a convolution operand with this many channels is kept blocked (image tensors with few channels stay plain). */
+enum layout kernels_conv_layout(const struct kernel_target *target, int64_t channels);
+
+struct conv_use {
+    size_t packed_floats;    /* size of the packed weights; 0: `main` reads the weights [O,C,KH,KW] as they are */
+    struct kernel_use pack;  /* (packed, weights) */
+    size_t work_floats;      /* scratch of `main` and `finish` */
+    struct kernel_use main;  /* forward: (y, x, packed), data: (x, y, packed), weight: (gw or work, x, y) */
+    struct kernel_use finish; /* weight only: (gw, work) */
+};
+/* Layouts are those of the tensors as they lie; gw and weights are plain [O,C,KH,KW]. */
+int kernels_conv(const struct kernel_target *target, const struct conv_sizes *sizes, enum layout x, enum layout y,
+                 struct conv_use *use);
+int kernels_conv_backward_data(const struct kernel_target *target, const struct conv_sizes *sizes, enum layout x,
+                               enum layout y, struct conv_use *use);
+int kernels_conv_backward_weight(const struct kernel_target *target, const struct conv_sizes *sizes, enum layout x,
+                                 enum layout y, struct conv_use *use);
+
+/* c [batch,m,n] = a x b. Stored a: [batch,m,k], or [batch,k,m] where transpose_a; b: [batch,k,n] or [batch,n,k]. */
+struct matmul_sizes {
+    int64_t batch, m, n, k;
+    bool transpose_a, transpose_b;
+};
+struct matmul_use {
+    size_t packed_floats;   /* of b; 0: read as it is */
+    struct kernel_use pack; /* (packed, b) */
+    struct kernel_use main; /* (c, a, packed or b) */
+};
+int kernels_matmul(const struct kernel_target *target, const struct matmul_sizes *sizes, struct matmul_use *use);
+
+/* (to, from), a tensor [n,c,h,w] from one layout to the other. */
+int kernels_relayout(const struct kernel_target *target, int64_t n, int64_t c, int64_t h, int64_t w, enum layout from,
+                     enum layout to, struct kernel_use *use);
+/* (out [count, width], rows' values [rows, width], int rows [rows]): out[r] = sum over b with row[b] = r, b ascending. */
+int kernels_scatter_rows(const struct kernel_target *target, int64_t rows, int64_t width, int64_t count,
+                         struct kernel_use *use);
+/* (out, image, map), plain [n,c,h,w]; node_sample and node_sample_transpose of the graph. */
+int kernels_sample(const struct kernel_target *target, int64_t n, int64_t c, int64_t h, int64_t w, bool transpose,
+                   struct kernel_use *use);
+/* (out [k+1,k], matrix [k,k]): one work-item, cyclic Jacobi; node_eigh of the graph. */
+int kernels_eigh(const struct kernel_target *target, int64_t k, struct kernel_use *use);
+
+/* The text of a file of cl/ by name, embedded in the library; NULL where there is none. */
+const char *kernels_text(const char *file);
+
+#endif

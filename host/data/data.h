@@ -1,0 +1,129 @@
+/* Data sets on the host: reading foreign files, normalising, choosing rows, drawing augmentations.
+ *
+ * Every reader treats its bytes as hostile: sizes are bounded and checked against the file before memory is taken; a
+ * failure names the file, where in it, what was found, what was expected and the mend. */
+#ifndef RETORT_DATA_DATA_H
+#define RETORT_DATA_DATA_H
+
+#include "base/random.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum data_kind {
+    DATA_IDX,     /* MNIST's format, gzip or plain: a folder that holds the four official names */
+    DATA_CIFAR10, /* binary records: a folder with data_batch_1..5.bin, test_batch.bin (or its parent) */
+    DATA_CIFAR100,
+    DATA_FOLDER, /* PNG and JPEG, a folder per class: PATH/train/CLASS/x.jpeg and PATH/{val,test}/CLASS/...; without
+                    train/, PATH/CLASS/... all in train. Nested `images/` folders inside a class are looked into. */
+    DATA_NPY     /* images [N,C,H,W] (float or uint8) and labels [N], .npy pairs or members of one .npz */
+};
+enum normalise_kind {
+    NORMALISE_NONE,
+    NORMALISE_MEAN_SD,  /* per channel, of the training pixels in [0,1] */
+    NORMALISE_ZCA_KIP,  /* per image: minus its mean, over its norm; covariance eigenvalues + 0.1 x their mean (KIP, FRePo,
+                           the BPTT family). The per-image step cannot be undone. */
+    NORMALISE_ZCA_PIXEL /* pixels in [0,1], minus the mean image; eigenvalues + 0.1 (MTT, DATM) */
+};
+
+/* The descriptor's `data` section. Strings are borrowed. */
+struct data_spec {
+    enum data_kind kind;
+    const char *path;        /* folder or file */
+    const char *labels_path; /* npy: the labels' file, NULL for members `images`, `labels` of one .npz */
+    const int *classes;      /* kept classes in this order, by number in the source; NULL: all */
+    int class_count;
+    enum normalise_kind normalise;
+    double holdout;      /* fraction of train kept aside for honest selection, [0, 1); drawn per class by RANDOM_SPLIT */
+    int height, width;   /* folder: resize the shorter side, crop the centre; 0: as the files are (must be equal) */
+    bool grey;           /* folder: one channel */
+    int64_t train_limit, test_limit; /* read at most so many; 0: all */
+};
+
+/* Images [count, channels, height, width] and labels 0 .. classes - 1. Owns its arrays. */
+struct dataset {
+    int64_t count;
+    int channels, height, width, classes;
+    float *images;
+    int32_t *labels;
+    char **class_names;    /* [classes]; "0", "1", ... where the source has none */
+    int64_t *class_rows;   /* rows grouped by class, ascending within a class */
+    int64_t *class_begin;  /* [classes + 1]: where each class starts in class_rows */
+};
+void dataset_finish(struct dataset *dataset); /* NULL-safe, zeroes */
+
+/* The map from pixels in [0,1] to the space the networks train in. */
+struct normalisation {
+    enum normalise_kind kind;
+    int channels, height, width;
+    double *mean;    /* mean_sd: [C]; ZCA: [C*H*W] mean image (after the per-image step for kip) */
+    double *sd;      /* mean_sd: [C] */
+    float *whiten;   /* ZCA: [D,D], symmetric */
+    float *unwhiten; /* ZCA: its inverse; kip: undoes the whitening, not the per-image step */
+};
+void normalisation_finish(struct normalisation *normalisation); /* NULL-safe, zeroes */
+/* pixels [count,C,H,W] in [0,1] -> network space, in place. */
+int normalisation_apply(const struct normalisation *normalisation, float *images, int64_t count);
+/* The other way, as far as it can be undone; *exact tells. Not clamped. */
+int normalisation_undo(const struct normalisation *normalisation, float *images, int64_t count, bool *exact);
+/* normalisation.npz of a set folder: members kind (a string as uint8), mean, sd or whiten. */
+int normalisation_save(const struct normalisation *normalisation, const char *path);
+int normalisation_load(const char *path, struct normalisation *normalisation);
+
+struct data_set_pair {
+    struct dataset train, holdout, test; /* holdout: count 0 where not asked for; test: may be 0 where there is none */
+    struct normalisation normalisation;
+};
+/* Reads, splits, fits the normalisation on train (before the split) and applies it to all three. */
+int data_load(const struct data_spec *spec, uint64_t seed, struct data_set_pair *data);
+void data_finish(struct data_set_pair *data); /* NULL-safe, zeroes */
+
+/* --- NPY and NPZ (also used by sets, cases and exports) --- */
+enum npy_type { NPY_FLOAT32, NPY_FLOAT64, NPY_INT32, NPY_INT64, NPY_UINT8 };
+struct npy {
+    enum npy_type type;
+    int rank;
+    int64_t size[8];
+    void *data; /* C order, native endian; owned, free with npy_finish */
+};
+int64_t npy_count(const struct npy *npy);
+int npy_read(const char *path, struct npy *npy);
+int npy_read_member(const char *npz_path, const char *member, struct npy *npy);
+int npy_write(const char *path, enum npy_type type, int rank, const int64_t *size, const void *data); /* atomic */
+/* Several arrays as one .npz (stored zip), atomically. */
+struct npy_member {
+    const char *name;
+    enum npy_type type;
+    int rank;
+    const int64_t *size;
+    const void *data;
+};
+int npz_write(const char *path, const struct npy_member *members, size_t count);
+/* Converts to float32 or int32, refusing NaN and infinities (float) or what does not fit (int); new array. */
+int npy_to_float(const struct npy *npy, const char *name, float **values);
+int npy_to_int(const struct npy *npy, const char *name, int32_t **values);
+void npy_finish(struct npy *npy);
+
+/* --- drawing rows --- */
+/* `count` rows of a data set, uniform without repetition, copied out: images [count,C,H,W], labels [count]. */
+void dataset_draw(const struct dataset *dataset, struct random *random, int64_t count, float *images, int32_t *labels);
+/* `per_class` rows of each class, class by class; RETORT_EINVAL where a class has fewer. */
+int dataset_draw_per_class(const struct dataset *dataset, struct random *random, int per_class, float *images,
+                           int32_t *labels);
+/* Rows of a synthetic set (ipc per class, grouped by class) for one inner step: `per_class` of the ipc images of each
+ * of `classes_chosen` of `classes` classes, drawn without repetition, in ascending order (so that the whole set is
+ * simply 0 .. n-1). rows: [classes_chosen * per_class]. */
+int rows_draw(struct random *random, int classes, int ipc, int classes_chosen, int per_class, int32_t *rows);
+
+/* --- drawing augmentations: per-image affine maps for the graph's `sample` operation --- */
+struct augment_spec {
+    bool flip;            /* mirror left-right, probability 1/2 per image */
+    bool rotate;          /* uniform in +- degrees per image */
+    double degrees;       /* 15 */
+    bool compose;         /* both at once; otherwise each batch picks one of those that are on */
+};
+/* maps: [count,2,3] row-major, as node_sample reads them. */
+void augment_draw(const struct augment_spec *spec, struct random *random, int64_t count, float *maps);
+
+#endif

@@ -1,0 +1,100 @@
+/* OpenCL devices: finding and opening one, its traits, buffers under a ceiling, programs with an on-disk cache.
+ *
+ * The only module that calls OpenCL (the compile module sets kernel arguments through it too). One device has one
+ * context and one in-order queue. Nothing here decides by vendor: type and queried capabilities only. */
+#ifndef RETORT_DEVICE_DEVICE_H
+#define RETORT_DEVICE_DEVICE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum device_kind { DEVICE_CPU, DEVICE_GPU, DEVICE_ACCELERATOR, DEVICE_OTHER };
+
+/* What a device can do, as queried. */
+struct device_traits {
+    int index; /* over all platforms, in the order of `retort devices` */
+    enum device_kind kind;
+    char platform[128], name[128], vendor[128], version[128], driver[128];
+    unsigned compute_units;
+    unsigned vector_width; /* native floats per vector, rounded to 4, 8 or 16; at least 4 */
+    unsigned max_clock_mhz;
+    size_t max_work_group;
+    size_t local_memory; /* bytes */
+    bool local_is_dedicated;
+    uint64_t global_memory, max_allocation; /* bytes */
+    size_t alignment;                       /* bytes; of offsets inside a buffer: max(device's base alignment, 64) */
+    bool fma, fp64, available;
+};
+
+/* All devices of all platforms; a platform without devices is passed over. *count 0 and RETORT_OK where there are none
+ * at all, also where no OpenCL platform is installed. The array is the caller's, to be freed with free(). */
+int device_list(struct device_traits **list, size_t *count);
+
+struct device;
+
+/* Opens the one device a spec names: NULL or "" for RETORT_DEVICE from the environment, else the first CPU or GPU
+ * device (GPU before CPU); a number for an index; words that must all occur (any case) in platform + name + kind
+ * ("pocl", "intel gpu"). RETORT_EDEVICE with the list of devices where none or more than one match. */
+int device_open(const char *spec, struct device **device);
+void device_close(struct device *device); /* NULL-safe; every buffer and program must be gone */
+const struct device_traits *device_traits(const struct device *device);
+
+/* --- memory: every buffer counts against the ceiling --- */
+void device_set_ceiling(struct device *device, uint64_t bytes); /* 0: none */
+uint64_t device_ceiling(const struct device *device);
+uint64_t device_bytes(const struct device *device);      /* allocated now */
+uint64_t device_peak_bytes(const struct device *device); /* the most so far */
+void device_reset_peak(struct device *device);
+
+struct device_buffer;
+/* RETORT_ELIMIT over the ceiling, the largest allocation or the device's memory, with the numbers in the message.
+ * Contents undefined. `bytes` 0 is rounded up. `what` is for messages ("trajectory store"). */
+int device_buffer_create(struct device *device, size_t bytes, const char *what, struct device_buffer **buffer);
+void device_buffer_destroy(struct device_buffer *buffer); /* NULL-safe */
+size_t device_buffer_size(const struct device_buffer *buffer);
+
+/* Transfers in queue order. Write returns when `data` may be reused; read when it has arrived (it waits for the queue
+ * and reports the failure of any earlier launch). Offsets and sizes in bytes, checked against the buffer. */
+int device_write(struct device *device, struct device_buffer *buffer, size_t offset, size_t bytes, const void *data);
+int device_read(struct device *device, struct device_buffer *buffer, size_t offset, size_t bytes, void *data);
+int device_copy(struct device *device, struct device_buffer *to, size_t to_offset, struct device_buffer *from,
+                size_t from_offset, size_t bytes);
+int device_fill_zero(struct device *device, struct device_buffer *buffer, size_t offset, size_t bytes);
+int device_finish(struct device *device); /* waits for the queue */
+int device_flush(struct device *device);  /* hands queued work to the driver; does not wait */
+
+/* --- programs and kernels --- */
+struct device_program;
+struct device_kernel;
+
+/* Builds OpenCL C 1.2 source, or takes the binary from the disk cache (XDG_CACHE_HOME/retort or ~/.cache/retort; the
+ * key covers source, options, device, driver, platform and format version; written atomically; a broken or unwritable
+ * cache is a miss, never an error; RETORT_CACHE=off disables it). On failure the message carries the compiler's first
+ * errors and the path of a file with source and full log. */
+int device_program_create(struct device *device, const char *source, const char *options,
+                          struct device_program **program);
+void device_program_destroy(struct device_program *program);
+/* Kernels are counted for `seconds_building`. */
+int device_kernel_create(struct device_program *program, const char *name, struct device_kernel **kernel);
+void device_kernel_destroy(struct device_kernel *kernel);
+const char *device_kernel_name(const struct device_kernel *kernel);
+double device_build_seconds(const struct device *device); /* wall time spent in builds so far */
+
+/* Arguments: every buffer argument of our kernels is a pair (pointer, ulong offset in ELEMENTS of 4 bytes), at argument
+ * numbers 2 i and 2 i + 1 for buffer i. */
+int device_kernel_set_buffer(struct device_kernel *kernel, unsigned i, struct device_buffer *buffer,
+                             uint64_t offset_elements);
+/* local[0] 0: the driver chooses. */
+int device_launch(struct device *device, struct device_kernel *kernel, const size_t global[3], const size_t local[3]);
+
+/* Per-kernel device time by profiling events: begin turns it on (the queue is re-created with profiling), end prints a
+ * table of name, launches, seconds to the given stream and turns it off. For developers and `bench`. */
+int device_profile_begin(struct device *device);
+int device_profile_report(struct device *device, void *stream_FILE);
+
+/* Runs a few small programs (arithmetic, vectors, loops, offsets, local memory with a barrier, int32, an in-order
+ * chain) and compares with the host. RETORT_EDEVICE with what failed. Takes below a second once cached. */
+int device_self_test(struct device *device);
+
+#endif

@@ -1,0 +1,21 @@
+/* Derivatives of graphs, as graphs. Rules build ordinary nodes, so any order of derivative comes from one table. */
+#ifndef RETORT_TRANSFORM_TRANSFORM_H
+#define RETORT_TRANSFORM_TRANSFORM_H
+
+#include "graph/graph.h"
+
+/* Reverse mode. gradients[i] = d <cotangent, output> / d wrt[i]; zeros where output does not depend on it. `cotangent`
+ * NULL: 1, and output must then have one element. A rule that is missing is an error that names the operation. */
+int transform_vjp(struct node *output, struct node *cotangent, struct node *const *wrt, int count,
+                  struct node **gradients);
+
+/* Forward mode. out_tangents[i] = the directional derivative of outputs[i] when inputs[j] moves along tangents[j];
+ * zeros where it does not depend on them. */
+int transform_jvp(struct node *const *outputs, int output_count, struct node *const *inputs,
+                  struct node *const *tangents, int input_count, struct node **out_tangents);
+
+/* A new graph with the live part of `graph` only: what its outputs need, rebuilt through the builders, which fold
+ * identities and share equal nodes. Inputs that are no longer needed are kept (they are part of the interface). */
+int transform_simplify(const struct graph *graph, struct graph **simplified);
+
+#endif

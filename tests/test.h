@@ -1,0 +1,21 @@
+/* What every test file includes: cmocka with what it wants included before it. */
+#ifndef RETORT_TESTS_TEST_H
+#define RETORT_TESTS_TEST_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/error.h"
+
+/* Fails with the library's own words where a call does not succeed. */
+#define assert_ok(call)                                                                                                \
+    do {                                                                                                               \
+        int status_ = (call);                                                                                          \
+        if (status_ < 0) fail_msg("%s: %d %s", #call, status_, retort_error_message());                                \
+    } while (0)
+
+#endif
