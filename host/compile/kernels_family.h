@@ -1,0 +1,42 @@
+/* Inside the kernel choice: the two families behind kernels.h, and what they share.
+ *
+ * kernels.c checks sizes and layouts and calls the family; so a family may take for granted that every size is
+ * positive, that oh and ow follow from the rest, that no tensor has more than INT32_MAX elements, and, in the GPU
+ * family, that both layouts are plain. `use` is zeroed. kernels_small.c serves both families itself: relayout,
+ * scatter_rows, sample, eigh. */
+#ifndef RETORT_COMPILE_KERNELS_FAMILY_H
+#define RETORT_COMPILE_KERNELS_FAMILY_H
+
+#include "compile/kernels.h"
+
+int kernels_cpu_conv(const struct kernel_target *target, const struct conv_sizes *sizes, enum layout x, enum layout y,
+                     struct conv_use *use);
+int kernels_cpu_conv_backward_data(const struct kernel_target *target, const struct conv_sizes *sizes, enum layout x,
+                                   enum layout y, struct conv_use *use);
+int kernels_cpu_conv_backward_weight(const struct kernel_target *target, const struct conv_sizes *sizes, enum layout x,
+                                     enum layout y, struct conv_use *use);
+int kernels_cpu_matmul(const struct kernel_target *target, const struct matmul_sizes *sizes, struct matmul_use *use);
+
+int kernels_gpu_conv(const struct kernel_target *target, const struct conv_sizes *sizes, struct conv_use *use);
+int kernels_gpu_conv_backward_data(const struct kernel_target *target, const struct conv_sizes *sizes,
+                                   struct conv_use *use);
+int kernels_gpu_conv_backward_weight(const struct kernel_target *target, const struct conv_sizes *sizes,
+                                     struct conv_use *use);
+int kernels_gpu_matmul(const struct kernel_target *target, const struct matmul_sizes *sizes, struct matmul_use *use);
+
+/* Begins a use: names the template and empties the parameters. */
+void kernel_use_begin(struct kernel_use *use, const char *file);
+/* Appends `#define NAME value`. Templates have a fixed number of parameters with bounded values, so that `parameters`
+ * suffices is the author's to see to (asserted). */
+void kernel_use_define(struct kernel_use *use, const char *name, int64_t value);
+void kernel_use_launch(struct kernel_use *use, size_t x, size_t y, size_t z, size_t local_x, size_t local_y,
+                       size_t local_z);
+
+static inline int64_t divide_up(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+static inline int64_t round_up(int64_t a, int64_t b) {
+    return divide_up(a, b) * b;
+}
+
+#endif
