@@ -1,0 +1,68 @@
+/* What the files of the device module share: the structures behind the opaque names, and OpenCL's failures in words. */
+#ifndef RETORT_DEVICE_INTERNAL_H
+#define RETORT_DEVICE_INTERNAL_H
+
+#include "device/device.h"
+
+#include "base/error.h"
+
+#include <CL/cl.h>
+#include <pthread.h>
+
+struct device {
+    struct device_traits traits;
+    cl_device_id id;
+    cl_context context;
+    cl_command_queue queue;
+    uint64_t ceiling, bytes, peak;
+    double build_seconds;
+    bool synchronous;                     /* RETORT_SYNC: wait after each launch, so that a failure names its kernel */
+    const struct device_kernel *launched; /* the last one since the queue was seen empty, or NULL */
+    struct profile *profile;              /* NULL: off */
+    pthread_mutex_t lock;                 /* of driver_words, which the driver's threads write */
+    char driver_words[256];               /* the driver's last message to the context, "" if none */
+};
+
+struct device_buffer {
+    struct device *device;
+    cl_mem memory;
+    size_t bytes;
+};
+
+struct device_program {
+    struct device *device;
+    cl_program id;
+};
+
+struct device_kernel {
+    struct device *device;
+    cl_kernel id;
+    char name[];
+};
+
+/* --- opencl.c --- */
+const char *opencl_name(cl_int code); /* "CL_OUT_OF_RESOURCES"; never NULL */
+/* RETORT_OK for CL_SUCCESS; else sets the message "words: CL_NAME" and returns the status that fits the code. */
+int opencl_check(cl_int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* The same for calls that wait for the queue or put work on it: adds the last kernel launched, which may be the one
+ * that failed, and what the driver told the context. */
+int opencl_check_queue(struct device *device, cl_int code, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* --- device.c --- */
+int device_create_queue(struct device *device, bool profiling); /* replaces the queue; the old one must be finished */
+
+/* --- cache.c: program binaries on disk; every failure is a miss --- */
+/* The path for a program, "" where there is no cache. */
+void cache_path(const struct device *device, const char *source, const char *options, char path[]);
+/* Whether a program that took so long to build from source is to be stored; remembers slow ones for the next time. */
+bool cache_wants(const char *path, double seconds);
+bool cache_load(const char *path, unsigned char **binary, size_t *size); /* the binary is the caller's to free() */
+void cache_store(const char *path, const unsigned char *binary, size_t size);
+
+/* --- profile.c --- */
+/* Takes over the event of a launch. */
+int profile_add(struct device *device, const struct device_kernel *kernel, cl_event event);
+void profile_destroy(struct profile *profile); /* NULL-safe */
+
+#endif

@@ -1,0 +1,382 @@
+#include "test.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "device/device.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Every test runs on the device of RETORT_DEVICE (else the default one) with a cache folder of its own. */
+static struct device *device;
+static char folder[] = "/tmp/retort-device-XXXXXX";
+
+static int begin(void **state) {
+    (void)state;
+    if (!mkdtemp(folder)) return -1;
+    setenv("XDG_CACHE_HOME", folder, 1);
+    setenv("TMPDIR", folder, 1);
+    if (device_open(NULL, &device) == RETORT_OK) return 0;
+    fprintf(stderr, "%s\n", retort_error_message());
+    return -1;
+}
+
+static int end(void **state) {
+    (void)state;
+    device_close(device);
+    return folder_remove(folder);
+}
+
+static const char *const add_one = "kernel void add_one(global float *y, ulong y0, global const float *x, ulong x0) {\n"
+                                   "    int i = get_global_id(0);\n"
+                                   "    y[y0 + i] = x[x0 + i] + ONE;\n"
+                                   "}\n";
+
+static void test_list(void **state) {
+    (void)state;
+    struct device_traits *list;
+    size_t count;
+    assert_ok(device_list(&list, &count));
+    assert_true(count >= 1);
+    for (size_t i = 0; i < count; i++) {
+        assert_int_equal(list[i].index, i);
+        assert_true(list[i].name[0] && list[i].platform[0]);
+        assert_true(list[i].vector_width == 4 || list[i].vector_width == 8 || list[i].vector_width == 16);
+        assert_true(list[i].alignment >= 64 && list[i].compute_units >= 1 && list[i].max_allocation > 0);
+    }
+    const struct device_traits *traits = device_traits(device);
+    assert_true((size_t)traits->index < count);
+    assert_string_equal(traits->name, list[traits->index].name);
+    free(list);
+}
+
+static void test_open_by_spec(void **state) {
+    (void)state;
+    const struct device_traits *traits = device_traits(device);
+    struct device_traits *list;
+    size_t count, same = 0;
+    assert_ok(device_list(&list, &count));
+    for (size_t i = 0; i < count; i++)
+        same += strcmp(list[i].platform, traits->platform) == 0 && strcmp(list[i].name, traits->name) == 0;
+    struct device *other = NULL;
+    char spec[600];
+    snprintf(spec, sizeof spec, "%d", traits->index);
+    assert_ok(device_open(spec, &other));
+    assert_int_equal(device_traits(other)->index, traits->index);
+    device_close(other);
+    /* All words of platform and name, in capitals, backwards in order. */
+    snprintf(spec, sizeof spec, " %s  %s ", traits->name, traits->platform);
+    for (char *c = spec; *c; c++)
+        if (*c >= 'a' && *c <= 'z') *c = (char)(*c - 'a' + 'A');
+    if (same == 1) {
+        assert_ok(device_open(spec, &other));
+        assert_int_equal(device_traits(other)->index, traits->index);
+        device_close(other);
+    }
+    other = NULL;
+    static const char *const wrong[] = {"4711", "99999999999999999999999", "no-such-device", "cpu no-such-word", "-1"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        assert_int_equal(device_open(wrong[i], &other), RETORT_EDEVICE);
+        assert_null(other);
+        assert_non_null(strstr(retort_error_message(), traits->name)); /* the list of devices */
+    }
+    if (count
+        > 1) { /* a word that every device has: the empty intersection of differences is hard, one letter is not */
+        assert_int_equal(device_open("e", &other), RETORT_EDEVICE);
+        assert_non_null(strstr(retort_error_message(), "match"));
+    }
+    const char *kept = getenv("RETORT_DEVICE");
+    char *copy = kept ? strdup(kept) : NULL;
+    setenv("RETORT_DEVICE", "no-such-device", 1);
+    assert_int_equal(device_open(NULL, &other), RETORT_EDEVICE);
+    assert_non_null(strstr(retort_error_message(), "RETORT_DEVICE"));
+    assert_int_equal(device_open("", &other), RETORT_EDEVICE);
+    setenv("RETORT_DEVICE", "", 1);
+    assert_ok(device_open(NULL, &other));
+    device_close(other);
+    if (copy)
+        setenv("RETORT_DEVICE", copy, 1);
+    else
+        unsetenv("RETORT_DEVICE");
+    free(copy);
+    free(list);
+}
+
+static void test_ceiling(void **state) {
+    (void)state;
+    struct device_buffer *a, *b = NULL;
+    assert_int_equal(device_bytes(device), 0);
+    device_set_ceiling(device, 1000);
+    assert_int_equal(device_ceiling(device), 1000);
+    assert_ok(device_buffer_create(device, 600, "first", &a));
+    assert_int_equal(device_buffer_size(a), 600);
+    assert_int_equal(device_buffer_create(device, 401, "trajectory store", &b), RETORT_ELIMIT);
+    assert_null(b);
+    assert_non_null(strstr(retort_error_message(), "trajectory store"));
+    assert_int_equal(device_buffer_create(device, SIZE_MAX, "x", &b), RETORT_ELIMIT);
+    assert_ok(device_buffer_create(device, 400, "second", &b));
+    assert_int_equal(device_bytes(device), 1000);
+    device_buffer_destroy(b);
+    assert_int_equal(device_bytes(device), 600);
+    assert_int_equal(device_peak_bytes(device), 1000);
+    device_reset_peak(device);
+    assert_int_equal(device_peak_bytes(device), 600);
+    device_set_ceiling(device, 100); /* below what is in use: nothing fits, nothing wraps round */
+    assert_int_equal(device_buffer_create(device, 1, "x", &b), RETORT_ELIMIT);
+    device_set_ceiling(device, 0);
+    assert_int_equal(device_buffer_create(device, SIZE_MAX, "x", &b), RETORT_ELIMIT);
+    assert_int_equal(device_buffer_create(device, device_traits(device)->max_allocation + 1, "x", &b), RETORT_ELIMIT);
+    assert_ok(device_buffer_create(device, 0, "empty", &b));
+    assert_true(device_buffer_size(b) > 0);
+    device_buffer_destroy(b);
+    device_buffer_destroy(a);
+    device_buffer_destroy(NULL);
+    assert_int_equal(device_bytes(device), 0);
+}
+
+static void test_transfers(void **state) {
+    (void)state;
+    struct device_buffer *a, *b;
+    unsigned char data[64], got[64];
+    for (int i = 0; i < 64; i++) data[i] = (unsigned char)(i + 1);
+    assert_ok(device_buffer_create(device, 64, "a", &a));
+    assert_ok(device_buffer_create(device, 64, "b", &b));
+    assert_ok(device_write(device, a, 0, 64, data));
+    assert_ok(device_write(device, b, 0, 64, data));
+    assert_ok(device_copy(device, b, 5, a, 32, 32));
+    assert_ok(device_fill_zero(device, b, 40, 3)); /* bytes */
+    assert_ok(device_fill_zero(device, b, 44, 8)); /* words */
+    assert_ok(device_flush(device));
+    assert_ok(device_read(device, b, 0, 64, got));
+    for (int i = 0; i < 64; i++) {
+        int expected = (i >= 40 && i < 43) || (i >= 44 && i < 52) ? 0 : i >= 5 && i < 37 ? i - 5 + 33 : i + 1;
+        assert_int_equal(got[i], expected);
+    }
+    assert_ok(device_copy(device, a, 0, a, 32, 32)); /* side by side */
+    assert_int_equal(device_copy(device, a, 0, a, 31, 32), RETORT_EINVAL);
+    static const struct {
+        size_t offset, bytes;
+    } wrong[] = {{0, 65}, {64, 1}, {65, 0}, {1, SIZE_MAX}, {SIZE_MAX, 1}, {SIZE_MAX, SIZE_MAX}, {32, SIZE_MAX - 16}};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        size_t offset = wrong[i].offset, bytes = wrong[i].bytes;
+        assert_int_equal(device_write(device, a, offset, bytes, data), RETORT_EINVAL);
+        assert_int_equal(device_read(device, a, offset, bytes, got), RETORT_EINVAL);
+        assert_int_equal(device_fill_zero(device, a, offset, bytes), RETORT_EINVAL);
+        assert_int_equal(device_copy(device, a, offset, b, 0, bytes), RETORT_EINVAL);
+        assert_int_equal(device_copy(device, b, 0, a, offset, bytes), RETORT_EINVAL);
+    }
+    assert_ok(device_write(device, a, 64, 0, data));
+    assert_ok(device_read(device, a, 64, 0, got));
+    assert_ok(device_finish(device));
+    device_buffer_destroy(a);
+    device_buffer_destroy(b);
+}
+
+/* Builds `add_one` with the given options, runs it on 1, 2, 3, 4 and returns the last result. */
+static float run_add_one(const char *options) {
+    struct device_program *program;
+    struct device_kernel *kernel;
+    struct device_buffer *buffer;
+    float data[8] = {1, 2, 3, 4}, got[8];
+    assert_ok(device_program_create(device, add_one, options, &program));
+    assert_ok(device_kernel_create(program, "add_one", &kernel));
+    assert_string_equal(device_kernel_name(kernel), "add_one");
+    assert_ok(device_buffer_create(device, sizeof data, "test", &buffer));
+    assert_ok(device_write(device, buffer, 0, sizeof data, data));
+    assert_ok(device_kernel_set_buffer(kernel, 0, buffer, 4));
+    assert_ok(device_kernel_set_buffer(kernel, 1, buffer, 0));
+    assert_ok(device_launch(device, kernel, (size_t[]){4, 1, 1}, (size_t[]){0, 0, 0}));
+    assert_ok(device_read(device, buffer, 0, sizeof got, got));
+    for (int i = 0; i < 4; i++) assert_true(got[i] == data[i] && got[4 + i] - data[i] == got[4] - data[0]);
+    device_buffer_destroy(buffer);
+    device_kernel_destroy(kernel);
+    device_program_destroy(program);
+    return got[7];
+}
+
+/* The files of the cache folder whose names end so; the last one's path goes to `path`. */
+static int count_files(const char *ending, char path[FILE_PATH_MAX]) {
+    char cache[FILE_PATH_MAX];
+    int count = 0;
+    assert_ok(path_join(folder, "retort", cache));
+    DIR *entries = opendir(cache);
+    for (struct dirent *entry; entries && (entry = readdir(entries));) {
+        size_t length = strlen(entry->d_name);
+        if (length < strlen(ending) || strcmp(entry->d_name + length - strlen(ending), ending) != 0) continue;
+        count++;
+        assert_ok(path_join(cache, entry->d_name, path));
+    }
+    if (entries) closedir(entries);
+    return count;
+}
+
+static void test_program_cache(void **state) {
+    (void)state;
+    char path[FILE_PATH_MAX], deep[FILE_PATH_MAX];
+    assert_int_equal(count_files(".clbin", path), 0);
+    setenv("RETORT_CACHE", "off", 1);
+    assert_true(run_add_one("-DONE=1.0f") == 5);
+    assert_int_equal(count_files(".clbin", path), 0);
+    setenv("RETORT_CACHE", "on", 1);
+    double before = device_build_seconds(device);
+    assert_true(run_add_one("-DONE=1.0f") == 5);
+    assert_true(device_build_seconds(device) > before);
+    assert_int_equal(count_files(".clbin", path), 1);
+    unsigned char *fresh, *now;
+    size_t size, new_size;
+    assert_ok(file_read(path, 0, &fresh, &size));
+    assert_true(run_add_one("-DONE=1.0f") == 5); /* from the cache */
+
+    /* Damage of every kind is a miss, and the next build repairs the file. */
+    static const size_t heads[] = {0, 1, 8, 23, 24, 25};
+    for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) {
+        assert_ok(file_write(path, fresh, heads[i]));
+        assert_true(run_add_one("-DONE=1.0f") == 5);
+        assert_ok(file_read(path, 0, &now, &new_size));
+        assert_true(new_size > heads[i]);
+        free(now);
+    }
+    for (size_t at = 0; at < size; at += size / 7) {
+        assert_ok(file_read(path, 0, &now, &new_size));
+        now[at] ^= 0x55;
+        assert_ok(file_write(path, now, new_size));
+        assert_true(run_add_one("-DONE=1.0f") == 5);
+        free(now);
+    }
+    free(fresh);
+
+    /* Other options, another program. */
+    assert_true(run_add_one("-DONE=2.0f") == 6);
+    assert_int_equal(count_files(".clbin", path), 2);
+
+    /* A cache that cannot be written is a miss: its folder's name is taken by a file. */
+    assert_ok(path_join(folder, "a-file", deep));
+    assert_ok(file_write(deep, "x", 1));
+    setenv("XDG_CACHE_HOME", deep, 1);
+    assert_true(run_add_one("-DONE=3.0f") == 7);
+    setenv("XDG_CACHE_HOME", folder, 1);
+
+    /* Left to itself, the cache stores no program at its first build. */
+    unsetenv("RETORT_CACHE");
+    assert_true(run_add_one("-DONE=4.0f") == 8);
+    assert_int_equal(count_files(".clbin", path), 2);
+}
+
+static void test_failures(void **state) {
+    (void)state;
+    struct device_program *program = NULL;
+    struct device_kernel *kernel = NULL;
+    struct device_buffer *buffer;
+    assert_int_equal(
+        device_program_create(device, "kernel void k(global float *x) { x[0] = undeclared_thing; }", "", &program),
+        RETORT_EDEVICE);
+    assert_null(program);
+    assert_non_null(strstr(retort_error_message(), "CL_BUILD_PROGRAM_FAILURE"));
+    assert_non_null(strstr(retort_error_message(), "undeclared_thing"));
+    const char *kept = strstr(retort_error_message(), folder);
+    assert_non_null(kept);
+    char path[FILE_PATH_MAX];
+    snprintf(path, sizeof path, "%.*s", (int)strcspn(kept, "\n"), kept);
+    unsigned char *text;
+    size_t size;
+    assert_ok(file_read(path, 0, &text, &size));
+    assert_non_null(strstr((char *)text, "kernel void k(global float *x)"));
+    free(text);
+
+    assert_ok(device_program_create(device, add_one, "-DONE=1.0f", &program));
+    assert_int_equal(device_kernel_create(program, "no_such_kernel", &kernel), RETORT_EDEVICE);
+    assert_non_null(strstr(retort_error_message(), "no_such_kernel"));
+    assert_null(kernel);
+    assert_ok(device_kernel_create(program, "add_one", &kernel));
+    assert_ok(device_buffer_create(device, 64, "test", &buffer));
+    assert_int_equal(device_kernel_set_buffer(kernel, 0, buffer, 17), RETORT_EINVAL);
+    assert_int_equal(device_kernel_set_buffer(kernel, 0, buffer, UINT64_MAX), RETORT_EINVAL);
+    assert_int_equal(device_kernel_set_buffer(kernel, 2, buffer, 0), RETORT_EDEVICE); /* it has two */
+    assert_ok(device_kernel_set_buffer(kernel, 0, buffer, 0));
+    assert_ok(device_kernel_set_buffer(kernel, 1, buffer, 0));
+    /* 16 work-items in groups of more than a device allows. */
+    size_t huge = device_traits(device)->max_work_group * 2;
+    assert_int_equal(device_launch(device, kernel, (size_t[]){huge, 1, 1}, (size_t[]){huge, 1, 1}), RETORT_EDEVICE);
+    assert_non_null(strstr(retort_error_message(), "add_one"));
+    assert_ok(device_finish(device));
+    device_kernel_destroy(kernel);
+    device_kernel_destroy(NULL);
+    device_program_destroy(program);
+    device_program_destroy(NULL);
+    device_buffer_destroy(buffer);
+}
+
+static void test_profile(void **state) {
+    (void)state;
+    char *table = NULL;
+    size_t size = 0;
+    FILE *stream = open_memstream(&table, &size);
+    assert_int_equal(device_profile_report(device, stream), RETORT_EINVAL);
+    assert_ok(device_profile_begin(device));
+    assert_int_equal(device_profile_begin(device), RETORT_EINVAL);
+    for (int i = 0; i < 3; i++) run_add_one("-DONE=1.0f");
+    assert_ok(device_profile_report(device, stream));
+    run_add_one("-DONE=1.0f"); /* off again */
+    assert_int_equal(device_profile_report(device, stream), RETORT_EINVAL);
+    fclose(stream);
+    char name[32];
+    double seconds, each, share;
+    unsigned launches;
+    const char *line = strchr(table, '\n');
+    assert_non_null(line);
+    assert_int_equal(sscanf(line, "%lf %u %lf %lf%% %31s", &seconds, &launches, &each, &share, name), 5);
+    assert_string_equal(name, "add_one");
+    assert_int_equal(launches, 3);
+    free(table);
+    /* Profiling left on is cleaned up by closing. */
+    struct device *other;
+    assert_ok(device_open(NULL, &other));
+    assert_ok(device_profile_begin(other));
+    device_close(other);
+}
+
+static void test_self_test(void **state) {
+    (void)state;
+    assert_ok(device_self_test(device));
+    assert_ok(device_self_test(device));
+    assert_int_equal(device_bytes(device), 0);
+}
+
+/* A launch must cost a few microseconds of the host; the bound is loose, for shared machines. */
+static void test_launch_cost(void **state) {
+    (void)state;
+    struct device_program *program;
+    struct device_kernel *kernel;
+    struct device_buffer *buffer;
+    assert_ok(device_program_create(device, add_one, "-DONE=1.0f", &program));
+    assert_ok(device_kernel_create(program, "add_one", &kernel));
+    assert_ok(device_buffer_create(device, 64, "test", &buffer));
+    double best = 1;
+    for (int repeat = 0; repeat < 5; repeat++) {
+        double begun = clock_seconds();
+        for (int i = 0; i < 200; i++) {
+            assert_ok(device_kernel_set_buffer(kernel, 0, buffer, 0));
+            assert_ok(device_kernel_set_buffer(kernel, 1, buffer, 0));
+            assert_ok(device_launch(device, kernel, (size_t[]){16, 1, 1}, (size_t[]){16, 1, 1}));
+        }
+        double enqueued = (clock_seconds() - begun) / 200;
+        assert_ok(device_finish(device));
+        if (enqueued < best) best = enqueued;
+    }
+    print_message("# %.1f us to set two buffers and launch\n", 1e6 * best);
+    assert_true(best < 1e-3);
+    device_kernel_destroy(kernel);
+    device_program_destroy(program);
+    device_buffer_destroy(buffer);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_list),      cmocka_unit_test(test_open_by_spec),  cmocka_unit_test(test_ceiling),
+        cmocka_unit_test(test_transfers), cmocka_unit_test(test_program_cache), cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_profile),   cmocka_unit_test(test_self_test),     cmocka_unit_test(test_launch_cost),
+    };
+    return cmocka_run_group_tests_name("device", tests, begin, end);
+}
