@@ -53,3 +53,5 @@ inline float LANE_MAX(floatv v) {
 #else
 #define FMA(a, b, c) ((a) * (b) + (c))
 #endif
+/* Before a loop over a register tile: the tile stays in registers only where the compiler sees constant indices. */
+#define UNROLL _Pragma("unroll")

@@ -1,0 +1,409 @@
+/* Every hand-written kernel against loops in double, at awkward sizes. All cases of a target are one program. Operands,
+ * packed weights and scratch lie in one buffer at odd offsets, each between guards of NaN: a kernel that reads past an
+ * operand makes a result NaN, one that writes past it changes a guard, one that leaves a gap leaves a NaN. */
+#include "test.h"
+
+#include "base/memory.h"
+#include "base/random.h"
+#include "compile/kernels.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum kind { CONV, CONV_DATA, CONV_WEIGHT, MATMUL };
+
+static const char *const kind_names[] = {"conv", "conv_backward_data", "conv_backward_weight", "matmul"};
+
+struct test_case {
+    enum kind kind;
+    struct conv_sizes conv;
+    enum layout x, y; /* of a convolution */
+    struct matmul_sizes product;
+    struct conv_use use;
+};
+
+/* A tensor [n,c,h,w] as it lies on the device, and, dense, in double. */
+struct tensor {
+    int64_t n, c, h, w;
+    enum layout layout;
+    double *values;
+};
+
+static struct device *device;
+
+static int64_t tensor_count(const struct tensor *t) {
+    return t->n * t->c * t->h * t->w;
+}
+
+static int64_t stored_channels(const struct tensor *t, int64_t lanes) {
+    return t->layout == LAYOUT_BLOCKED ? (t->c + lanes - 1) / lanes * lanes : t->c;
+}
+
+static int64_t stored_count(const struct tensor *t, int64_t lanes) {
+    return t->n * stored_channels(t, lanes) * t->h * t->w;
+}
+
+/* Copies between the dense values and the stored ones; `lane_error` counts padded lanes that are not zero. */
+static void convert(const struct tensor *t, int64_t lanes, float *stored, bool to_device, int64_t *lane_errors) {
+    int64_t pixels = t->h * t->w, channels = stored_channels(t, lanes);
+    for (int64_t n = 0; n < t->n; n++)
+        for (int64_t c = 0; c < channels; c++)
+            for (int64_t p = 0; p < pixels; p++) {
+                float *at = stored
+                            + (t->layout == LAYOUT_BLOCKED
+                                   ? ((n * (channels / lanes) + c / lanes) * pixels + p) * lanes + c % lanes
+                                   : (n * channels + c) * pixels + p);
+                double *value = c < t->c ? &t->values[(n * t->c + c) * pixels + p] : NULL;
+                if (to_device)
+                    *at = value ? (float)*value : 0;
+                else if (value)
+                    *value = *at;
+                else
+                    *lane_errors += *at != 0;
+            }
+}
+
+static struct tensor tensor_make(int64_t n, int64_t c, int64_t h, int64_t w, enum layout layout) {
+    struct tensor t = {n, c, h, w, layout, NULL};
+    t.values = calloc((size_t)tensor_count(&t), sizeof(double));
+    assert_non_null(t.values);
+    return t;
+}
+
+/* The reference: y = x * w, and its two adjoints, are the same sum of products, collected differently. */
+static void reference_conv(const struct test_case *k, struct tensor *result, const double *a, const double *b) {
+    const struct conv_sizes *s = &k->conv;
+    for (int64_t n = 0; n < s->n; n++)
+        for (int64_t o = 0; o < s->o; o++)
+            for (int64_t c = 0; c < s->c; c++)
+                for (int64_t oy = 0; oy < s->oh; oy++)
+                    for (int64_t ox = 0; ox < s->ow; ox++)
+                        for (int64_t ky = 0; ky < s->kh; ky++)
+                            for (int64_t kx = 0; kx < s->kw; kx++) {
+                                int64_t iy = oy * s->stride - s->padding + ky, ix = ox * s->stride - s->padding + kx;
+                                if (iy < 0 || iy >= s->h || ix < 0 || ix >= s->w) continue;
+                                int64_t x = ((n * s->c + c) * s->h + iy) * s->w + ix;
+                                int64_t y = ((n * s->o + o) * s->oh + oy) * s->ow + ox;
+                                int64_t w = ((o * s->c + c) * s->kh + ky) * s->kw + kx;
+                                if (k->kind == CONV) result->values[y] += a[x] * b[w];
+                                if (k->kind == CONV_DATA) result->values[x] += a[y] * b[w];
+                                if (k->kind == CONV_WEIGHT) result->values[w] += a[x] * b[y];
+                            }
+}
+
+static void reference_matmul(const struct test_case *k, struct tensor *result, const double *a, const double *b) {
+    const struct matmul_sizes *s = &k->product;
+    for (int64_t i = 0; i < s->batch; i++)
+        for (int64_t m = 0; m < s->m; m++)
+            for (int64_t n = 0; n < s->n; n++)
+                for (int64_t j = 0; j < s->k; j++)
+                    result->values[(i * s->m + m) * s->n + n] +=
+                        a[i * s->m * s->k + (s->transpose_a ? j * s->m + m : m * s->k + j)]
+                        * b[i * s->k * s->n + (s->transpose_b ? n * s->k + j : j * s->n + n)];
+}
+
+static void describe(const struct test_case *k, int lanes, char *text, size_t size) {
+    const struct conv_sizes *s = &k->conv;
+    const struct matmul_sizes *p = &k->product;
+    if (k->kind == MATMUL)
+        snprintf(text, size, "matmul %" PRId64 " of %" PRId64 "x%" PRId64 "x%" PRId64 " %d%d, %d lanes", p->batch, p->m,
+                 p->k, p->n, p->transpose_a, p->transpose_b, lanes);
+    else
+        snprintf(text, size,
+                 "%s [%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64 "] to %" PRId64 " channels by %" PRId64 "x%" PRId64
+                 " stride %d padding %d layouts %d%d, %d lanes",
+                 kind_names[k->kind], s->n, s->c, s->h, s->w, s->o, s->kh, s->kw, s->stride, s->padding, k->x, k->y,
+                 lanes);
+}
+
+static int plan(const struct kernel_target *target, struct test_case *k) {
+    switch (k->kind) {
+    case CONV:
+        return kernels_conv(target, &k->conv, k->x, k->y, &k->use);
+    case CONV_DATA:
+        return kernels_conv_backward_data(target, &k->conv, k->x, k->y, &k->use);
+    case CONV_WEIGHT:
+        return kernels_conv_backward_weight(target, &k->conv, k->x, k->y, &k->use);
+    default:
+        break;
+    }
+    struct matmul_use use;
+    int status = kernels_matmul(target, &k->product, &use);
+    if (status == RETORT_OK)
+        k->use = (struct conv_use){.packed_floats = use.packed_floats, .pack = use.pack, .main = use.main};
+    return status;
+}
+
+static void launch(struct device_program *program, const struct kernel_use *use, const char *part, int index,
+                   struct device_buffer *buffer, const size_t *offsets, int count) {
+    char name[32];
+    struct device_kernel *kernel;
+    if (!use->file) return;
+    snprintf(name, sizeof name, "%s_%d", part, index);
+    assert_ok(device_kernel_create(program, name, &kernel));
+    for (int i = 0; i < count; i++) assert_ok(device_kernel_set_buffer(kernel, (unsigned)i, buffer, offsets[i]));
+    assert_ok(device_launch(device, kernel, use->global, use->local));
+    device_kernel_destroy(kernel);
+}
+
+enum { GUARD = 259, RESULT = 0, LEFT, RIGHT, PACKED, WORK, REGIONS };
+
+static void run(const struct kernel_target *target, struct device_program *program, const struct test_case *k,
+                int index) {
+    const struct conv_sizes *s = &k->conv;
+    const struct matmul_sizes *p = &k->product;
+    struct tensor x = {0}, w, y, tensors[3];
+    if (k->kind == MATMUL) {
+        tensors[RESULT] = tensor_make(p->batch, p->m, p->n, 1, LAYOUT_PLAIN);
+        tensors[LEFT] = tensor_make(p->batch, p->m, p->k, 1, LAYOUT_PLAIN);
+        tensors[RIGHT] = tensor_make(p->batch, p->k, p->n, 1, LAYOUT_PLAIN);
+    } else {
+        x = tensor_make(s->n, s->c, s->h, s->w, k->x);
+        w = tensor_make(s->o, s->c, s->kh, s->kw, LAYOUT_PLAIN);
+        y = tensor_make(s->n, s->o, s->oh, s->ow, k->y);
+        tensors[RESULT] = k->kind == CONV ? y : k->kind == CONV_DATA ? x : w;
+        tensors[LEFT] = k->kind == CONV_DATA ? y : x;
+        tensors[RIGHT] = k->kind == CONV_WEIGHT ? y : w;
+    }
+    struct random random = random_begin(11, RANDOM_TEST, (uint32_t)index);
+    for (int t = LEFT; t <= RIGHT; t++)
+        for (int64_t i = 0; i < tensor_count(&tensors[t]); i++) tensors[t].values[i] = (float)random_normal(&random);
+    (k->kind == MATMUL ? reference_matmul : reference_conv)(k, &tensors[RESULT], tensors[LEFT].values,
+                                                            tensors[RIGHT].values);
+
+    size_t sizes[REGIONS], offsets[REGIONS], total = GUARD;
+    for (int r = 0; r < REGIONS; r++) {
+        sizes[r] = r == PACKED ? k->use.packed_floats
+                   : r == WORK ? k->use.work_floats
+                               : (size_t)stored_count(&tensors[r], target->lanes);
+        offsets[r] = total;
+        total += sizes[r] + GUARD;
+    }
+    float *before = malloc(total * sizeof(float)), *after[2];
+    assert_non_null(before);
+    for (size_t i = 0; i < total; i++) before[i] = NAN;
+    convert(&tensors[LEFT], target->lanes, before + offsets[LEFT], true, NULL);
+    convert(&tensors[RIGHT], target->lanes, before + offsets[RIGHT], true, NULL);
+    struct device_buffer *buffer;
+    assert_ok(device_buffer_create(device, total * sizeof(float), "test", &buffer));
+    for (int turn = 0; turn < 2; turn++) {
+        after[turn] = malloc(total * sizeof(float));
+        assert_non_null(after[turn]);
+        assert_ok(device_write(device, buffer, 0, total * sizeof(float), before));
+        launch(program, &k->use.pack, "pack", index, buffer, (size_t[]){offsets[PACKED], offsets[RIGHT]}, 2);
+        launch(program, &k->use.main, "main", index, buffer,
+               (size_t[]){offsets[k->use.finish.file ? WORK : RESULT], offsets[LEFT],
+                          offsets[sizes[PACKED] ? PACKED : RIGHT]},
+               3);
+        launch(program, &k->use.finish, "finish", index, buffer, (size_t[]){offsets[RESULT], offsets[WORK]}, 2);
+        assert_ok(device_read(device, buffer, 0, total * sizeof(float), after[turn]));
+    }
+    device_buffer_destroy(buffer);
+
+    char text[256];
+    describe(k, target->lanes, text, sizeof text);
+    if (memcmp(after[0], after[1], total * sizeof(float)) != 0) fail_msg("%s: does not repeat bit for bit", text);
+    for (int r = 0; r < REGIONS; r++) {
+        if (memcmp(after[0] + offsets[r] - GUARD, before + offsets[r] - GUARD, GUARD * sizeof(float)) != 0
+            || memcmp(after[0] + offsets[r] + sizes[r], before + offsets[r] + sizes[r], GUARD * sizeof(float)) != 0)
+            fail_msg("%s: region %d: written past its ends", text, r);
+        if ((r == LEFT || r == RIGHT)
+            && memcmp(after[0] + offsets[r], before + offsets[r], sizes[r] * sizeof(float)) != 0)
+            fail_msg("%s: operand %d written", text, r);
+    }
+    struct tensor got = tensors[RESULT];
+    int64_t lane_errors = 0;
+    got.values = calloc((size_t)tensor_count(&got), sizeof(double));
+    assert_non_null(got.values);
+    convert(&got, target->lanes, after[0] + offsets[RESULT], false, &lane_errors);
+    if (lane_errors) fail_msg("%s: %" PRId64 " padded lanes not zero", text, lane_errors);
+    double largest = 0, error = 0;
+    for (int64_t i = 0; i < tensor_count(&got); i++) {
+        double difference = fabs(got.values[i] - tensors[RESULT].values[i]);
+        largest = fmax(largest, fabs(tensors[RESULT].values[i]));
+        if (!(difference <= error)) error = difference; /* NaN stays */
+    }
+    if (!(error <= 2e-6 * largest)) fail_msg("%s: off by %g of %g", text, error, largest);
+    free(got.values);
+    for (int t = 0; t < 3; t++) free(tensors[t].values);
+    free(before);
+    free(after[0]);
+    free(after[1]);
+}
+
+static void add_text(struct text *text, const struct kernel_use *use, const char *part, int index) {
+    if (!use->file) return;
+    text_printf(text, "#define NAME %s_%d\n%s", part, index, use->parameters);
+    assert_non_null(kernels_text(use->file));
+    text_append(text, kernels_text(use->file));
+}
+
+static void run_cases(const struct kernel_target *target, struct test_case *cases, int count) {
+    struct text text;
+    text_init(&text);
+    text_printf(&text, "#define V %d\n%s", target->lanes, kernels_text("preamble.cl"));
+    for (int i = 0; i < count; i++) {
+        assert_ok(plan(target, &cases[i]));
+        add_text(&text, &cases[i].use.pack, "pack", i);
+        add_text(&text, &cases[i].use.main, "main", i);
+        add_text(&text, &cases[i].use.finish, "finish", i);
+    }
+    assert_false(text.failed);
+    struct device_program *program;
+    assert_ok(device_program_create(device, text_get(&text), "-cl-std=CL1.2", &program));
+    for (int i = 0; i < count; i++) run(target, program, &cases[i], i);
+    device_program_destroy(program);
+    text_finish(&text);
+}
+
+/* n, c, h, w, o, kernel height and width, stride, padding */
+struct conv_row {
+    int n, c, h, w, o, kh, kw, stride, padding;
+};
+
+static void run_conv_rows(const struct kernel_target *target, const struct conv_row *rows, size_t count) {
+    struct test_case *cases = calloc(3 * count, sizeof *cases);
+    assert_non_null(cases);
+    for (size_t i = 0; i < count; i++)
+        for (int kind = CONV; kind <= CONV_WEIGHT; kind++) {
+            const struct conv_row *r = &rows[i];
+            cases[3 * i + (size_t)kind] = (struct test_case){
+                .kind = (enum kind)kind,
+                .conv = {r->n, r->c, r->h, r->w, r->o, r->kh, r->kw, (r->h + 2 * r->padding - r->kh) / r->stride + 1,
+                         (r->w + 2 * r->padding - r->kw) / r->stride + 1, r->stride, r->padding},
+                .x = kernels_conv_layout(target, r->c),
+                .y = kernels_conv_layout(target, r->o),
+            };
+        }
+    run_cases(target, cases, (int)(3 * count));
+    free(cases);
+}
+
+static struct kernel_target cpu_target(int lanes) {
+    return (struct kernel_target){device_traits(device), FAMILY_CPU, lanes};
+}
+
+static const struct conv_row usual_rows[] = {
+    {2, 1, 14, 14, 16, 3, 3, 1, 1}, {1, 3, 8, 8, 33, 3, 3, 1, 1},  {5, 17, 7, 7, 20, 3, 3, 1, 1},
+    {2, 33, 4, 4, 15, 3, 3, 1, 1},  {1, 16, 5, 5, 48, 3, 3, 1, 1}, {2, 6, 17, 17, 8, 3, 3, 1, 1},
+    {5, 8, 2, 3, 3, 3, 3, 1, 1},    {1, 20, 1, 1, 17, 3, 3, 1, 1}, {2, 3, 4, 5, 3, 3, 3, 1, 1},
+    {2, 15, 14, 14, 6, 3, 3, 2, 1}, {1, 8, 7, 5, 20, 5, 5, 1, 2},  {2, 33, 8, 8, 16, 1, 1, 1, 0},
+    {2, 17, 5, 8, 8, 1, 1, 2, 0},   {1, 3, 9, 7, 16, 5, 4, 3, 2},  {2, 6, 4, 4, 6, 2, 3, 1, 3},
+    {1, 8, 6, 6, 20, 6, 6, 1, 0},
+};
+static const struct conv_row few_rows[] = {
+    {2, 1, 7, 7, 8, 3, 3, 1, 1},
+    {1, 17, 4, 5, 20, 3, 3, 1, 1},
+    {2, 8, 8, 8, 3, 3, 3, 1, 1},
+    {1, 6, 7, 9, 24, 5, 3, 2, 1},
+};
+
+static void test_conv(void **state) {
+    (void)state;
+    struct kernel_target target = cpu_target(16);
+    run_conv_rows(&target, usual_rows, sizeof usual_rows / sizeof *usual_rows);
+}
+
+static void test_conv_lanes(void **state) {
+    (void)state;
+    for (int lanes = 4; lanes <= 8; lanes *= 2) {
+        struct kernel_target target = cpu_target(lanes);
+        run_conv_rows(&target, few_rows, sizeof few_rows / sizeof *few_rows);
+    }
+}
+
+/* Layouts other than those the compiler would choose, and enough images that the sum over them is split. */
+static void test_conv_layouts(void **state) {
+    (void)state;
+    struct kernel_target target = cpu_target(16);
+    struct test_case cases[3 * 3 + 2];
+    int count = 0;
+    const enum layout layouts[3][2] = {
+        {LAYOUT_PLAIN, LAYOUT_PLAIN}, {LAYOUT_PLAIN, LAYOUT_BLOCKED}, {LAYOUT_BLOCKED, LAYOUT_PLAIN}};
+    for (int i = 0; i < 3; i++)
+        for (int kind = CONV; kind <= CONV_WEIGHT; kind++)
+            cases[count++] = (struct test_case){.kind = (enum kind)kind,
+                                                .conv = {2, 18, 5, 5, 21, 3, 3, 5, 5, 1, 1},
+                                                .x = layouts[i][0],
+                                                .y = layouts[i][1]};
+    cases[count++] = (struct test_case){
+        .kind = CONV_WEIGHT, .conv = {50, 8, 16, 16, 16, 3, 3, 16, 16, 1, 1}, .x = LAYOUT_BLOCKED, .y = LAYOUT_BLOCKED};
+    cases[count++] = (struct test_case){
+        .kind = CONV_WEIGHT, .conv = {50, 3, 16, 16, 16, 3, 3, 16, 16, 1, 1}, .x = LAYOUT_PLAIN, .y = LAYOUT_BLOCKED};
+    run_cases(&target, cases, count);
+    assert_non_null(cases[count - 1].use.finish.file);
+    assert_non_null(cases[count - 2].use.finish.file);
+}
+
+static const struct matmul_sizes products[] = {
+    {1, 1, 1, 1, false, false},   {1, 10, 10, 288, false, true}, {1, 10, 288, 10, false, false},
+    {3, 17, 20, 33, true, false}, {2, 5, 33, 7, true, true},     {1, 33, 47, 600, false, false},
+    {1, 1, 40, 3, false, false},  {1, 40, 1, 5, false, true},    {5, 8, 16, 1, true, false},
+};
+
+static void test_matmul(void **state) {
+    (void)state;
+    for (int lanes = 4; lanes <= 16; lanes *= 2) {
+        struct kernel_target target = cpu_target(lanes);
+        struct test_case cases[sizeof products / sizeof *products];
+        int count = 0;
+        for (size_t i = lanes == 16 ? 0 : 3; i < (lanes == 16 ? sizeof products / sizeof *products : 5); i++)
+            cases[count++] = (struct test_case){.kind = MATMUL, .product = products[i]};
+        run_cases(&target, cases, count);
+    }
+}
+
+/* Nonsense is refused, with words, and leaves the result alone. */
+static void test_refusals(void **state) {
+    (void)state;
+    struct kernel_target target = cpu_target(16), odd = cpu_target(3);
+    struct conv_sizes good = {2, 3, 8, 8, 16, 3, 3, 8, 8, 1, 1}, bad;
+    struct conv_use use = {.work_floats = 77};
+    assert_ok(kernels_conv(&target, &good, LAYOUT_PLAIN, LAYOUT_BLOCKED, &(struct conv_use){0}));
+    assert_int_equal(kernels_conv(&odd, &good, LAYOUT_PLAIN, LAYOUT_BLOCKED, &use), RETORT_EINVAL);
+    bad = good, bad.oh = 9;
+    assert_int_equal(kernels_conv(&target, &bad, LAYOUT_PLAIN, LAYOUT_BLOCKED, &use), RETORT_EINVAL);
+    bad = good, bad.n = 0;
+    assert_int_equal(kernels_conv_backward_data(&target, &bad, LAYOUT_PLAIN, LAYOUT_BLOCKED, &use), RETORT_EINVAL);
+    bad = good, bad.n = (int64_t)1 << 40;
+    assert_int_equal(kernels_conv_backward_weight(&target, &bad, LAYOUT_PLAIN, LAYOUT_BLOCKED, &use), RETORT_ELIMIT);
+    bad = good, bad.c = INT64_MAX;
+    assert_int_equal(kernels_conv(&target, &bad, LAYOUT_PLAIN, LAYOUT_BLOCKED, &use), RETORT_ELIMIT);
+    bad = good, bad.kh = 11;
+    assert_int_equal(kernels_conv(&target, &bad, LAYOUT_PLAIN, LAYOUT_BLOCKED, &use), RETORT_EINVAL);
+    bad = good, bad.stride = 0;
+    assert_int_equal(kernels_conv(&target, &bad, LAYOUT_PLAIN, LAYOUT_BLOCKED, &use), RETORT_EINVAL);
+    bad = good, bad.padding = -1;
+    assert_int_equal(kernels_conv(&target, &bad, LAYOUT_PLAIN, LAYOUT_BLOCKED, &use), RETORT_EINVAL);
+    struct matmul_use product = {.packed_floats = 77};
+    assert_int_equal(kernels_matmul(&target, &(struct matmul_sizes){1, 0, 1, 1, false, false}, &product),
+                     RETORT_EINVAL);
+    assert_int_equal(kernels_matmul(&target, &(struct matmul_sizes){1, 1 << 20, 1 << 20, 1, false, false}, &product),
+                     RETORT_ELIMIT);
+    assert_int_equal(use.work_floats, 77);
+    assert_int_equal(product.packed_floats, 77);
+}
+
+static int begin(void **state) {
+    (void)state;
+    if (device_open(NULL, &device) == RETORT_OK) return 0;
+    fprintf(stderr, "%s\n", retort_error_message());
+    return -1;
+}
+
+static int end(void **state) {
+    (void)state;
+    device_close(device);
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_conv),   cmocka_unit_test(test_conv_lanes), cmocka_unit_test(test_conv_layouts),
+        cmocka_unit_test(test_matmul), cmocka_unit_test(test_refusals),
+    };
+    return cmocka_run_group_tests_name("kernels", tests, begin, end);
+}
