@@ -22,8 +22,8 @@ enum data_kind {
 enum normalise_kind {
     NORMALISE_NONE,
     NORMALISE_MEAN_SD,  /* per channel, of the training pixels in [0,1] */
-    NORMALISE_ZCA_KIP,  /* per image: minus its mean, over its norm; covariance eigenvalues + 0.1 x their mean (KIP, FRePo,
-                           the BPTT family). The per-image step cannot be undone. */
+    NORMALISE_ZCA_KIP,  /* per image: minus its mean, over its norm; second-moment eigenvalues + 0.1 x their
+                           mean (KIP, the BPTT family). The per-image step cannot be undone. */
     NORMALISE_ZCA_PIXEL /* pixels in [0,1], minus the mean image; eigenvalues + 0.1 (MTT, DATM) */
 };
 
@@ -31,14 +31,16 @@ enum normalise_kind {
 struct data_spec {
     enum data_kind kind;
     const char *path;        /* folder or file */
-    const char *labels_path; /* npy: the labels' file, NULL for members `images`, `labels` of one .npz */
+    const char *labels_path; /* npy: the labels' file, NULL for members `images`, `labels` of one .npz, which may also
+                                hold `test_images`, `test_labels` */
     const int *classes;      /* kept classes in this order, by number in the source; NULL: all */
     int class_count;
     enum normalise_kind normalise;
-    double holdout;      /* fraction of train kept aside for honest selection, [0, 1); drawn per class by RANDOM_SPLIT */
-    int height, width;   /* folder: resize the shorter side, crop the centre; 0: as the files are (must be equal) */
-    bool grey;           /* folder: one channel */
-    int64_t train_limit, test_limit; /* read at most so many; 0: all */
+    double holdout;    /* fraction of train kept aside for honest selection, [0, 1); drawn per class by RANDOM_SPLIT */
+    int height, width; /* folder: resize the shorter side, crop the centre; 0: as the files are (must be equal) */
+    bool grey;         /* folder: one channel */
+    int64_t train_limit, test_limit; /* at most so many rows of the kept classes, the first of the source (folder: the
+                                        classes take turns); 0: all */
 };
 
 /* Images [count, channels, height, width] and labels 0 .. classes - 1. Owns its arrays. */
@@ -47,9 +49,9 @@ struct dataset {
     int channels, height, width, classes;
     float *images;
     int32_t *labels;
-    char **class_names;    /* [classes]; "0", "1", ... where the source has none */
-    int64_t *class_rows;   /* rows grouped by class, ascending within a class */
-    int64_t *class_begin;  /* [classes + 1]: where each class starts in class_rows */
+    char **class_names;   /* [classes]; "0", "1", ... where the source has none */
+    int64_t *class_rows;  /* rows grouped by class, ascending within a class */
+    int64_t *class_begin; /* [classes + 1]: where each class starts in class_rows */
 };
 void dataset_finish(struct dataset *dataset); /* NULL-safe, zeroes */
 
@@ -57,17 +59,20 @@ void dataset_finish(struct dataset *dataset); /* NULL-safe, zeroes */
 struct normalisation {
     enum normalise_kind kind;
     int channels, height, width;
-    double *mean;    /* mean_sd: [C]; ZCA: [C*H*W] mean image (after the per-image step for kip) */
+    double *mean;    /* mean_sd: [C]; zca_pixel: [C*H*W] mean image; zca_kip: NULL, that family subtracts none */
     double *sd;      /* mean_sd: [C] */
     float *whiten;   /* ZCA: [D,D], symmetric */
     float *unwhiten; /* ZCA: its inverse; kip: undoes the whitening, not the per-image step */
 };
 void normalisation_finish(struct normalisation *normalisation); /* NULL-safe, zeroes */
+/* Learns the map from training pixels in [0,1]. RETORT_EINVAL where they are too flat or too few for it. */
+int normalisation_fit(enum normalise_kind kind, const struct dataset *train, struct normalisation *normalisation);
 /* pixels [count,C,H,W] in [0,1] -> network space, in place. */
 int normalisation_apply(const struct normalisation *normalisation, float *images, int64_t count);
 /* The other way, as far as it can be undone; *exact tells. Not clamped. */
 int normalisation_undo(const struct normalisation *normalisation, float *images, int64_t count, bool *exact);
-/* normalisation.npz of a set folder: members kind (a string as uint8), mean, sd or whiten. */
+/* normalisation.npz of a set folder: members kind (a string as uint8), shape (int32 [3]: C, H, W) and, as the kind has
+ * them, mean, sd (float64), whiten, unwhiten (float32). */
 int normalisation_save(const struct normalisation *normalisation, const char *path);
 int normalisation_load(const char *path, struct normalisation *normalisation);
 
@@ -106,8 +111,9 @@ int npy_to_int(const struct npy *npy, const char *name, int32_t **values);
 void npy_finish(struct npy *npy);
 
 /* --- drawing rows --- */
-/* `count` rows of a data set, uniform without repetition, copied out: images [count,C,H,W], labels [count]. */
-void dataset_draw(const struct dataset *dataset, struct random *random, int64_t count, float *images, int32_t *labels);
+/* `count` rows of a data set, uniform without repetition, copied out: images [count,C,H,W], labels [count].
+ * RETORT_EINVAL where it has fewer, RETORT_ENOMEM. */
+int dataset_draw(const struct dataset *dataset, struct random *random, int64_t count, float *images, int32_t *labels);
 /* `per_class` rows of each class, class by class; RETORT_EINVAL where a class has fewer. */
 int dataset_draw_per_class(const struct dataset *dataset, struct random *random, int per_class, float *images,
                            int32_t *labels);
@@ -118,10 +124,10 @@ int rows_draw(struct random *random, int classes, int ipc, int classes_chosen, i
 
 /* --- drawing augmentations: per-image affine maps for the graph's `sample` operation --- */
 struct augment_spec {
-    bool flip;            /* mirror left-right, probability 1/2 per image */
-    bool rotate;          /* uniform in +- degrees per image */
-    double degrees;       /* 15 */
-    bool compose;         /* both at once; otherwise each batch picks one of those that are on */
+    bool flip;      /* mirror left-right, probability 1/2 per image */
+    bool rotate;    /* uniform in +- degrees per image */
+    double degrees; /* 15 */
+    bool compose;   /* both at once; otherwise each batch picks one of those that are on */
 };
 /* maps: [count,2,3] row-major, as node_sample reads them. */
 void augment_draw(const struct augment_spec *spec, struct random *random, int64_t count, float *maps);

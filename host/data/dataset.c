@@ -1,0 +1,318 @@
+/* From what a reader found to data sets: choice of classes, limits, class index, held-out split; and drawing rows. */
+#include "data/readers.h"
+
+#include "base/error.h"
+#include "base/log.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void part_finish(struct part *part) {
+    free(part->bytes);
+    free(part->values);
+    free(part->labels);
+    *part = (struct part){0};
+}
+
+static void names_free(char **names, int count) {
+    for (int i = 0; names && i < count; i++) free(names[i]);
+    free(names);
+}
+
+void source_finish(struct source *source) {
+    part_finish(&source->train);
+    part_finish(&source->test);
+    names_free(source->class_names, source->classes);
+    *source = (struct source){0};
+}
+
+void dataset_finish(struct dataset *dataset) {
+    if (!dataset) return;
+    free(dataset->images);
+    free(dataset->labels);
+    names_free(dataset->class_names, dataset->classes);
+    free(dataset->class_rows);
+    free(dataset->class_begin);
+    *dataset = (struct dataset){0};
+}
+
+void data_finish(struct data_set_pair *data) {
+    if (!data) return;
+    dataset_finish(&data->train);
+    dataset_finish(&data->holdout);
+    dataset_finish(&data->test);
+    normalisation_finish(&data->normalisation);
+}
+
+bool spec_wants(const struct data_spec *spec, int label) {
+    if (!spec->classes) return true;
+    for (int i = 0; i < spec->class_count; i++)
+        if (spec->classes[i] == label) return true;
+    return false;
+}
+
+static int spec_check(const struct data_spec *spec) {
+    if (!spec->path) return error_set(RETORT_EINVAL, "data.path is missing");
+    if (!(spec->holdout >= 0 && spec->holdout < 1))
+        return error_set(RETORT_EINVAL, "data.holdout is %g; expected a fraction from 0 to below 1", spec->holdout);
+    if (spec->train_limit < 0 || spec->test_limit < 0)
+        return error_set(RETORT_EINVAL, "a negative limit of rows; expected 0 (all) or more");
+    if (spec->height < 0 || spec->width < 0 || (spec->height == 0) != (spec->width == 0))
+        return error_set(RETORT_EINVAL, "images of %d x %d; expected height and width both given, or both 0",
+                         spec->height, spec->width);
+    return RETORT_OK;
+}
+
+static int classes_check(const struct data_spec *spec, const struct source *source) {
+    if (!spec->classes) return RETORT_OK;
+    if (spec->class_count < 1) return error_set(RETORT_EINVAL, "data.classes is empty; leave it out to keep all");
+    for (int i = 0; i < spec->class_count; i++) {
+        if (spec->classes[i] < 0 || spec->classes[i] >= source->classes)
+            return error_set(RETORT_EINVAL, "data.classes names class %d; %s has classes 0 to %d", spec->classes[i],
+                             spec->path, source->classes - 1);
+        for (int j = 0; j < i; j++)
+            if (spec->classes[i] == spec->classes[j])
+                return error_set(RETORT_EINVAL, "data.classes names class %d twice", spec->classes[i]);
+    }
+    return RETORT_OK;
+}
+
+/* Memory for `count` rows; counts and shape are checked here once for all data sets. */
+static int dataset_alloc(struct dataset *dataset, int64_t count, int channels, int height, int width, int classes) {
+    *dataset =
+        (struct dataset){.count = count, .channels = channels, .height = height, .width = width, .classes = classes};
+    int64_t values;
+    if (count > INT32_MAX || !claim_count(4, (int64_t[]){count, channels, height, width}, sizeof(float), &values))
+        return error_set(RETORT_EUNSUPPORTED, "%lld images of %d x %d x %d are more than can be addressed; set a limit",
+                         (long long)count, channels, height, width);
+    dataset->images = malloc((size_t)values * sizeof *dataset->images + 1);
+    dataset->labels = malloc((size_t)count * sizeof *dataset->labels + 1);
+    dataset->class_names = calloc((size_t)classes + 1, sizeof *dataset->class_names);
+    dataset->class_rows = malloc((size_t)count * sizeof *dataset->class_rows + 1);
+    dataset->class_begin = calloc((size_t)classes + 1, sizeof *dataset->class_begin);
+    if (!dataset->images || !dataset->labels || !dataset->class_names || !dataset->class_rows || !dataset->class_begin)
+        return error_set(RETORT_ENOMEM,
+                         "out of memory for %lld images of %d x %d x %d; set a limit or keep fewer classes",
+                         (long long)count, channels, height, width);
+    return RETORT_OK;
+}
+
+/* Groups the rows by class: a counting sort, so rows ascend within a class. */
+static void dataset_index(struct dataset *dataset) {
+    int64_t *begin = dataset->class_begin;
+    for (int64_t i = 0; i < dataset->count; i++) begin[dataset->labels[i] + 1]++;
+    for (int c = 0; c < dataset->classes; c++) begin[c + 1] += begin[c];
+    for (int64_t i = 0; i < dataset->count; i++) dataset->class_rows[begin[dataset->labels[i]]++] = i;
+    for (int c = dataset->classes; c > 0; c--) begin[c] = begin[c - 1];
+    begin[0] = 0;
+}
+
+static size_t row_size(const struct dataset *dataset) {
+    return (size_t)dataset->channels * (size_t)dataset->height * (size_t)dataset->width;
+}
+
+/* The wanted rows of a part as a data set: at most `limit` of the kept classes, renumbered, pixels in [0,1]. */
+static int dataset_build(const struct data_spec *spec, const struct source *source, const struct part *part,
+                         int64_t limit, struct dataset *dataset) {
+    int status = RETORT_OK;
+    int classes = spec->classes ? spec->class_count : source->classes;
+    int32_t *renumber = malloc((size_t)source->classes * sizeof *renumber + 1);
+    if (!renumber) RAISE(RETORT_ENOMEM, "out of memory reading %s", spec->path);
+    for (int c = 0; c < source->classes; c++) renumber[c] = spec->classes ? -1 : c;
+    for (int c = 0; spec->classes && c < classes; c++) renumber[spec->classes[c]] = c;
+    int64_t count = 0;
+    for (int64_t i = 0; i < part->count && (limit == 0 || count < limit); i++) count += renumber[part->labels[i]] >= 0;
+    TRY(dataset_alloc(dataset, count, part->channels, part->height, part->width, classes));
+    size_t row = row_size(dataset);
+    for (int64_t i = 0, to = 0; to < count; i++) {
+        int32_t label = renumber[part->labels[i]];
+        if (label < 0) continue;
+        float *image = dataset->images + (size_t)to * row;
+        if (part->bytes)
+            for (size_t j = 0; j < row; j++) image[j] = (float)(part->bytes[(size_t)i * row + j] / source->white);
+        else
+            memcpy(image, part->values + (size_t)i * row, row * sizeof *image);
+        dataset->labels[to++] = label;
+    }
+    for (int c = 0; c < classes; c++) {
+        int original = spec->classes ? spec->classes[c] : c;
+        char number[16];
+        snprintf(number, sizeof number, "%d", original);
+        dataset->class_names[c] = strdup(source->class_names ? source->class_names[original] : number);
+        if (!dataset->class_names[c]) RAISE(RETORT_ENOMEM, "out of memory reading %s", spec->path);
+    }
+    dataset_index(dataset);
+done:
+    free(renumber);
+    return status;
+}
+
+/* The rows whose `aside` flag is `wanted`, in order. */
+static int dataset_take(const struct dataset *from, const unsigned char *aside, bool wanted, struct dataset *dataset) {
+    int status = RETORT_OK;
+    int64_t count = 0;
+    for (int64_t i = 0; i < from->count; i++) count += aside[i] == wanted;
+    TRY(dataset_alloc(dataset, count, from->channels, from->height, from->width, from->classes));
+    size_t row = row_size(from);
+    for (int64_t i = 0, to = 0; i < from->count; i++) {
+        if (aside[i] != wanted) continue;
+        memcpy(dataset->images + (size_t)to * row, from->images + (size_t)i * row, row * sizeof *from->images);
+        dataset->labels[to++] = from->labels[i];
+    }
+    for (int c = 0; c < from->classes; c++)
+        if (!(dataset->class_names[c] = strdup(from->class_names[c]))) RAISE(RETORT_ENOMEM, "out of memory");
+    dataset_index(dataset);
+done:
+    return status;
+}
+
+/* Moves the fraction of every class, rounded down, from train to holdout. */
+static int dataset_split(struct dataset *train, double fraction, uint64_t seed, struct dataset *holdout) {
+    int status = RETORT_OK;
+    struct dataset rest = {0};
+    int64_t total = 0;
+    unsigned char *aside = calloc((size_t)train->count + 1, 1);
+    uint32_t *chosen = malloc((size_t)train->count * sizeof *chosen + 1);
+    if (!aside || !chosen) RAISE(RETORT_ENOMEM, "out of memory for the held-out split");
+    for (int c = 0; c < train->classes; c++) {
+        const int64_t *rows = train->class_rows + train->class_begin[c];
+        int64_t count = train->class_begin[c + 1] - train->class_begin[c],
+                kept = (int64_t)floor(fraction * (double)count);
+        struct random random = random_begin(seed, RANDOM_SPLIT, (uint32_t)c);
+        random_choose(&random, (uint32_t)count, (uint32_t)kept, chosen);
+        for (int64_t i = 0; i < kept; i++) aside[rows[chosen[i]]] = 1;
+        total += kept;
+    }
+    if (total == 0)
+        RAISE(RETORT_EINVAL,
+              "data.holdout %g of %lld training images in %d classes keeps none aside; raise it or set 0", fraction,
+              (long long)train->count, train->classes);
+    TRY(dataset_take(train, aside, true, holdout));
+    TRY(dataset_take(train, aside, false, &rest));
+    dataset_finish(train);
+    *train = rest;
+    rest = (struct dataset){0};
+done:
+    dataset_finish(&rest);
+    free(aside);
+    free(chosen);
+    return status;
+}
+
+int data_load(const struct data_spec *spec, uint64_t seed, struct data_set_pair *data) {
+    int status = RETORT_OK;
+    struct source source = {0};
+    struct data_set_pair result = {0};
+    TRY(spec_check(spec));
+    switch (spec->kind) {
+    case DATA_IDX:
+        TRY(idx_load(spec, &source));
+        break;
+    case DATA_CIFAR10:
+    case DATA_CIFAR100:
+        TRY(cifar_load(spec, &source));
+        break;
+    case DATA_FOLDER:
+        TRY(folder_load(spec, &source));
+        break;
+    case DATA_NPY:
+        TRY(npy_load(spec, &source));
+        break;
+    default:
+        RAISE(RETORT_EINVAL, "unknown data kind %d", spec->kind);
+    }
+    TRY(classes_check(spec, &source));
+    const struct part *train = &source.train, *test = &source.test;
+    if (test->count
+        && (test->channels != train->channels || test->height != train->height || test->width != train->width))
+        RAISE(RETORT_EFORMAT,
+              "%s: training images are %d x %d x %d but test images %d x %d x %d: they are not of one set", spec->path,
+              train->channels, train->height, train->width, test->channels, test->height, test->width);
+    TRY(dataset_build(spec, &source, train, spec->train_limit, &result.train));
+    part_finish(&source.train);
+    if (result.train.count == 0) RAISE(RETORT_EINVAL, "%s holds no training images of the wanted classes", spec->path);
+    /* An empty test part has no shape of its own. */
+    source.test.channels = result.train.channels;
+    source.test.height = result.train.height;
+    source.test.width = result.train.width;
+    TRY(dataset_build(spec, &source, test, spec->test_limit, &result.test));
+    part_finish(&source.test);
+    TRY(normalisation_fit(spec->normalise, &result.train, &result.normalisation));
+    TRY(normalisation_apply(&result.normalisation, result.train.images, result.train.count));
+    TRY(normalisation_apply(&result.normalisation, result.test.images, result.test.count));
+    if (spec->holdout > 0) TRY(dataset_split(&result.train, spec->holdout, seed, &result.holdout));
+    *data = result;
+    result = (struct data_set_pair){0};
+done:
+    source_finish(&source);
+    data_finish(&result);
+    return status;
+}
+
+/* --- drawing --- */
+
+static void copy_row(const struct dataset *dataset, int64_t row, int64_t to, float *images, int32_t *labels) {
+    size_t size = row_size(dataset);
+    memcpy(images + (size_t)to * size, dataset->images + (size_t)row * size, size * sizeof *images);
+    labels[to] = dataset->labels[row];
+}
+
+int dataset_draw(const struct dataset *dataset, struct random *random, int64_t count, float *images, int32_t *labels) {
+    if (count < 0 || count > dataset->count)
+        return error_set(RETORT_EINVAL, "cannot draw %lld different images of %lld; ask for fewer", (long long)count,
+                         (long long)dataset->count);
+    uint32_t *rows = malloc((size_t)dataset->count * sizeof *rows + 1);
+    if (!rows) return error_set(RETORT_ENOMEM, "out of memory drawing images");
+    random_choose(random, (uint32_t)dataset->count, (uint32_t)count, rows);
+    for (int64_t i = 0; i < count; i++) copy_row(dataset, rows[i], i, images, labels);
+    free(rows);
+    return RETORT_OK;
+}
+
+int dataset_draw_per_class(const struct dataset *dataset, struct random *random, int per_class, float *images,
+                           int32_t *labels) {
+    int status = RETORT_OK;
+    uint32_t *chosen = malloc((size_t)dataset->count * sizeof *chosen + 1);
+    if (!chosen) RAISE(RETORT_ENOMEM, "out of memory drawing images");
+    for (int c = 0; c < dataset->classes; c++) {
+        int64_t count = dataset->class_begin[c + 1] - dataset->class_begin[c];
+        if (per_class < 0 || count < per_class)
+            RAISE(RETORT_EINVAL,
+                  "cannot draw %d different images of class %s, which has %lld; ask for fewer per class, or leave the "
+                  "class out with data.classes",
+                  per_class, dataset->class_names[c], (long long)count);
+    }
+    for (int c = 0; c < dataset->classes; c++) {
+        const int64_t *rows = dataset->class_rows + dataset->class_begin[c];
+        random_choose(random, (uint32_t)(dataset->class_begin[c + 1] - dataset->class_begin[c]), (uint32_t)per_class,
+                      chosen);
+        for (int i = 0; i < per_class; i++)
+            copy_row(dataset, rows[chosen[i]], (int64_t)c * per_class + i, images, labels);
+    }
+done:
+    free(chosen);
+    return status;
+}
+
+int rows_draw(struct random *random, int classes, int ipc, int classes_chosen, int per_class, int32_t *rows) {
+    if (classes < 1 || ipc < 1 || classes > INT32_MAX / ipc || classes_chosen < 1 || classes_chosen > classes
+        || per_class < 1 || per_class > ipc)
+        return error_set(RETORT_EINVAL,
+                         "an inner batch of %d images of %d classes; the set has %d images of %d classes", per_class,
+                         classes_chosen, ipc, classes);
+    /* Selection sampling (Knuth, TAOCP volume 2, 3.4.2, algorithm S): uniform subsets in ascending order. */
+    int classes_left = classes_chosen;
+    for (int c = 0; c < classes; c++) {
+        if (random_below(random, (uint32_t)(classes - c)) >= (uint32_t)classes_left) continue;
+        classes_left--;
+        int left = per_class;
+        for (int i = 0; i < ipc && left > 0; i++) {
+            if (random_below(random, (uint32_t)(ipc - i)) >= (uint32_t)left) continue;
+            left--;
+            *rows++ = (int32_t)(c * ipc + i);
+        }
+    }
+    return RETORT_OK;
+}

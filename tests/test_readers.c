@@ -1,0 +1,781 @@
+/* Readers of foreign files: what they must read, and every way of being wrong that they must name. */
+#define _GNU_SOURCE /* memmem */
+#include "test.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "data/readers.h"
+
+#include <dirent.h>
+#include <math.h>
+#include <png.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <turbojpeg.h>
+#include <zip.h>
+#include <zlib.h>
+
+static char folder[] = "/tmp/retort-readers-XXXXXX";
+
+static struct arena arena;
+
+/* A path in the test's folder. */
+static const char *at(const char *name) {
+    const char *path = arena_printf(&arena, "%s/%s", folder, name);
+    assert_non_null(path);
+    return path;
+}
+
+static void write_bytes(const char *name, const void *data, size_t size) {
+    assert_ok(file_write(at(name), data, size));
+}
+
+static void write_gzip(const char *name, const void *data, size_t size) {
+    gzFile file = gzopen(at(name), "wb");
+    assert_non_null(file);
+    assert_int_equal(gzwrite(file, data, (unsigned)size), size);
+    assert_int_equal(gzclose(file), Z_OK);
+}
+
+static void empty_folder(const char *name) {
+    assert_ok(folder_remove(at(name)));
+    assert_ok(folder_create(at(name)));
+}
+
+/* The call fails with this status, and its message names the file and says this. */
+#define assert_fails(call, expected, file, words)                                                              \
+    do {                                                                                                       \
+        int status_ = (call);                                                                                  \
+        if (status_ != (expected) || !strstr(retort_error_message(), (words))                                  \
+            || !strstr(retort_error_message(), (file)))                                                        \
+            fail_msg("%s: %d, expected %d; expected '%s' and '%s' in: %s", #call, status_, (expected), (file), \
+                     (words), retort_error_message());                                                         \
+    } while (0)
+
+/* --- NPY --- */
+
+/* Writes an NPY file of the given header text and data. */
+static void write_npy(const char *name, int version, const char *header, const void *data, size_t size) {
+    unsigned char bytes[4096];
+    size_t length = strlen(header), at_byte = 8;
+    memcpy(bytes, "\x93NUMPY", 6);
+    bytes[6] = (unsigned char)version;
+    bytes[7] = 0;
+    for (int i = 0; i < (version == 1 ? 2 : 4); i++) bytes[at_byte++] = (unsigned char)(length >> 8 * i);
+    memcpy(bytes + at_byte, header, length);
+    memcpy(bytes + at_byte + length, data, size);
+    write_bytes(name, bytes, at_byte + length + size);
+}
+
+static void test_npy_round_trip(void **state) {
+    (void)state;
+    float images[2 * 3 * 2] = {1, -2, 3.5f, 4, 5, 6, 7, 8, 9, 10, 11, 1e-30f};
+    assert_ok(npy_write(at("a.npy"), NPY_FLOAT32, 3, (int64_t[]){2, 3, 2}, images));
+    struct npy npy;
+    assert_ok(npy_read(at("a.npy"), &npy));
+    assert_int_equal(npy.type, NPY_FLOAT32);
+    assert_int_equal(npy.rank, 3);
+    assert_int_equal(npy.size[0], 2);
+    assert_int_equal(npy.size[1], 3);
+    assert_int_equal(npy.size[2], 2);
+    assert_int_equal(npy_count(&npy), 12);
+    assert_memory_equal(npy.data, images, sizeof images);
+    npy_finish(&npy);
+    /* The bytes are those numpy.save writes: 64-byte aligned data, a trailing newline. */
+    unsigned char *bytes;
+    size_t size;
+    assert_ok(file_read(at("a.npy"), 0, &bytes, &size));
+    assert_int_equal(size, 128 + sizeof images);
+    const char header[] = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3, 2), }";
+    assert_memory_equal(bytes, "\x93NUMPY\x01\x00\x76\x00", 10);
+    assert_memory_equal(bytes + 10, header, sizeof header - 1);
+    assert_int_equal(bytes[127], '\n');
+    free(bytes);
+    /* Scalars, vectors, nothing at all. */
+    int64_t number = -7;
+    assert_ok(npy_write(at("s.npy"), NPY_INT64, 0, NULL, &number));
+    assert_ok(npy_read(at("s.npy"), &npy));
+    assert_int_equal(npy.rank, 0);
+    assert_int_equal(*(int64_t *)npy.data, -7);
+    npy_finish(&npy);
+    assert_ok(npy_write(at("e.npy"), NPY_UINT8, 2, (int64_t[]){0, 5}, NULL));
+    assert_ok(npy_read(at("e.npy"), &npy));
+    assert_int_equal(npy_count(&npy), 0);
+    assert_int_equal(npy.size[1], 5);
+    npy_finish(&npy);
+    assert_int_equal(npy_write(at("x.npy"), NPY_UINT8, 1, (int64_t[]){-1}, NULL), RETORT_EINVAL);
+    assert_false(file_exists(at("x.npy")));
+    for (int version = 1; version <= 3; version++) {
+        write_npy("v.npy", version, "{\"shape\":(3,),'descr':'<i4','fortran_order':True}\n", (int32_t[]){1, 2, 3}, 12);
+        assert_ok(npy_read(at("v.npy"), &npy));
+        assert_int_equal(npy.rank, 1);
+        assert_int_equal(((int32_t *)npy.data)[2], 3);
+        npy_finish(&npy);
+    }
+}
+
+static void test_npy_bad(void **state) {
+    (void)state;
+    static const struct {
+        int version;
+        const char *header;
+        size_t size;
+        int status;
+        const char *words;
+    } cases[] = {
+        {1, "{'descr': '>f4', 'fortran_order': False, 'shape': (2,), }", 8, RETORT_EUNSUPPORTED, "astype('<f4')"},
+        {1, "{'descr': '|O', 'fortran_order': False, 'shape': (2,), }", 8, RETORT_EUNSUPPORTED, "pickled"},
+        {1, "{'descr': '<c8', 'fortran_order': False, 'shape': (1,), }", 8, RETORT_EUNSUPPORTED, "'<c8'"},
+        {1, "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2,), }", 8, RETORT_EUNSUPPORTED, "structures"},
+        {1, "{'descr': '<f4', 'fortran_order': True, 'shape': (1, 2), }", 8, RETORT_EUNSUPPORTED, "ascontiguousarray"},
+        {4, "{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }", 8, RETORT_EUNSUPPORTED, "version 4"},
+        {1, "{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }", 8, RETORT_EFORMAT, "does not fit the 8 bytes"},
+        {1, "{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }", 8, RETORT_EFORMAT, "does not fit the 8 bytes"},
+        {1, "{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904, 4), }", 8, RETORT_EFORMAT,
+         "does not fit"},
+        {1, "{'descr': '<f4', 'fortran_order': False, 'shape': (4294967296, 4294967296, 0), }", 0, RETORT_EFORMAT,
+         "does not fit"},
+        {1, "{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999,), }", 8, RETORT_EFORMAT,
+         "below 2^63"},
+        {1, "{'descr': '<f4', 'fortran_order': False, 'shape': (-2,), }", 8, RETORT_EFORMAT, "a size"},
+        {1, "{'descr': '<f4', 'fortran_order': False, 'shape': (1,1,1,1,1,1,1,1,2), }", 8, RETORT_EFORMAT,
+         "at most 8 dimensions"},
+        {1, "{'descr': '<f4', 'fortran_order': 0, 'shape': (2,), }", 8, RETORT_EFORMAT, "True or False"},
+        {1, "{'descr': '<f4', 'shape': (2,), }", 8, RETORT_EFORMAT, "each of descr"},
+        {1, "{'descr': '<f4', 'descr': '<f4', 'fortran_order': False, 'shape': (2,), }", 8, RETORT_EFORMAT,
+         "each of descr"},
+        {1, "{'descr': '<f4', 'fortran_order': False, 'shape': (2,), 'x': 1}", 8, RETORT_EFORMAT, "each of descr"},
+        {1, "{'descr': '<f4', 'fortran_order': False, 'shape': (2,)", 8, RETORT_EFORMAT, "',' or '}'"},
+        {1, "{'descr': '<f4', 'fortran_order': False, 'shape': (2,), } x", 8, RETORT_EFORMAT, "end of the header"},
+        {1, "{'descr': '<f4", 8, RETORT_EFORMAT, "a short string"},
+        {1, "", 8, RETORT_EFORMAT, "a dictionary"},
+    };
+    struct npy npy = {0};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        write_npy("bad.npy", cases[i].version, cases[i].header, (float[]){1, 2}, cases[i].size);
+        assert_fails(npy_read(at("bad.npy"), &npy), cases[i].status, "bad.npy", cases[i].words);
+        assert_null(npy.data);
+    }
+    write_bytes("bad.npy", "not an array", 12);
+    assert_fails(npy_read(at("bad.npy"), &npy), RETORT_EFORMAT, "bad.npy", "is not an NPY file");
+    write_bytes("bad.npy", "", 0);
+    assert_fails(npy_read(at("bad.npy"), &npy), RETORT_EFORMAT, "bad.npy", "is not an NPY file");
+    write_bytes("bad.npy", "\x93NUMPY\x01\x00\xff\xff{", 11);
+    assert_fails(npy_read(at("bad.npy"), &npy), RETORT_EFORMAT, "bad.npy", "cut off");
+    write_bytes("bad.npy", "\x93NUMPY\x02\x00\xff\xff", 10);
+    assert_fails(npy_read(at("bad.npy"), &npy), RETORT_EFORMAT, "bad.npy", "cut off");
+    assert_fails(npy_read(at("missing.npy"), &npy), RETORT_EIO, "missing.npy", "cannot read");
+}
+
+static void test_npy_convert(void **state) {
+    (void)state;
+    float *floats = NULL;
+    int32_t *ints = NULL;
+    struct npy npy = {.type = NPY_FLOAT64, .rank = 1, .size = {3}, .data = (double[]){1, 2, 1e300}};
+    assert_fails(npy_to_float(&npy, "t", &floats), RETORT_ENUMERIC, "t", "element 2");
+    assert_fails(npy_to_int(&npy, "t", &ints), RETORT_EINVAL, "t", "element 2");
+    npy.data = (double[]){1, NAN, 3};
+    assert_fails(npy_to_float(&npy, "t", &floats), RETORT_ENUMERIC, "t", "element 1");
+    assert_fails(npy_to_int(&npy, "t", &ints), RETORT_EINVAL, "t", "element 1");
+    npy.data = (double[]){1, -2147483648.0, 2147483647.0};
+    assert_ok(npy_to_int(&npy, "t", &ints));
+    assert_int_equal(ints[1], INT32_MIN);
+    assert_int_equal(ints[2], INT32_MAX);
+    free(ints);
+    npy.data = (double[]){1.5, 2, 3};
+    assert_int_equal(npy_to_int(&npy, "t", &ints), RETORT_EINVAL);
+    npy.type = NPY_INT64;
+    npy.data = (int64_t[]){1, 2, (int64_t)1 << 31};
+    assert_fails(npy_to_int(&npy, "t", &ints), RETORT_EINVAL, "t", "element 2");
+    npy.type = NPY_UINT8;
+    npy.data = (uint8_t[]){0, 128, 255};
+    assert_ok(npy_to_float(&npy, "t", &floats));
+    assert_true(floats[0] == 0 && floats[1] == 128 && floats[2] == 255);
+    free(floats);
+}
+
+static void write_zip(const char *name, const char *member, const void *data, size_t size, int method) {
+    int code;
+    zip_t *archive = zip_open(at(name), ZIP_CREATE | ZIP_TRUNCATE, &code);
+    assert_non_null(archive);
+    zip_source_t *source = zip_source_buffer(archive, data, size, 0);
+    zip_int64_t index = zip_file_add(archive, member, source, 0);
+    assert_true(index >= 0);
+    assert_int_equal(zip_set_file_compression(archive, (zip_uint64_t)index, method, 9), 0);
+    assert_int_equal(zip_close(archive), 0);
+}
+
+static void test_npz(void **state) {
+    (void)state;
+    float images[4] = {1, 2, 3, 4};
+    int32_t labels[2] = {1, 0};
+    struct npy_member members[] = {{"images", NPY_FLOAT32, 2, (int64_t[]){2, 2}, images},
+                                   {"labels", NPY_INT32, 1, (int64_t[]){2}, labels},
+                                   {"none", NPY_UINT8, 1, (int64_t[]){0}, NULL}};
+    assert_ok(npz_write(at("a.npz"), members, 3));
+    struct npy npy = {0};
+    assert_ok(npy_read_member(at("a.npz"), "images", &npy));
+    assert_int_equal(npy.rank, 2);
+    assert_memory_equal(npy.data, images, sizeof images);
+    npy_finish(&npy);
+    assert_ok(npy_read_member(at("a.npz"), "labels", &npy));
+    assert_memory_equal(npy.data, labels, sizeof labels);
+    npy_finish(&npy);
+    assert_ok(npy_read_member(at("a.npz"), "none", &npy));
+    assert_int_equal(npy_count(&npy), 0);
+    npy_finish(&npy);
+    /* Equal arrays make equal files. */
+    unsigned char *first, *second;
+    size_t first_size, second_size;
+    assert_ok(npz_write(at("b.npz"), members, 3));
+    assert_ok(file_read(at("a.npz"), 0, &first, &first_size));
+    assert_ok(file_read(at("b.npz"), 0, &second, &second_size));
+    assert_int_equal(first_size, second_size);
+    assert_memory_equal(first, second, first_size);
+    /* A flipped bit of the data fails the zip's check sum. */
+    unsigned char *data = memmem(first, first_size, images, sizeof images);
+    assert_non_null(data);
+    data[3] ^= 1;
+    write_bytes("c.npz", first, first_size);
+    assert_fails(npy_read_member(at("c.npz"), "images", &npy), RETORT_EFORMAT, "c.npz[images]", "damaged");
+    write_bytes("c.npz", first, first_size / 2);
+    assert_fails(npy_read_member(at("c.npz"), "images", &npy), RETORT_EFORMAT, "c.npz", "numpy.savez");
+    free(first);
+    free(second);
+    assert_fails(npy_read_member(at("a.npz"), "weights", &npy), RETORT_EFORMAT, "a.npz", "images.npy, labels.npy");
+    assert_fails(npy_read_member(at("none.npz"), "weights", &npy), RETORT_EIO, "none.npz", "cannot read");
+    /* What numpy.savez_compressed makes. */
+    unsigned char *array;
+    size_t size;
+    assert_ok(npy_write(at("a.npy"), NPY_FLOAT32, 2, (int64_t[]){2, 2}, images));
+    assert_ok(file_read(at("a.npy"), 0, &array, &size));
+    write_zip("d.npz", "images.npy", array, size, ZIP_CM_DEFLATE);
+    assert_ok(npy_read_member(at("d.npz"), "images", &npy));
+    assert_memory_equal(npy.data, images, sizeof images);
+    npy_finish(&npy);
+    /* A member that says it is huge: its directory entry's size (offset 24) made 4 GB. */
+    unsigned char *bytes, *entry;
+    write_zip("e.npz", "images.npy", array, size, ZIP_CM_DEFLATE);
+    free(array);
+    assert_ok(file_read(at("e.npz"), 0, &bytes, &size));
+    entry = memmem(bytes, size, "PK\1\2", 4);
+    assert_non_null(entry);
+    memset(entry + 24, 0xfe, 4);
+    write_bytes("e.npz", bytes, size);
+    free(bytes);
+    assert_int_equal(npy_read_member(at("e.npz"), "images", &npy), RETORT_EFORMAT);
+    assert_null(npy.data);
+}
+
+static void test_npy_set(void **state) {
+    (void)state;
+    uint8_t pixels[3 * 1 * 2 * 2] = {0, 255, 51, 102, 1, 2, 3, 4, 5, 6, 7, 8};
+    int64_t labels[3] = {2, 0, 2};
+    struct data_set_pair data;
+    struct npy_member members[] = {{"images", NPY_UINT8, 4, (int64_t[]){3, 1, 2, 2}, pixels},
+                                   {"labels", NPY_INT64, 1, (int64_t[]){3}, labels},
+                                   {"test_images", NPY_UINT8, 4, (int64_t[]){1, 1, 2, 2}, pixels},
+                                   {"test_labels", NPY_INT64, 1, (int64_t[]){1}, labels}};
+    assert_ok(npz_write(at("set.npz"), members, 4));
+    struct data_spec spec = {.kind = DATA_NPY, .path = at("set.npz")};
+    assert_ok(data_load(&spec, 1, &data));
+    assert_int_equal(data.train.count, 3);
+    assert_int_equal(data.train.classes, 3);
+    assert_int_equal(data.test.count, 1);
+    assert_int_equal(data.holdout.count, 0);
+    assert_float_equal(data.train.images[1], 1, 0);
+    assert_float_equal(data.train.images[2], 0.2f, 0);
+    assert_int_equal(data.train.class_begin[1], 1);
+    assert_int_equal(data.train.class_begin[2], 1);
+    assert_int_equal(data.train.class_rows[0], 1);
+    assert_int_equal(data.train.class_rows[2], 2);
+    assert_string_equal(data.train.class_names[2], "2");
+    data_finish(&data);
+    assert_ok(npz_write(at("set.npz"), members, 2));
+    spec.classes = (int[]){2, 0};
+    spec.class_count = 2;
+    assert_ok(data_load(&spec, 1, &data));
+    assert_int_equal(data.test.count, 0);
+    assert_int_equal(data.train.classes, 2);
+    assert_int_equal(data.train.labels[0], 0);
+    assert_int_equal(data.train.labels[1], 1);
+    assert_string_equal(data.train.class_names[0], "2");
+    data_finish(&data);
+    spec.classes = (int[]){2, 3};
+    assert_fails(data_load(&spec, 1, &data), RETORT_EINVAL, "set.npz", "class 3");
+    spec.classes = (int[]){2, 2};
+    assert_fails(data_load(&spec, 1, &data), RETORT_EINVAL, "class 2", "twice");
+    spec.classes = NULL;
+    /* The pair of files, and what does not fit together. */
+    float values[4] = {0.5f, 1, 0, NAN};
+    spec.path = at("i.npy");
+    spec.labels_path = at("l.npy");
+    assert_ok(npy_write(spec.path, NPY_FLOAT32, 4, (int64_t[]){1, 1, 2, 2}, values));
+    assert_ok(npy_write(spec.labels_path, NPY_INT64, 1, (int64_t[]){1}, (int64_t[]){0}));
+    assert_fails(data_load(&spec, 1, &data), RETORT_ENUMERIC, "i.npy", "element 3");
+    values[3] = 0.25f;
+    assert_ok(npy_write(spec.path, NPY_FLOAT32, 4, (int64_t[]){1, 1, 2, 2}, values));
+    assert_ok(data_load(&spec, 1, &data));
+    assert_memory_equal(data.train.images, values, sizeof values);
+    data_finish(&data);
+    assert_ok(npy_write(spec.labels_path, NPY_INT64, 1, (int64_t[]){2}, (int64_t[]){0, 0}));
+    assert_fails(data_load(&spec, 1, &data), RETORT_EINVAL, "l.npy", "1 images");
+    assert_ok(npy_write(spec.labels_path, NPY_INT64, 1, (int64_t[]){1}, (int64_t[]){-1}));
+    assert_fails(data_load(&spec, 1, &data), RETORT_EINVAL, "l.npy", "label 0 is -1");
+    assert_ok(npy_write(spec.labels_path, NPY_FLOAT32, 2, (int64_t[]){1, 1}, values));
+    assert_fails(data_load(&spec, 1, &data), RETORT_EINVAL, "l.npy", "rank 2");
+    assert_ok(npy_write(spec.path, NPY_FLOAT32, 2, (int64_t[]){2, 2}, values));
+    assert_fails(data_load(&spec, 1, &data), RETORT_EINVAL, "i.npy", "[N,C,H,W]");
+    assert_ok(npy_write(spec.path, NPY_INT32, 4, (int64_t[]){1, 1, 2, 2}, values));
+    assert_ok(npy_write(spec.labels_path, NPY_INT64, 1, (int64_t[]){1}, (int64_t[]){0}));
+    assert_fails(data_load(&spec, 1, &data), RETORT_EINVAL, "i.npy", "uint8");
+    assert_ok(npy_write(spec.path, NPY_FLOAT32, 4, (int64_t[]){0, 1, 2, 2}, values));
+    assert_fails(data_load(&spec, 1, &data), RETORT_EINVAL, "i.npy", "dimension 0");
+}
+
+/* --- IDX --- */
+
+/* Two 2 x 3 images; the labels 4 and 0. */
+static const unsigned char idx_images[] = {0, 0, 8, 3,  0,   0,   0,   2,   0, 0, 0, 2, 0, 0,
+                                           0, 3, 0, 51, 102, 153, 204, 255, 1, 2, 3, 4, 5, 6};
+static const unsigned char idx_labels[] = {0, 0, 8, 1, 0, 0, 0, 2, 4, 0};
+
+static void test_idx(void **state) {
+    (void)state;
+    struct data_set_pair data;
+    empty_folder("idx");
+    write_gzip("idx/train-images-idx3-ubyte.gz", idx_images, sizeof idx_images);
+    write_bytes("idx/train-labels-idx1-ubyte", idx_labels, sizeof idx_labels);
+    struct data_spec spec = {.kind = DATA_IDX, .path = at("idx")};
+    assert_ok(data_load(&spec, 1, &data));
+    assert_int_equal(data.train.count, 2);
+    assert_int_equal(data.train.channels, 1);
+    assert_int_equal(data.train.height, 2);
+    assert_int_equal(data.train.width, 3);
+    assert_int_equal(data.train.classes, 5);
+    assert_int_equal(data.test.count, 0);
+    assert_int_equal(data.train.labels[0], 4);
+    for (int i = 0; i < 6; i++) assert_float_equal(data.train.images[i], 0.2 * i, 1e-7);
+    data_finish(&data);
+    write_gzip("idx/t10k-images-idx3-ubyte.gz", idx_images, sizeof idx_images);
+    assert_fails(data_load(&spec, 1, &data), RETORT_EIO, "t10k-images-idx3-ubyte.gz", "labels are not");
+    write_gzip("idx/t10k-labels-idx1-ubyte.gz", idx_labels, sizeof idx_labels);
+    spec.test_limit = 1;
+    assert_ok(data_load(&spec, 1, &data));
+    assert_int_equal(data.test.count, 1);
+    assert_int_equal(data.train.count, 2);
+    data_finish(&data);
+    spec.test_limit = 0;
+    /* A test label that training does not know. */
+    unsigned char labels[sizeof idx_labels];
+    memcpy(labels, idx_labels, sizeof labels);
+    labels[9] = 5;
+    write_gzip("idx/t10k-labels-idx1-ubyte.gz", labels, sizeof labels);
+    assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "idx", "test label 1 is 5");
+    /* A test set of another shape. */
+    unsigned char images[sizeof idx_images];
+    memcpy(images, idx_images, sizeof images);
+    images[11] = 3;
+    images[15] = 2;
+    write_gzip("idx/t10k-images-idx3-ubyte.gz", images, sizeof images);
+    write_gzip("idx/t10k-labels-idx1-ubyte.gz", idx_labels, sizeof idx_labels);
+    assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "idx", "not of one set");
+    /* A pair under another name, with values up to 16. */
+    empty_folder("idx");
+    memcpy(images, idx_images, sizeof images);
+    for (int i = 16; i < 28; i++) images[i] = (unsigned char)(i - 16 > 8 ? 16 : i - 16);
+    write_gzip("idx/own-images-idx3-ubyte.gz", images, sizeof images);
+    assert_fails(data_load(&spec, 1, &data), RETORT_EIO, "own-images-idx3-ubyte.gz", "own-labels-idx1-ubyte.gz");
+    write_gzip("idx/own-labels-idx1-ubyte.gz", idx_labels, sizeof idx_labels);
+    assert_ok(data_load(&spec, 1, &data));
+    assert_float_equal(data.train.images[8], 0.5, 0);
+    assert_float_equal(data.train.images[11], 1, 0);
+    data_finish(&data);
+    write_gzip("idx/two-images-idx3-ubyte.gz", images, sizeof images);
+    assert_fails(data_load(&spec, 1, &data), RETORT_EIO, "idx", "2 files");
+    empty_folder("idx");
+    assert_fails(data_load(&spec, 1, &data), RETORT_EIO, "idx", "0 files");
+    spec.path = at("no-such-folder");
+    assert_fails(data_load(&spec, 1, &data), RETORT_EIO, "no-such-folder", "not a folder");
+}
+
+/* Writes the images file and expects the load to fail. */
+static void expect_bad_idx(const unsigned char *images, size_t size, bool gzip, const char *words) {
+    struct data_set_pair data;
+    empty_folder("bad");
+    const char *name = gzip ? "bad/train-images-idx3-ubyte.gz" : "bad/train-images-idx3-ubyte";
+    if (gzip)
+        write_gzip(name, images, size);
+    else
+        write_bytes(name, images, size);
+    write_bytes("bad/train-labels-idx1-ubyte", idx_labels, sizeof idx_labels);
+    struct data_spec spec = {.kind = DATA_IDX, .path = at("bad")};
+    assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "train-images-idx3-ubyte", words);
+}
+
+static void test_idx_bad(void **state) {
+    (void)state;
+    unsigned char images[sizeof idx_images + 1] = {0};
+    for (int gzip = 0; gzip < 2; gzip++) {
+        memcpy(images, idx_images, sizeof idx_images);
+        expect_bad_idx(images, sizeof images, gzip, gzip ? "after the 12" : "but 13 follow");
+        expect_bad_idx(images, sizeof idx_images - 1, gzip, gzip ? "holds 11" : "but 11 follow");
+        expect_bad_idx(images, 9, gzip, "cut off inside its header");
+        expect_bad_idx(images, 3, gzip, "starts with 000008");
+        expect_bad_idx(images, 0, gzip, "starts with nothing");
+        images[2] = 0x0d;
+        expect_bad_idx(images, sizeof idx_images, gzip, "starts with 00000d03");
+        images[2] = 8;
+        images[7] = 1;
+        images[11] = 4;
+        expect_bad_idx(images, sizeof idx_images, gzip, "2 labels");
+        memset(images + 4, 0xff, 12);
+        expect_bad_idx(images, sizeof idx_images, gzip, "claims");
+        memcpy(images, (unsigned char[]){0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0}, 16);
+        expect_bad_idx(images, 16, gzip, "at least 1");
+    }
+    expect_bad_idx(idx_labels, sizeof idx_labels, true, "exchanged");
+    /* A gzip file cut off, spoiled, or followed by something. */
+    unsigned char noise[16 + 4 * 100 * 100], *bytes;
+    struct random random = random_begin(1, RANDOM_TEST, 0);
+    for (size_t i = 0; i < sizeof noise; i++) noise[i] = (unsigned char)random_bits(&random);
+    memcpy(noise, (unsigned char[]){0, 0, 8, 3, 0, 0, 0, 4, 0, 0, 0, 100, 0, 0, 0, 100}, 16);
+    size_t size;
+    write_gzip("noise.gz", noise, sizeof noise);
+    assert_ok(file_read(at("noise.gz"), 0, &bytes, &size));
+    expect_bad_idx(bytes, size / 2, false, "cut off");
+    expect_bad_idx(bytes, size - 4, false, "cut off");
+    expect_bad_idx(bytes, 2, false, "cut off");
+    bytes[size - 6] ^= 1;
+    expect_bad_idx(bytes, size, false, "damaged");
+    bytes[size - 6] ^= 1;
+    bytes[size] = 'x'; /* file_read leaves room for a zero */
+    expect_bad_idx(bytes, size + 1, false, "bytes after");
+    free(bytes);
+    /* A bomb: a small file that claims what no gzip file of its size can hold. */
+    memcpy(noise, (unsigned char[]){0, 0, 8, 3, 0, 1, 0, 0, 0, 0, 100, 0, 0, 0, 100, 0}, 16);
+    expect_bad_idx(noise, 16, true, "can hold");
+}
+
+/* --- CIFAR --- */
+
+static void write_records(const char *name, int count, int label_bytes, int first_label) {
+    size_t record = (size_t)label_bytes + 3072;
+    unsigned char *bytes = malloc((size_t)count * record);
+    for (int i = 0; i < count; i++) {
+        unsigned char *at_record = bytes + (size_t)i * record;
+        if (label_bytes == 2) at_record[0] = 19;
+        at_record[label_bytes - 1] = (unsigned char)(first_label + i);
+        for (int j = 0; j < 3072; j++) at_record[label_bytes + j] = (unsigned char)(j / 1024 * 50 + i);
+    }
+    write_bytes(name, bytes, (size_t)count * record);
+    free(bytes);
+}
+
+static void test_cifar(void **state) {
+    (void)state;
+    struct data_set_pair data;
+    empty_folder("c10");
+    assert_ok(folder_create(at("c10/cifar-10-batches-bin")));
+    struct data_spec spec = {.kind = DATA_CIFAR10, .path = at("c10")};
+    assert_fails(data_load(&spec, 1, &data), RETORT_EIO, "data_batch_1.bin", "or its parent");
+    for (int i = 1; i <= 5; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "c10/cifar-10-batches-bin/data_batch_%d.bin", i);
+        write_records(name, 2, 1, i);
+    }
+    assert_fails(data_load(&spec, 1, &data), RETORT_EIO, "test_batch.bin", "cannot read");
+    write_records("c10/cifar-10-batches-bin/test_batch.bin", 3, 1, 0);
+    write_bytes("c10/cifar-10-batches-bin/batches.meta.txt", "a0\na1\na2\na3\na4\na5\na6\na7\na8\na9\n\n", 31);
+    assert_ok(data_load(&spec, 1, &data));
+    assert_int_equal(data.train.count, 10);
+    assert_int_equal(data.train.channels, 3);
+    assert_int_equal(data.train.height, 32);
+    assert_int_equal(data.train.classes, 10);
+    assert_int_equal(data.test.count, 3);
+    assert_string_equal(data.train.class_names[7], "a7");
+    assert_int_equal(data.train.labels[9], 6);
+    assert_float_equal(data.train.images[9 * 3072 + 2048], 101 / 255.0, 1e-7);
+    data_finish(&data);
+    spec.path = at("c10/cifar-10-batches-bin");
+    spec.classes = (int[]){6};
+    spec.class_count = 1;
+    assert_ok(data_load(&spec, 1, &data));
+    assert_int_equal(data.train.count, 1);
+    assert_string_equal(data.train.class_names[0], "a6");
+    data_finish(&data);
+    spec.classes = NULL;
+    spec.train_limit = 3;
+    assert_ok(data_load(&spec, 1, &data));
+    assert_int_equal(data.train.count, 3);
+    data_finish(&data);
+    write_records("c10/cifar-10-batches-bin/data_batch_3.bin", 2, 1, 9);
+    assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "data_batch_3.bin", "record 1 has label 10");
+    write_bytes("c10/cifar-10-batches-bin/data_batch_3.bin", "abc", 3);
+    assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "data_batch_3.bin", "3 bytes");
+
+    empty_folder("c100");
+    spec = (struct data_spec){.kind = DATA_CIFAR100, .path = at("c100")};
+    write_records("c100/train.bin", 4, 2, 96);
+    write_records("c100/test.bin", 1, 2, 0);
+    assert_ok(data_load(&spec, 1, &data));
+    assert_int_equal(data.train.count, 4);
+    assert_int_equal(data.train.classes, 100);
+    assert_int_equal(data.train.labels[3], 99);
+    assert_string_equal(data.train.class_names[99], "99");
+    data_finish(&data);
+    write_records("c100/train.bin", 5, 2, 96);
+    assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "train.bin", "record 4 has label 100");
+    write_records("c100/train.bin", 3073, 1, 0);
+    assert_int_equal(data_load(&spec, 1, &data), RETORT_EFORMAT);
+}
+
+/* --- folders --- */
+
+static void write_png(const char *name, int format, int height, int width, const void *pixels) {
+    png_image image = {.version = PNG_IMAGE_VERSION,
+                       .format = (png_uint_32)format,
+                       .height = (png_uint_32)height,
+                       .width = (png_uint_32)width};
+    assert_true(png_image_write_to_file(&image, at(name), 0, pixels, 0, NULL));
+}
+
+static void write_jpeg(const char *name, int pixel_format, int subsampling, int height, int width,
+                       const unsigned char *pixels) {
+    unsigned char *jpeg = NULL;
+    unsigned long size = 0;
+    tjhandle turbo = tjInitCompress();
+    assert_int_equal(
+        tjCompress2(turbo, pixels, width, 0, height, pixel_format, &jpeg, &size, subsampling, 100, TJFLAG_ACCURATEDCT),
+        0);
+    write_bytes(name, jpeg, size);
+    tjFree(jpeg);
+    tjDestroy(turbo);
+}
+
+static void test_pictures(void **state) {
+    (void)state;
+    struct picture picture = {0};
+    unsigned char *bytes, rgb[8 * 8 * 3], rgba[8 * 8 * 4];
+    size_t size;
+    for (int i = 0; i < 8 * 8; i++)
+        for (int c = 0; c < 4; c++) {
+            rgba[4 * i + c] = c == 3 ? (unsigned char)(i < 32 ? 255 : 0) : (unsigned char)(i + 60 * c);
+            if (c < 3) rgb[3 * i + c] = rgba[4 * i + c];
+        }
+    write_png("p.png", PNG_FORMAT_RGB, 8, 8, rgb);
+    assert_ok(file_read(at("p.png"), 0, &bytes, &size));
+    assert_ok(picture_decode("p.png", bytes, size, &picture));
+    assert_int_equal(picture.height, 8);
+    assert_memory_equal(picture.rgb, rgb, sizeof rgb);
+    free(picture.rgb);
+    /* A PNG cut anywhere before its last pixel is refused; so is one whose width is spoiled, for its check sum. */
+    for (size_t cut = 8; cut < size - 24; cut += 7)
+        assert_fails(picture_decode("p.png", bytes, cut, &picture), RETORT_EFORMAT, "p.png", "damaged");
+    bytes[18] ^= 1;
+    assert_fails(picture_decode("p.png", bytes, size, &picture), RETORT_EFORMAT, "p.png", "damaged");
+    free(bytes);
+    /* The clear half is white. */
+    write_png("p.png", PNG_FORMAT_RGBA, 8, 8, rgba);
+    assert_ok(file_read(at("p.png"), 0, &bytes, &size));
+    assert_ok(picture_decode("p.png", bytes, size, &picture));
+    assert_memory_equal(picture.rgb, rgb, sizeof rgb / 2);
+    for (size_t i = sizeof rgb / 2; i < sizeof rgb; i++) assert_int_equal(picture.rgb[i], 255);
+    free(picture.rgb);
+    free(bytes);
+    write_png("p.png", PNG_FORMAT_GRAY, 8, 8, rgb);
+    assert_ok(file_read(at("p.png"), 0, &bytes, &size));
+    assert_ok(picture_decode("p.png", bytes, size, &picture));
+    for (int i = 0; i < 64; i++)
+        for (int c = 0; c < 3; c++) assert_int_equal(picture.rgb[3 * i + c], rgb[i]);
+    free(picture.rgb);
+    free(bytes);
+
+    write_jpeg("p.jpg", TJPF_RGB, TJSAMP_444, 8, 8, rgb);
+    assert_ok(file_read(at("p.jpg"), 0, &bytes, &size));
+    assert_ok(picture_decode("p.jpg", bytes, size, &picture));
+    for (size_t i = 0; i < sizeof rgb; i++) assert_in_range(picture.rgb[i] + 4 - rgb[i], 0, 8);
+    free(picture.rgb);
+    /* Stray bytes before the end marker cost no pixel. */
+    unsigned char *stray = malloc(size + 3);
+    memcpy(stray, bytes, size - 2);
+    memcpy(stray + size - 2, "abc\xff\xd9", 5);
+    log_set_level(LOG_QUIET);
+    assert_ok(picture_decode("p.jpg", stray, size + 3, &picture));
+    log_set_level(LOG_WARNING);
+    for (size_t i = 0; i < sizeof rgb; i++) assert_in_range(picture.rgb[i] + 4 - rgb[i], 0, 8);
+    free(picture.rgb);
+    free(stray);
+    assert_fails(picture_decode("p.jpg", bytes, size - 12, &picture), RETORT_EFORMAT, "p.jpg", "damaged");
+    assert_fails(picture_decode("p.jpg", bytes, 30, &picture), RETORT_EFORMAT, "p.jpg", "damaged");
+    assert_fails(picture_decode("p.jpg", bytes, 3, &picture), RETORT_EFORMAT, "p.jpg", "damaged");
+    /* Height and width of the frame header (SOF0) made 65500: more pixels than one picture may have. */
+    unsigned char *frame = memmem(bytes, size, "\xff\xc0", 2);
+    assert_non_null(frame);
+    for (int i = 5; i < 9; i += 2) frame[i] = 0xff, frame[i + 1] = 0xdc;
+    assert_fails(picture_decode("p.jpg", bytes, size, &picture), RETORT_EFORMAT, "p.jpg", "at most");
+    free(bytes);
+    /* Inks, stored inverted: white paper is all 255. */
+    memset(rgba, 255, sizeof rgba);
+    rgba[0] = 0;
+    for (int i = 0; i < 64; i++) memcpy(rgba + 4 * i, (unsigned char[]){200, 100, 50, 255}, 4);
+    write_jpeg("p.jpg", TJPF_CMYK, TJSAMP_444, 8, 8, rgba);
+    assert_ok(file_read(at("p.jpg"), 0, &bytes, &size));
+    assert_ok(picture_decode("p.jpg", bytes, size, &picture));
+    assert_in_range(picture.rgb[0], 197, 203);
+    assert_in_range(picture.rgb[1], 97, 103);
+    assert_in_range(picture.rgb[2], 47, 53);
+    assert_memory_equal(picture.rgb, picture.rgb + 3, 8 * 7 * 3);
+    free(picture.rgb);
+    free(bytes);
+    assert_fails(picture_decode("p.gif", (const unsigned char *)"GIF89a", 6, &picture), RETORT_EFORMAT, "p.gif",
+                 "neither PNG nor JPEG");
+}
+
+static void test_picture_fit(void **state) {
+    (void)state;
+    enum { HEIGHT = 12, WIDTH = 40 };
+    unsigned char rgb[HEIGHT * WIDTH * 3], planes[3 * HEIGHT * WIDTH];
+    struct picture picture = {HEIGHT, WIDTH, rgb};
+    for (int i = 0; i < HEIGHT; i++)
+        for (int j = 0; j < WIDTH; j++) {
+            unsigned char *pixel = rgb + (i * WIDTH + j) * 3;
+            pixel[0] = (unsigned char)(5 * j);
+            pixel[1] = (unsigned char)(20 * i);
+            pixel[2] = (unsigned char)((i + j) % 2 ? 255 : 0);
+        }
+    /* The same size is the same picture. */
+    assert_ok(picture_fit(&picture, 3, HEIGHT, WIDTH, planes));
+    for (int i = 0; i < HEIGHT * WIDTH; i++)
+        for (int c = 0; c < 3; c++) assert_int_equal(planes[c * HEIGHT * WIDTH + i], rgb[3 * i + c]);
+    /* A square of the same height is the centre. */
+    assert_ok(picture_fit(&picture, 3, HEIGHT, HEIGHT, planes));
+    for (int i = 0; i < HEIGHT; i++)
+        for (int j = 0; j < HEIGHT; j++)
+            for (int c = 0; c < 3; c++)
+                assert_int_equal(planes[(c * HEIGHT + i) * HEIGHT + j], rgb[3 * (i * WIDTH + j + 14) + c]);
+    /* Halved: ramps stay ramps, away from the edges; a chequerboard becomes even grey, not stripes. */
+    assert_ok(picture_fit(&picture, 3, 6, 6, planes));
+    for (int i = 1; i < 5; i++)
+        for (int j = 0; j < 6; j++) {
+            assert_in_range(planes[i * 6 + j], (int)(5 * (14.5 + 2 * j)) - 1, (int)(5 * (14.5 + 2 * j)) + 2);
+            assert_in_range(planes[36 + i * 6 + j], 20 * 2 * i + 9, 20 * 2 * i + 11);
+            assert_in_range(planes[72 + i * 6 + j], 127, 128);
+        }
+    /* Enlarged, and grey by luma. */
+    for (int i = 0; i < HEIGHT * WIDTH; i++) memcpy(rgb + 3 * i, (unsigned char[]){200, 100, 50}, 3);
+    unsigned char *large = malloc(100 * 100);
+    assert_ok(picture_fit(&picture, 1, 100, 100, large));
+    for (int i = 0; i < 100 * 100; i++) assert_int_equal(large[i], 124); /* 59.8 + 58.7 + 5.7 */
+    free(large);
+}
+
+static void test_folder(void **state) {
+    (void)state;
+    struct data_set_pair data;
+    unsigned char rgb[6 * 6 * 3], grey[6 * 6];
+    memset(rgb, 51, sizeof rgb);
+    memset(grey, 102, sizeof grey);
+    empty_folder("f");
+    static const char *const made[] = {"f/train/b/images", "f/train/a", "f/val/a", "f/val/b"};
+    for (size_t i = 0; i < 4; i++) assert_ok(folder_create(at(made[i])));
+    write_png("f/train/a/1.png", PNG_FORMAT_RGB, 6, 6, rgb);
+    write_png("f/train/a/0.PNG", PNG_FORMAT_GRAY, 6, 6, grey);
+    write_bytes("f/train/a/notes.txt", "no picture", 10);
+    write_jpeg("f/train/b/images/x.JPEG", TJPF_GRAY, TJSAMP_GRAY, 6, 6, grey);
+    write_png("f/val/a/0.png", PNG_FORMAT_RGB, 6, 6, rgb);
+    struct data_spec spec = {.kind = DATA_FOLDER, .path = at("f")};
+    assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "f/val/b", "holds no .png");
+    write_png("f/val/b/0.png", PNG_FORMAT_RGB, 6, 6, rgb);
+    assert_ok(data_load(&spec, 1, &data));
+    assert_int_equal(data.train.count, 3);
+    assert_int_equal(data.train.channels, 3);
+    assert_int_equal(data.train.height, 6);
+    assert_int_equal(data.test.count, 2);
+    assert_int_equal(data.train.classes, 2);
+    assert_string_equal(data.train.class_names[0], "a");
+    assert_string_equal(data.train.class_names[1], "b");
+    for (int i = 0; i < 3 * 36; i++) {
+        assert_float_equal(data.train.images[i], 0.4, 1e-6); /* 0.PNG sorts first; grey in three channels */
+        assert_float_equal(data.train.images[3 * 36 + i], 0.2, 1e-6);
+        assert_float_equal(data.train.images[6 * 36 + i], 0.4, 1 / 128.0);
+    }
+    data_finish(&data);
+    spec.height = spec.width = 4;
+    spec.grey = true;
+    spec.train_limit = 2;
+    assert_ok(data_load(&spec, 1, &data));
+    assert_int_equal(data.train.count, 2);
+    assert_int_equal(data.train.channels, 1);
+    assert_int_equal(data.train.width, 4);
+    assert_int_equal(data.train.labels[0], 0); /* one of each class */
+    assert_int_equal(data.train.labels[1], 1);
+    data_finish(&data);
+    spec = (struct data_spec){.kind = DATA_FOLDER, .path = at("f"), .classes = (int[]){1}, .class_count = 1};
+    assert_ok(data_load(&spec, 1, &data));
+    assert_int_equal(data.train.count, 1);
+    assert_int_equal(data.test.count, 1);
+    assert_string_equal(data.train.class_names[0], "b");
+    data_finish(&data);
+    spec.classes = NULL;
+    assert_ok(folder_create(at("f/val/c")));
+    assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "f/val/c", "train does not have");
+    assert_ok(folder_remove(at("f/val/c")));
+    write_png("f/train/b/images/y.png", PNG_FORMAT_RGB, 4, 6, rgb);
+    assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "y.png is 4 x 6", "data.height");
+    write_bytes("f/train/b/images/y.png", "GIF89a", 6);
+    assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "y.png", "neither");
+    /* Tiny ImageNet's val: pictures in one folder, classes in a text. */
+    remove(at("f/train/b/images/y.png"));
+    empty_folder("f/val");
+    assert_ok(folder_create(at("f/val/images")));
+    write_png("f/val/images/v0.png", PNG_FORMAT_RGB, 6, 6, rgb);
+    write_bytes("f/val/val_annotations.txt", "v0.png\tb\t0\t0\t62\t62\n", 19);
+    assert_ok(data_load(&spec, 1, &data));
+    assert_int_equal(data.test.count, 1);
+    assert_int_equal(data.test.labels[0], 1);
+    data_finish(&data);
+    write_bytes("f/val/val_annotations.txt", "v0.png\tb\nv0.png\tzebra\n", 22);
+    assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "val_annotations.txt: line 2", "zebra");
+    write_bytes("f/val/val_annotations.txt", "v0.png\n", 7);
+    assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "val_annotations.txt: line 1", "expected");
+    write_bytes("f/val/val_annotations.txt", "../../x.png\tb\n", 14);
+    assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "val_annotations.txt: line 1", "expected");
+    /* Without train/, all is training. */
+    spec.path = at("f/train");
+    assert_ok(data_load(&spec, 1, &data));
+    assert_int_equal(data.train.count, 3);
+    assert_int_equal(data.test.count, 0);
+    data_finish(&data);
+    spec.path = at("f/train/a");
+    assert_fails(data_load(&spec, 1, &data), RETORT_EIO, "f/train/a", "holds no folders");
+    spec.path = at("f/none");
+    assert_fails(data_load(&spec, 1, &data), RETORT_EIO, "f/none", "cannot read");
+}
+
+static int make_folder(void **state) {
+    (void)state;
+    arena_init(&arena);
+    log_set_level(LOG_WARNING);
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+static int remove_folder(void **state) {
+    (void)state;
+    arena_finish(&arena);
+    return folder_remove(folder);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_npy_round_trip), cmocka_unit_test(test_npy_bad),
+        cmocka_unit_test(test_npy_convert),    cmocka_unit_test(test_npz),
+        cmocka_unit_test(test_npy_set),        cmocka_unit_test(test_idx),
+        cmocka_unit_test(test_idx_bad),        cmocka_unit_test(test_cifar),
+        cmocka_unit_test(test_pictures),       cmocka_unit_test(test_picture_fit),
+        cmocka_unit_test(test_folder),
+    };
+    return cmocka_run_group_tests_name("readers", tests, make_folder, remove_folder);
+}
