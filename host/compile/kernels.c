@@ -27,8 +27,13 @@ void kernel_use_launch(struct kernel_use *use, size_t x, size_t y, size_t z, siz
     memcpy(use->local, (size_t[3]){local_x, local_y, local_z}, sizeof use->local);
 }
 
-/* Kernels index a tensor with int: its elements, counted with the padding to whole blocks, must fit. */
-static int check_count(const char *what, int64_t a, int64_t b, int64_t c, int64_t d) {
+void kernel_use_launch_items(struct kernel_use *use, const struct kernel_target *target, int64_t items, int64_t y) {
+    enum { GROUP = 64 }; /* a multiple of the width every GPU issues in */
+    size_t group = target->traits->max_work_group < GROUP ? target->traits->max_work_group : GROUP;
+    kernel_use_launch(use, (size_t)round_up(items, (int64_t)group), (size_t)y, 1, group, 1, 1);
+}
+
+int kernels_check_count(const char *what, int64_t a, int64_t b, int64_t c, int64_t d) {
     int64_t count;
     if (a <= 0 || b <= 0 || c <= 0 || d <= 0)
         return error_set(RETORT_EINVAL,
@@ -43,7 +48,7 @@ static int check_count(const char *what, int64_t a, int64_t b, int64_t c, int64_
     return RETORT_OK;
 }
 
-static int check_target(const struct kernel_target *target) {
+int kernels_check_target(const struct kernel_target *target) {
     bool lanes_fit = target->family == FAMILY_GPU   ? target->lanes == 1
                      : target->family == FAMILY_CPU ? target->lanes == 4 || target->lanes == 8 || target->lanes == 16
                                                     : false;
@@ -55,13 +60,13 @@ static int check_target(const struct kernel_target *target) {
 
 static int check_conv(const struct kernel_target *target, const struct conv_sizes *s) {
     int status = RETORT_OK;
-    TRY(check_target(target));
+    TRY(kernels_check_target(target));
     int64_t v = target->lanes;
     if (s->c > INT32_MAX || s->o > INT32_MAX)
         RAISE(RETORT_ELIMIT, "convolution with %" PRId64 " and %" PRId64 " channels: at most 2^31 - 1", s->c, s->o);
-    TRY(check_count("convolution input", s->n, round_up(s->c, v), s->h, s->w));
-    TRY(check_count("convolution output", s->n, round_up(s->o, v), s->oh, s->ow));
-    TRY(check_count("convolution weights", round_up(s->o, v), round_up(s->c, v), s->kh, s->kw));
+    TRY(kernels_check_count("convolution input", s->n, round_up(s->c, v), s->h, s->w));
+    TRY(kernels_check_count("convolution output", s->n, round_up(s->o, v), s->oh, s->ow));
+    TRY(kernels_check_count("convolution weights", round_up(s->o, v), round_up(s->c, v), s->kh, s->kw));
     if (s->stride < 1 || s->stride > INT16_MAX || s->padding < 0 || s->padding > INT16_MAX)
         RAISE(RETORT_EINVAL, "convolution with stride %d and padding %d: stride is 1 to 32767, padding 0 to 32767",
               s->stride, s->padding);
@@ -119,10 +124,10 @@ done:
 
 int kernels_matmul(const struct kernel_target *target, const struct matmul_sizes *sizes, struct matmul_use *use) {
     int status = RETORT_OK;
-    TRY(check_target(target));
-    TRY(check_count("matmul operand a", sizes->batch, sizes->m, sizes->k, 1));
-    TRY(check_count("matmul operand b", sizes->batch, sizes->k, sizes->n, 1));
-    TRY(check_count("matmul result", sizes->batch, sizes->m, sizes->n, 1));
+    TRY(kernels_check_target(target));
+    TRY(kernels_check_count("matmul operand a", sizes->batch, sizes->m, sizes->k, 1));
+    TRY(kernels_check_count("matmul operand b", sizes->batch, sizes->k, sizes->n, 1));
+    TRY(kernels_check_count("matmul result", sizes->batch, sizes->m, sizes->n, 1));
     struct matmul_use chosen = {0};
     TRY(target->family == FAMILY_GPU ? kernels_gpu_matmul(target, sizes, &chosen)
                                      : kernels_cpu_matmul(target, sizes, &chosen));

@@ -32,6 +32,15 @@ void kernel_use_define(struct kernel_use *use, const char *name, int64_t value);
 void kernel_use_launch(struct kernel_use *use, size_t x, size_t y, size_t z, size_t local_x, size_t local_y,
                        size_t local_z);
 
+/* At least `items` work-items along x, in groups of 64 where the device can: the kernel must look at its number. */
+void kernel_use_launch_items(struct kernel_use *use, const struct kernel_target *target, int64_t items, int64_t y);
+
+/* RETORT_EINVAL where family and lanes do not go together. */
+int kernels_check_target(const struct kernel_target *target);
+/* Kernels index a tensor with int: its elements, counted with the padding to whole blocks, must fit. RETORT_EINVAL
+ * where a size is not positive, RETORT_ELIMIT where there are too many. */
+int kernels_check_count(const char *what, int64_t a, int64_t b, int64_t c, int64_t d);
+
 static inline int64_t divide_up(int64_t a, int64_t b) {
     return (a + b - 1) / b;
 }

@@ -3,25 +3,86 @@
 
 #include "base/error.h"
 
+static int64_t smaller(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
 int kernels_relayout(const struct kernel_target *target, int64_t n, int64_t c, int64_t h, int64_t w, enum layout from,
                      enum layout to, struct kernel_use *use) {
-    (void)target, (void)n, (void)c, (void)h, (void)w, (void)from, (void)to, (void)use;
-    return error_set(RETORT_EUNSUPPORTED, "no relayout kernel yet");
+    int status = RETORT_OK;
+    struct kernel_use chosen = {0};
+    int64_t lanes = target->lanes;
+    TRY(kernels_check_target(target));
+    TRY(kernels_check_count("relayout", n, c, h, w));
+    int64_t blocks = divide_up(c, lanes);
+    TRY(kernels_check_count("relayout", n, blocks * lanes, h, w));
+    if (from != to && lanes > 1) {
+        enum { SPAN = 256 }; /* pixels: V planes of them and their block stay in the first-level cache */
+        kernel_use_begin(&chosen, "relayout.cl");
+        kernel_use_define(&chosen, "TO_BLOCKED", to == LAYOUT_BLOCKED);
+        kernel_use_define(&chosen, "CHANNELS", c);
+        kernel_use_define(&chosen, "PIXELS", h * w);
+        kernel_use_define(&chosen, "SPAN", SPAN);
+        kernel_use_launch(&chosen, (size_t)divide_up(h * w, SPAN), (size_t)blocks, (size_t)n, 1, 1, 1);
+    }
+    *use = chosen;
+done:
+    return status;
 }
 
 int kernels_scatter_rows(const struct kernel_target *target, int64_t rows, int64_t width, int64_t count,
                          struct kernel_use *use) {
-    (void)target, (void)rows, (void)width, (void)count, (void)use;
-    return error_set(RETORT_EUNSUPPORTED, "no scatter_rows kernel yet");
+    int status = RETORT_OK;
+    TRY(kernels_check_target(target));
+    TRY(kernels_check_count("scattered rows", rows, width, 1, 1));
+    TRY(kernels_check_count("scatter_rows result", count, width, 1, 1));
+    /* A CPU's work-item takes a long run of a row, a GPU's one element. */
+    int64_t span = target->family == FAMILY_CPU ? 1024 : 1;
+    kernel_use_begin(use, "scatter_rows.cl");
+    kernel_use_define(use, "COUNT", count);
+    kernel_use_define(use, "WIDTH", width);
+    kernel_use_define(use, "ROWS", rows);
+    kernel_use_define(use, "SPAN", span);
+    if (target->family == FAMILY_CPU)
+        kernel_use_launch(use, (size_t)divide_up(width, span), (size_t)count, 1, 1, 1, 1);
+    else
+        kernel_use_launch_items(use, target, width, count);
+done:
+    return status;
 }
 
 int kernels_sample(const struct kernel_target *target, int64_t n, int64_t c, int64_t h, int64_t w, bool transpose,
                    struct kernel_use *use) {
-    (void)target, (void)n, (void)c, (void)h, (void)w, (void)transpose, (void)use;
-    return error_set(RETORT_EUNSUPPORTED, "no sample kernel yet");
+    int status = RETORT_OK;
+    TRY(kernels_check_target(target));
+    TRY(kernels_check_count("sampled images", n, c, h, w));
+    /* Gathering tests many outputs for each pixel, but every pixel is a work-item: for GPUs, which have so many. */
+    bool gather = transpose && target->family == FAMILY_GPU;
+    kernel_use_begin(use, "sample.cl");
+    kernel_use_define(use, "TRANSPOSE", transpose);
+    kernel_use_define(use, "GATHER", gather);
+    kernel_use_define(use, "CHANNELS", c);
+    kernel_use_define(use, "CHANNELS_AT_ONCE", smaller(c, 4));
+    kernel_use_define(use, "HEIGHT", h);
+    kernel_use_define(use, "WIDTH", w);
+    if (transpose && !gather)
+        kernel_use_launch(use, (size_t)(n * c), 1, 1, 1, 1, 1);
+    else
+        kernel_use_launch_items(use, target, h * w, n);
+done:
+    return status;
 }
 
 int kernels_eigh(const struct kernel_target *target, int64_t k, struct kernel_use *use) {
-    (void)target, (void)k, (void)use;
-    return error_set(RETORT_EUNSUPPORTED, "no eigh kernel yet");
+    enum { K_MAX = 128 }; /* the kernel keeps a copy of the matrix in private memory: 64 KiB */
+    int status = RETORT_OK;
+    TRY(kernels_check_target(target));
+    if (k < 1 || k > K_MAX)
+        RAISE(RETORT_EUNSUPPORTED, "eigenproblem of a %lldx%lld matrix: 1 to %d are possible", (long long)k,
+              (long long)k, K_MAX);
+    kernel_use_begin(use, "eigh.cl");
+    kernel_use_define(use, "K", k);
+    kernel_use_launch(use, 1, 1, 1, 1, 1, 1);
+done:
+    return status;
 }

@@ -76,7 +76,8 @@ static void query_traits(cl_platform_id platform, cl_device_id device, struct de
     cl_uint width = QUERY(cl_uint, device, CL_DEVICE_NATIVE_VECTOR_WIDTH_FLOAT);
     traits->vector_width = width >= 16 ? 16 : width >= 8 ? 8 : 4;
     traits->max_clock_mhz = QUERY(cl_uint, device, CL_DEVICE_MAX_CLOCK_FREQUENCY);
-    traits->max_work_group = QUERY(size_t, device, CL_DEVICE_MAX_WORK_GROUP_SIZE);
+    size_t group = QUERY(size_t, device, CL_DEVICE_MAX_WORK_GROUP_SIZE);
+    traits->max_work_group = group ? group : 1;
     traits->local_memory = (size_t)QUERY(cl_ulong, device, CL_DEVICE_LOCAL_MEM_SIZE);
     traits->local_is_dedicated = QUERY(cl_device_local_mem_type, device, CL_DEVICE_LOCAL_MEM_TYPE) == CL_LOCAL;
     traits->global_memory = QUERY(cl_ulong, device, CL_DEVICE_GLOBAL_MEM_SIZE);

@@ -1,0 +1,523 @@
+#include "test.h"
+
+#include "base/memory.h"
+#include "base/random.h"
+#include "compile/kernels.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The kernels of the GPU family, and the small ones of both, against plain loops in double. Every tensor stands between
+ * guard zones of NaN, which must survive, and which spoil the result where a kernel reads them. */
+
+enum { GUARD = 40 };
+
+static struct device *device;
+static struct random numbers;
+
+static int begin(void **state) {
+    (void)state;
+    numbers = random_begin(1, RANDOM_TEST, 0);
+    if (device_open(NULL, &device) == RETORT_OK) return 0;
+    fprintf(stderr, "%s\n", retort_error_message());
+    return -1;
+}
+
+static int end(void **state) {
+    (void)state;
+    assert_int_equal(device_bytes(device), 0);
+    device_close(device);
+    return 0;
+}
+
+/* --- programs of many kernels --- */
+struct kernels {
+    struct text text;
+    struct device_program *program;
+    int count;
+};
+
+static void kernels_begin(struct kernels *kernels, int lanes) {
+    *kernels = (struct kernels){0};
+    text_printf(&kernels->text, "#define V %d\n%s", lanes, kernels_text("preamble.cl"));
+}
+
+/* Adds a kernel; its number names it. */
+static int kernels_add(struct kernels *kernels, const struct kernel_use *use) {
+    assert_non_null(kernels_text(use->file));
+    text_printf(&kernels->text, "#define NAME k%d\n%s%s", kernels->count, use->parameters, kernels_text(use->file));
+    return kernels->count++;
+}
+
+static void kernels_build(struct kernels *kernels) {
+    assert_false(kernels->text.failed);
+    assert_ok(device_program_create(device, text_get(&kernels->text), "", &kernels->program));
+}
+
+static void kernels_end(struct kernels *kernels) {
+    device_program_destroy(kernels->program);
+    text_finish(&kernels->text);
+}
+
+/* --- tensors between guards --- */
+struct tensor {
+    struct device_buffer *buffer;
+    uint32_t *image; /* what the buffer held before the launch, guards and all */
+    float *values;   /* inside `image` */
+    size_t count;
+};
+
+static struct tensor tensor_create(size_t count) {
+    struct tensor tensor = {.count = count};
+    size_t all = count + 2 * GUARD;
+    tensor.image = malloc(4 * all);
+    assert_non_null(tensor.image);
+    for (size_t i = 0; i < all; i++) tensor.image[i] = 0x7fc00000u + (uint32_t)(i & 0xffff);
+    tensor.values = (float *)tensor.image + GUARD;
+    assert_ok(device_buffer_create(device, 4 * all, "tensor", &tensor.buffer));
+    return tensor;
+}
+
+static struct tensor tensor_random(size_t count) {
+    struct tensor tensor = tensor_create(count);
+    for (size_t i = 0; i < count; i++) tensor.values[i] = (float)(2 * random_uniform(&numbers) - 1);
+    return tensor;
+}
+
+static void tensor_upload(const struct tensor *tensor) {
+    assert_ok(device_write(device, tensor->buffer, 0, 4 * (tensor->count + 2 * GUARD), tensor->image));
+}
+
+/* Takes back what the device holds now; guards must be what they were, and inputs too. */
+static void tensor_download(struct tensor *tensor, bool changed) {
+    size_t all = tensor->count + 2 * GUARD;
+    uint32_t *now = malloc(4 * all);
+    assert_non_null(now);
+    assert_ok(device_read(device, tensor->buffer, 0, 4 * all, now));
+    assert_memory_equal(now, tensor->image, 4 * GUARD);
+    assert_memory_equal(now + GUARD + tensor->count, tensor->image + GUARD + tensor->count, 4 * GUARD);
+    if (!changed) assert_memory_equal(now, tensor->image, 4 * all);
+    memcpy(tensor->image, now, 4 * all);
+    free(now);
+}
+
+static void tensor_destroy(struct tensor *tensor) {
+    device_buffer_destroy(tensor->buffer);
+    free(tensor->image);
+}
+
+/* The first argument is the output. */
+static void run(const struct kernels *kernels, int number, const struct kernel_use *use, struct tensor *arguments[],
+                int count) {
+    char name[16];
+    struct device_kernel *kernel;
+    snprintf(name, sizeof name, "k%d", number);
+    assert_ok(device_kernel_create(kernels->program, name, &kernel));
+    for (int i = 0; i < count; i++) {
+        tensor_upload(arguments[i]);
+        assert_ok(device_kernel_set_buffer(kernel, (unsigned)i, arguments[i]->buffer, GUARD));
+    }
+    assert_ok(device_launch(device, kernel, use->global, use->local));
+    for (int i = 0; i < count; i++) tensor_download(arguments[i], i == 0);
+    device_kernel_destroy(kernel);
+}
+#define RUN(kernels, number, use, ...)                          \
+    run(kernels, number, use, (struct tensor *[]){__VA_ARGS__}, \
+        sizeof((struct tensor *[]){__VA_ARGS__}) / sizeof(void *))
+
+/* `sums` and the sums of magnitudes that belong to them, in double. */
+static void assert_close(const struct tensor *got, const double *sums, const double *magnitudes, const char *what,
+                         size_t number) {
+    for (size_t i = 0; i < got->count; i++)
+        if (!(fabs(got->values[i] - sums[i]) <= 1e-6 * magnitudes[i]))
+            fail_msg("%s %zu: element %zu is %.9g, expected %.9g", what, number, i, got->values[i], sums[i]);
+}
+
+/* --- convolutions --- */
+static const struct conv_sizes convolutions[] = {
+    /* n, c, h, w, o, kh, kw; oh and ow are filled in; stride, padding */
+    {33, 1, 15, 15, 3, 3, 3, 0, 0, 1, 1}, {1, 1, 1, 1, 1, 1, 1, 0, 0, 1, 0},    {1, 1, 1, 1, 1, 3, 3, 0, 0, 1, 1},
+    {2, 3, 8, 8, 16, 3, 3, 0, 0, 1, 1},   {3, 3, 15, 17, 17, 3, 3, 0, 0, 1, 1}, {2, 16, 16, 16, 15, 3, 3, 0, 0, 1, 1},
+    {1, 17, 33, 3, 33, 3, 3, 0, 0, 1, 1}, {2, 15, 9, 7, 3, 5, 3, 0, 0, 2, 2},   {1, 33, 7, 9, 1, 1, 1, 0, 0, 1, 0},
+    {3, 3, 16, 15, 16, 4, 4, 0, 0, 2, 1}, {2, 1, 17, 16, 3, 7, 7, 0, 0, 4, 3},  {1, 3, 5, 5, 2, 5, 5, 0, 0, 1, 4},
+    {2, 2, 11, 6, 3, 2, 3, 0, 0, 3, 0},   {1, 2, 4, 4, 3, 1, 1, 0, 0, 2, 1},
+};
+enum { CONVOLUTIONS = sizeof convolutions / sizeof *convolutions };
+
+enum direction { FORWARD, BACKWARD_DATA, BACKWARD_WEIGHT, DIRECTIONS };
+
+/* All three directions are the one trilinear sum over (n, o, c, oy, ox, ky, kx), read out at y, x or w. */
+static void convolve(const struct conv_sizes *s, enum direction direction, const float *x, const float *w,
+                     const float *y, double *sums, double *magnitudes) {
+    for (int64_t n = 0; n < s->n; n++)
+        for (int64_t o = 0; o < s->o; o++)
+            for (int64_t c = 0; c < s->c; c++)
+                for (int64_t oy = 0; oy < s->oh; oy++)
+                    for (int64_t ox = 0; ox < s->ow; ox++)
+                        for (int64_t ky = 0; ky < s->kh; ky++)
+                            for (int64_t kx = 0; kx < s->kw; kx++) {
+                                int64_t iy = oy * s->stride - s->padding + ky, ix = ox * s->stride - s->padding + kx;
+                                if (iy < 0 || iy >= s->h || ix < 0 || ix >= s->w) continue;
+                                int64_t at_x = ((n * s->c + c) * s->h + iy) * s->w + ix;
+                                int64_t at_y = ((n * s->o + o) * s->oh + oy) * s->ow + ox;
+                                int64_t at_w = ((o * s->c + c) * s->kh + ky) * s->kw + kx;
+                                double term = direction == FORWARD         ? (double)x[at_x] * w[at_w]
+                                              : direction == BACKWARD_DATA ? (double)y[at_y] * w[at_w]
+                                                                           : (double)y[at_y] * x[at_x];
+                                int64_t to = direction == FORWARD ? at_y : direction == BACKWARD_DATA ? at_x : at_w;
+                                sums[to] += term;
+                                magnitudes[to] += fabs(term);
+                            }
+}
+
+static void check_convolutions(const struct device_traits *traits, size_t step) {
+    struct kernel_target target = {traits, FAMILY_GPU, 1};
+    struct kernels kernels;
+    struct conv_use uses[CONVOLUTIONS][DIRECTIONS];
+    struct conv_sizes sizes[CONVOLUTIONS];
+    int first[CONVOLUTIONS][DIRECTIONS];
+    static int (*const choose[DIRECTIONS])(const struct kernel_target *, const struct conv_sizes *, enum layout,
+                                           enum layout, struct conv_use *) = {kernels_conv, kernels_conv_backward_data,
+                                                                              kernels_conv_backward_weight};
+    bool in_parts = false;
+    kernels_begin(&kernels, 1);
+    for (size_t i = 0; i < CONVOLUTIONS; i += step) {
+        struct conv_sizes *s = &sizes[i];
+        *s = convolutions[i];
+        s->oh = (s->h + 2 * s->padding - s->kh) / s->stride + 1;
+        s->ow = (s->w + 2 * s->padding - s->kw) / s->stride + 1;
+        for (int direction = 0; direction < DIRECTIONS; direction++) {
+            struct conv_use *use = &uses[i][direction];
+            assert_ok(choose[direction](&target, s, LAYOUT_PLAIN, LAYOUT_PLAIN, use));
+            assert_int_equal(use->packed_floats, 0);
+            assert_null(use->pack.file);
+            first[i][direction] = kernels_add(&kernels, &use->main);
+            if (use->finish.file) kernels_add(&kernels, &use->finish);
+        }
+        in_parts |= uses[i][BACKWARD_WEIGHT].finish.file != NULL;
+    }
+    assert_true(in_parts);
+    kernels_build(&kernels);
+    for (size_t i = 0; i < CONVOLUTIONS; i += step)
+        for (int direction = 0; direction < DIRECTIONS; direction++) {
+            const struct conv_sizes *s = &sizes[i];
+            const struct conv_use *use = &uses[i][direction];
+            size_t counts[DIRECTIONS] = {(size_t)(s->n * s->o * s->oh * s->ow), (size_t)(s->n * s->c * s->h * s->w),
+                                         (size_t)(s->o * s->c * s->kh * s->kw)};
+            struct tensor tensors[DIRECTIONS]; /* y, x, w */
+            for (int t = 0; t < DIRECTIONS; t++)
+                tensors[t] = t == direction ? tensor_create(counts[t]) : tensor_random(counts[t]);
+            struct tensor *out = &tensors[direction], *y = &tensors[0], *x = &tensors[1], *w = &tensors[2];
+            double *sums = calloc(out->count, sizeof *sums), *magnitudes = calloc(out->count, sizeof *sums);
+            assert_true(sums && magnitudes);
+            convolve(s, direction, x->values, w->values, y->values, sums, magnitudes);
+            int number = first[i][direction];
+            if (use->finish.file) {
+                struct tensor work = tensor_create(use->work_floats);
+                RUN(&kernels, number, &use->main, &work, x, y);
+                RUN(&kernels, number + 1, &use->finish, out, &work);
+                tensor_destroy(&work);
+            } else if (direction == FORWARD)
+                RUN(&kernels, number, &use->main, out, x, w);
+            else if (direction == BACKWARD_DATA)
+                RUN(&kernels, number, &use->main, out, y, w);
+            else
+                RUN(&kernels, number, &use->main, out, x, y);
+            static const char *const names[] = {"conv", "conv_backward_data", "conv_backward_weight"};
+            assert_close(out, sums, magnitudes, names[direction], i);
+            for (int t = 0; t < DIRECTIONS; t++) tensor_destroy(&tensors[t]);
+            free(sums);
+            free(magnitudes);
+        }
+    kernels_end(&kernels);
+}
+
+static void test_convolutions(void **state) {
+    (void)state;
+    check_convolutions(device_traits(device), 1);
+}
+
+/* Other tiles than this device's own traits lead to: small work-groups, and a device that is easily filled. */
+static void test_other_tiles(void **state) {
+    (void)state;
+    struct device_traits traits = *device_traits(device);
+    traits.compute_units = 0;
+    traits.max_work_group = 17;
+    check_convolutions(&traits, 4);
+}
+
+/* --- matrix products --- */
+static void test_matmul(void **state) {
+    (void)state;
+    static const struct matmul_sizes products[] = {
+        {1, 1, 1, 1},   {1, 1, 33, 1}, {3, 15, 17, 3},   {1, 16, 16, 16},
+        {2, 33, 3, 17}, {1, 3, 1, 33}, {1, 65, 130, 33}, {1, 17, 15, 300},
+    };
+    enum { PRODUCTS = sizeof products / sizeof *products };
+    struct kernel_target target = {device_traits(device), FAMILY_GPU, 1};
+    struct kernels kernels;
+    struct matmul_use uses[PRODUCTS];
+    struct matmul_sizes sizes[PRODUCTS];
+    kernels_begin(&kernels, 1);
+    for (int i = 0; i < PRODUCTS; i++) {
+        sizes[i] = products[i];
+        sizes[i].transpose_a = i % 2;
+        sizes[i].transpose_b = i / 2 % 2;
+        assert_ok(kernels_matmul(&target, &sizes[i], &uses[i]));
+        assert_int_equal(uses[i].packed_floats, 0);
+        kernels_add(&kernels, &uses[i].main);
+    }
+    kernels_build(&kernels);
+    for (int i = 0; i < PRODUCTS; i++) {
+        int64_t batch = sizes[i].batch, m = sizes[i].m, n = sizes[i].n, k = sizes[i].k;
+        struct tensor a = tensor_random((size_t)(batch * m * k)), b = tensor_random((size_t)(batch * k * n));
+        struct tensor c = tensor_create((size_t)(batch * m * n));
+        double *sums = calloc(c.count, sizeof *sums), *magnitudes = calloc(c.count, sizeof *sums);
+        assert_true(sums && magnitudes);
+        for (int64_t at = 0; at < batch * m * n; at++)
+            for (int64_t l = 0; l < k; l++) {
+                int64_t layer = at / (m * n), row = at / n % m, column = at % n;
+                double term = (double)a.values[layer * m * k + (sizes[i].transpose_a ? l * m + row : row * k + l)]
+                              * b.values[layer * k * n + (sizes[i].transpose_b ? column * k + l : l * n + column)];
+                sums[at] += term;
+                magnitudes[at] += fabs(term);
+            }
+        RUN(&kernels, i, &uses[i].main, &c, &a, &b);
+        assert_close(&c, sums, magnitudes, "matmul", (size_t)i);
+        tensor_destroy(&a);
+        tensor_destroy(&b);
+        tensor_destroy(&c);
+        free(sums);
+        free(magnitudes);
+    }
+    kernels_end(&kernels);
+}
+
+/* --- the small kernels: first for the GPU family, then for the CPU family with vectors of 4 and of 16 --- */
+static const struct {
+    enum family family;
+    int lanes;
+} families[] = {{FAMILY_GPU, 1}, {FAMILY_CPU, 4}, {FAMILY_CPU, 16}};
+enum { FAMILIES = sizeof families / sizeof *families };
+
+static void test_relayout(void **state) {
+    (void)state;
+    static const int64_t shapes[][4] = {{1, 1, 1, 1}, {2, 3, 5, 3}, {1, 16, 15, 17}, {2, 17, 1, 33}, {1, 33, 20, 16}};
+    enum { SHAPES = sizeof shapes / sizeof *shapes };
+    for (int f = 0; f < FAMILIES; f++) {
+        struct kernel_target target = {device_traits(device), families[f].family, families[f].lanes};
+        struct kernels kernels;
+        struct kernel_use there[SHAPES], back[SHAPES], none;
+        kernels_begin(&kernels, target.lanes);
+        for (int i = 0; i < SHAPES; i++) {
+            const int64_t *s = shapes[i];
+            assert_ok(kernels_relayout(&target, s[0], s[1], s[2], s[3], LAYOUT_PLAIN, LAYOUT_PLAIN, &none));
+            assert_null(none.file);
+            assert_ok(kernels_relayout(&target, s[0], s[1], s[2], s[3], LAYOUT_PLAIN, LAYOUT_BLOCKED, &there[i]));
+            assert_ok(kernels_relayout(&target, s[0], s[1], s[2], s[3], LAYOUT_BLOCKED, LAYOUT_PLAIN, &back[i]));
+            if (target.lanes == 1) {
+                assert_null(there[i].file);
+                assert_null(back[i].file);
+                continue;
+            }
+            kernels_add(&kernels, &there[i]);
+            kernels_add(&kernels, &back[i]);
+        }
+        if (target.lanes > 1) kernels_build(&kernels);
+        for (int i = 0; i < SHAPES && target.lanes > 1; i++) {
+            size_t n = (size_t)shapes[i][0], c = (size_t)shapes[i][1], pixels = (size_t)(shapes[i][2] * shapes[i][3]);
+            size_t lanes = (size_t)target.lanes, blocks = (c + lanes - 1) / lanes;
+            struct tensor plain = tensor_random(n * c * pixels), again = tensor_create(n * c * pixels);
+            struct tensor blocked = tensor_create(n * blocks * pixels * lanes);
+            RUN(&kernels, 2 * i, &there[i], &blocked, &plain);
+            for (size_t at = 0; at < blocked.count; at++) {
+                size_t channel = at / lanes / pixels % blocks * lanes + at % lanes, pixel = at / lanes % pixels;
+                size_t image = at / lanes / pixels / blocks;
+                float expected = channel < c ? plain.values[(image * c + channel) * pixels + pixel] : 0;
+                assert_true(blocked.values[at] == expected);
+            }
+            RUN(&kernels, 2 * i + 1, &back[i], &again, &blocked);
+            assert_memory_equal(again.values, plain.values, 4 * plain.count);
+            tensor_destroy(&plain);
+            tensor_destroy(&again);
+            tensor_destroy(&blocked);
+        }
+        kernels_end(&kernels);
+    }
+}
+
+static void test_scatter_rows(void **state) {
+    (void)state;
+    static const int64_t shapes[][3] = {{1, 1, 1}, {15, 3, 4}, {33, 17, 16}, {3, 1030, 3}}; /* rows, width, count */
+    enum { SHAPES = sizeof shapes / sizeof *shapes };
+    for (int f = 0; f < FAMILIES; f++) {
+        struct kernel_target target = {device_traits(device), families[f].family, families[f].lanes};
+        struct kernels kernels;
+        struct kernel_use uses[SHAPES];
+        kernels_begin(&kernels, target.lanes);
+        for (int i = 0; i < SHAPES; i++) {
+            assert_ok(kernels_scatter_rows(&target, shapes[i][0], shapes[i][1], shapes[i][2], &uses[i]));
+            kernels_add(&kernels, &uses[i]);
+        }
+        kernels_build(&kernels);
+        for (int i = 0; i < SHAPES; i++) {
+            size_t rows = (size_t)shapes[i][0], width = (size_t)shapes[i][1], count = (size_t)shapes[i][2];
+            struct tensor values = tensor_random(rows * width), index = tensor_create(rows);
+            struct tensor out = tensor_create(count * width);
+            int32_t *indices = (int32_t *)(void *)index.values;
+            float *expected = calloc(out.count, sizeof *expected);
+            assert_non_null(expected);
+            for (size_t row = 0; row < rows; row++) {
+                indices[row] = (int32_t)(random_below(&numbers, (uint32_t)count + 2)) - 1; /* outside too */
+                if (row == 0) indices[row] = 0;
+                if (indices[row] < 0 || indices[row] >= (int32_t)count) continue;
+                for (size_t j = 0; j < width; j++)
+                    expected[(size_t)indices[row] * width + j] += values.values[row * width + j];
+            }
+            RUN(&kernels, i, &uses[i], &out, &values, &index);
+            assert_memory_equal(out.values, expected, 4 * out.count); /* the same additions in the same order */
+            tensor_destroy(&values);
+            tensor_destroy(&index);
+            tensor_destroy(&out);
+            free(expected);
+        }
+        kernels_end(&kernels);
+    }
+}
+
+/* The matrix of one image's sampling, row by output, column by input, from the definition: nearness by columns times
+ * nearness by rows. */
+static double *sampling_matrix(const float map[6], int64_t h, int64_t w) {
+    double *matrix = calloc((size_t)(h * w * h * w), sizeof *matrix);
+    assert_non_null(matrix);
+    for (int64_t out = 0; out < h * w; out++)
+        for (int64_t in = 0; in < h * w; in++) {
+            double u = (double)(out % w) - (double)(w - 1) / 2, v = (double)(out / w) - (double)(h - 1) / 2;
+            double dx =
+                (double)map[0] * u + (double)map[1] * v + (double)map[2] - ((double)(in % w) - (double)(w - 1) / 2);
+            double dy =
+                (double)map[3] * u + (double)map[4] * v + (double)map[5] - ((double)(in / w) - (double)(h - 1) / 2);
+            if (fabs(dx) < 1 && fabs(dy) < 1) matrix[out * h * w + in] = (1 - fabs(dx)) * (1 - fabs(dy));
+        }
+    return matrix;
+}
+
+static void test_sample(void **state) {
+    (void)state;
+    static const int64_t shapes[][4] = {{9, 1, 1, 1}, {9, 3, 16, 15}, {9, 5, 3, 17}};
+    enum { SHAPES = sizeof shapes / sizeof *shapes };
+    static const float maps[9][6] = {
+        {1, 0, 0, 0, 1, 0},                    /* identity */
+        {1, 0, 2.25f, 0, 1, -1.5f},            /* shift */
+        {0.8f, -0.6f, 0.3f, 0.6f, 0.8f, 0.1f}, /* rotation */
+        {-1.3f, 0.2f, 0, 0.1f, 0.7f, 0},       /* mirrored, stretched, sheared */
+        {0.1f, 0, 0, 0, 0.15f, 0},             /* enlarged: many outputs read one pixel */
+        {7, 0, 0, 0, 9, 0.5f},                 /* shrunk: most outputs read outside */
+        {0.5f, 1, 0, 0.25f, 0.5f, 0},          /* singular: a line */
+        {0, 0, 0.5f, 0, 0, -0.25f},            /* singular: a point */
+        {1e30f, 0, 0, 0, NAN, 0},              /* nonsense: zero */
+    };
+    for (int f = 0; f < 2; f++) {
+        struct kernel_target target = {device_traits(device), families[f].family, families[f].lanes};
+        struct kernels kernels;
+        struct kernel_use uses[SHAPES][2];
+        kernels_begin(&kernels, target.lanes);
+        for (int i = 0; i < SHAPES; i++)
+            for (int transpose = 0; transpose < 2; transpose++) {
+                const int64_t *s = shapes[i];
+                assert_ok(kernels_sample(&target, s[0], s[1], s[2], s[3], transpose, &uses[i][transpose]));
+                kernels_add(&kernels, &uses[i][transpose]);
+            }
+        kernels_build(&kernels);
+        for (int i = 0; i < SHAPES; i++)
+            for (int transpose = 0; transpose < 2; transpose++) {
+                int64_t n = shapes[i][0], c = shapes[i][1], h = shapes[i][2], w = shapes[i][3], pixels = h * w;
+                struct tensor image = tensor_random((size_t)(n * c * pixels)), map = tensor_create((size_t)n * 6);
+                struct tensor out = tensor_create(image.count);
+                memcpy(map.values, maps, sizeof maps);
+                RUN(&kernels, 2 * i + transpose, &uses[i][transpose], &out, &image, &map);
+                for (int64_t plane = 0; plane < n * c; plane++) {
+                    double *matrix = sampling_matrix(maps[plane / c], h, w);
+                    for (int64_t to = 0; to < pixels; to++) {
+                        double sum = 0, weights = 0;
+                        for (int64_t from = 0; from < pixels; from++) {
+                            double weight = transpose ? matrix[from * pixels + to] : matrix[to * pixels + from];
+                            sum += weight * (double)image.values[plane * pixels + from];
+                            weights += weight;
+                        }
+                        /* Positions are rounded to float, with coordinates up to some 100. */
+                        if (!(fabs(out.values[plane * pixels + to] - sum) <= 1e-5 * (1 + weights)))
+                            fail_msg("sample %d, transpose %d, plane %d, pixel %d: %g, expected %g", i, transpose,
+                                     (int)plane, (int)to, out.values[plane * pixels + to], sum);
+                    }
+                    free(matrix);
+                }
+                tensor_destroy(&image);
+                tensor_destroy(&map);
+                tensor_destroy(&out);
+            }
+        kernels_end(&kernels);
+    }
+}
+
+static void test_eigh(void **state) {
+    (void)state;
+    enum { SIZES = 6, KINDS = 3 };
+    static const int64_t orders[SIZES] = {1, 2, 3, 16, 33, 128};
+    struct kernel_target target = {device_traits(device), FAMILY_GPU, 1};
+    struct kernels kernels;
+    struct kernel_use uses[SIZES];
+    kernels_begin(&kernels, 1);
+    for (int i = 0; i < SIZES; i++) {
+        assert_ok(kernels_eigh(&target, orders[i], &uses[i]));
+        kernels_add(&kernels, &uses[i]);
+    }
+    assert_int_equal(kernels_eigh(&target, 129, &uses[0]), RETORT_EUNSUPPORTED);
+    assert_int_equal(kernels_eigh(&target, 0, &uses[0]), RETORT_EUNSUPPORTED);
+    assert_ok(kernels_eigh(&target, orders[0], &uses[0]));
+    kernels_build(&kernels);
+    for (int i = 0; i < SIZES; i++)
+        for (int kind = 0; kind < KINDS; kind++) {
+            size_t k = (size_t)orders[i];
+            struct tensor matrix = tensor_random(k * k), out = tensor_create((k + 1) * k);
+            double norm = 0;
+            for (size_t r = 0; r < k; r++)
+                for (size_t c = 0; c <= r; c++) {
+                    float *at = &matrix.values[r * k + c];
+                    if (kind == 1 && r > c + 1) *at = 0;              /* tridiagonal, as in Lanczos */
+                    if (kind == 2) *at = r == c ? (float)(r / 2) : 0; /* diagonal already, pairs of equal values */
+                    matrix.values[c * k + r] = *at;
+                }
+            for (size_t at = 0; at < k * k; at++) norm += (double)matrix.values[at] * (double)matrix.values[at];
+            norm = sqrt(norm);
+            RUN(&kernels, i, &uses[i], &out, &matrix);
+            const float *values = out.values, *vectors = out.values + k;
+            for (size_t a = 0; a < k; a++) {
+                if (a) assert_true(fabsf(values[a - 1]) >= fabsf(values[a]));
+                for (size_t r = 0; r < k; r++) { /* A v = lambda v */
+                    double sum = 0;
+                    for (size_t c = 0; c < k; c++) sum += (double)matrix.values[r * k + c] * (double)vectors[a * k + c];
+                    assert_true(fabs(sum - (double)values[a] * (double)vectors[a * k + r]) <= 2e-6 * norm + 1e-30);
+                }
+                for (size_t b = 0; b <= a; b++) { /* orthonormal */
+                    double dot = 0;
+                    for (size_t c = 0; c < k; c++) dot += (double)vectors[a * k + c] * (double)vectors[b * k + c];
+                    assert_true(fabs(dot - (a == b)) <= 1e-5);
+                }
+            }
+            tensor_destroy(&matrix);
+            tensor_destroy(&out);
+        }
+    kernels_end(&kernels);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_convolutions), cmocka_unit_test(test_other_tiles),  cmocka_unit_test(test_matmul),
+        cmocka_unit_test(test_relayout),     cmocka_unit_test(test_scatter_rows), cmocka_unit_test(test_sample),
+        cmocka_unit_test(test_eigh),
+    };
+    return cmocka_run_group_tests_name("kernels_gpu", tests, begin, end);
+}
