@@ -1,6 +1,66 @@
-#include <stdio.h>
+/* The program: finds the verb and hands over. */
+#include "command/options.h"
+#include "run/nearest.h"
 
-int main(void) {
-    puts("retort " RETORT_VERSION);
-    return 0;
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *line;
+} verbs[] = {
+    {"devices", command_devices, "every OpenCL device, what it can do, and whether it works"},
+};
+#define VERB_COUNT (sizeof verbs / sizeof *verbs)
+
+static void print_help(FILE *stream) {
+    fputs("Retort distils a large image data set into a few synthetic images per class, on any OpenCL device.\n\n"
+          "usage: retort VERB [OPTIONS]\n\n",
+          stream);
+    for (size_t i = 0; i < VERB_COUNT; i++) fprintf(stream, "  %-9s %s\n", verbs[i].name, verbs[i].line);
+    fputs("\n`retort VERB --help` explains a verb; `retort --version` prints the version.\n\n"
+          "A first look:\n"
+          "  retort devices                          which devices are there\n"
+          "  retort run configs/quickstart.yaml      distil Fashion-MNIST to one image per class and test it\n"
+          "  retort run configs/quickstart.yaml --set set.ipc=10 --seed 1 --out runs/ten\n"
+          "  retort eval runs/ten                    train and test fresh networks on the result again\n\n"
+          "Exit status: 0 done, 1 failed, 2 wrong usage or descriptor, 130 interrupted (the state is saved).\n",
+          stream);
+}
+
+static int unknown_verb(const char *word) {
+    const char *known[VERB_COUNT + 3] = {0};
+    for (size_t i = 0; i < VERB_COUNT; i++) known[i] = verbs[i].name;
+    known[VERB_COUNT] = "--help";
+    known[VERB_COUNT + 1] = "--version";
+    const char *meant = word_nearest(word, known);
+    const char *kind = word[0] == '-' ? "option" : "verb";
+    if (meant) return usage_error(NULL, "unknown %s %s (did you mean %s?)", kind, word, meant);
+    return usage_error(NULL, "unknown %s %s", kind, word);
+}
+
+int main(int argc, char **argv) {
+    const char *word = argc > 1 ? argv[1] : NULL;
+    int status = EXIT_DONE;
+    if (!word) {
+        print_help(stderr);
+        return EXIT_USAGE;
+    }
+    if (!strcmp(word, "--help") || !strcmp(word, "-h") || !strcmp(word, "help"))
+        print_help(stdout);
+    else if (!strcmp(word, "--version"))
+        puts("retort " RETORT_VERSION);
+    else {
+        size_t i = 0;
+        while (i < VERB_COUNT && strcmp(verbs[i].name, word) != 0) i++;
+        status = i < VERB_COUNT ? verbs[i].run(argc - 1, argv + 1) : unknown_verb(word);
+    }
+    /* Results that could not be written are not results. */
+    if (fflush(stdout) != 0 && status == EXIT_DONE) {
+        perror("retort: standard output");
+        status = EXIT_FAILED;
+    }
+    return status;
 }

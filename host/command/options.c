@@ -1,0 +1,166 @@
+#include "command/options.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "run/nearest.h"
+
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct {
+    const char *name, *argument; /* argument: NULL where the option takes none */
+} table[OPTION_COUNT] = {
+    [OPTION_HELP] = {"help", NULL},
+    [OPTION_HELP_KEYS] = {"help-keys", NULL},
+    [OPTION_DEVICE] = {"device", "SPEC"},
+    [OPTION_FAMILY] = {"family", "auto|cpu|gpu"},
+    [OPTION_SEED] = {"seed", "N"},
+    [OPTION_OUT] = {"out", "DIR"},
+    [OPTION_SET] = {"set", "KEY=VALUE"},
+    [OPTION_RESUME] = {"resume", NULL},
+    [OPTION_DRY_RUN] = {"dry-run", NULL},
+    [OPTION_WITH] = {"with", "DESCRIPTOR"},
+    [OPTION_CHECKPOINT_EVERY] = {"checkpoint-every", "SECONDS"},
+    [OPTION_NO_TEST] = {"no-test", NULL},
+    [OPTION_QUIET] = {"quiet", NULL},
+    [OPTION_JSON] = {"json", NULL},
+};
+
+int usage_error(const char *verb, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    fprintf(stderr, "retort%s%s: ", verb ? " " : "", verb ? verb : "");
+    vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    fprintf(stderr, "\nTry `retort%s%s --help`.\n", verb ? " " : "", verb ? verb : "");
+    return EXIT_USAGE;
+}
+
+int report_failure(const char *verb, int status) {
+    if (status >= 0) return EXIT_DONE;
+    if (status == RETORT_EINTERRUPTED) {
+        if (*retort_error_message()) log_info("%s", retort_error_message());
+        return EXIT_INTERRUPTED;
+    }
+    const char *words = retort_error_message();
+    fprintf(stderr, "retort %s: %s\n", verb, *words ? words : retort_status_name(status));
+    return status == RETORT_EINVAL ? EXIT_USAGE : EXIT_FAILED;
+}
+
+static int unknown_option(const char *verb, const char *word, unsigned long allowed) {
+    const char *known[OPTION_COUNT + 1];
+    size_t count = 0;
+    for (int i = 0; i < OPTION_COUNT; i++)
+        if (allowed & OPTION_BIT(i)) known[count++] = table[i].name;
+    known[count] = NULL;
+    char name[64];
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(word + strspn(word, "-"), "="), word + strspn(word, "-"));
+    for (int i = 0; i < OPTION_COUNT; i++)
+        if (strcmp(table[i].name, name) == 0 && !(allowed & OPTION_BIT(i)))
+            return usage_error(verb, "%s takes no option --%s", verb, name);
+    const char *meant = word_nearest(name, known);
+    if (meant) return usage_error(verb, "unknown option %s (did you mean --%s?)", word, meant);
+    return usage_error(verb, "unknown option %s", word);
+}
+
+/* A value as the double-quoted YAML text that reads back as it. */
+static char *quoted_yaml(struct arena *arena, const char *key, const char *value) {
+    struct text text;
+    text_init(&text);
+    text_printf(&text, "%s=\"", key);
+    for (; *value; value++)
+        text_printf(&text,
+                    (unsigned char)*value < 32        ? "\\x%02x"
+                    : *value == '"' || *value == '\\' ? "\\%c"
+                                                      : "%c",
+                    (unsigned char)*value);
+    text_append(&text, "\"");
+    char *copy = text.failed ? NULL : arena_copy_text(arena, text_get(&text));
+    text_finish(&text);
+    return copy;
+}
+
+bool options_parse(const char *verb, const char *help, unsigned long allowed, int argc, char **argv,
+                   struct options *options, int *status) {
+    *options = (struct options){0};
+    allowed |= OPTION_BIT(OPTION_HELP);
+    struct option long_options[OPTION_COUNT + 1] = {0};
+    size_t count = 0;
+    for (int i = 0; i < OPTION_COUNT; i++)
+        if (allowed & OPTION_BIT(i))
+            long_options[count++] =
+                (struct option){table[i].name, table[i].argument ? required_argument : no_argument, NULL, i};
+    options->overrides = arena_array(&options->arena, (size_t)argc + 1, sizeof *options->overrides);
+    if (!options->overrides) {
+        *status = report_failure(verb, error_set(RETORT_ENOMEM, "out of memory"));
+        return false;
+    }
+    opterr = 0;
+    optind = 1;
+    for (;;) {
+        int at = optind;
+        int option = getopt_long(argc, argv, ":hq", long_options, NULL);
+        if (option == -1) break;
+        if (option == 'h') option = OPTION_HELP;
+        if (option == 'q' && allowed & OPTION_BIT(OPTION_QUIET)) option = OPTION_QUIET;
+        if (option == ':') {
+            int which = 0;
+            while (which < OPTION_COUNT - 1 && which != optopt) which++;
+            *status = usage_error(verb, "--%s needs a value: --%s %s", table[which].name, table[which].name,
+                                  table[which].argument);
+            return false;
+        }
+        if (option < 0 || option >= OPTION_COUNT) {
+            /* getopt moves operands behind options, so the culprit is what it stood on. */
+            const char *word = argv[optind > at ? optind - 1 : at];
+            if (optopt > 0 && optopt < OPTION_COUNT && !table[optopt].argument && strchr(word, '='))
+                *status = usage_error(verb, "--%s takes no value, found %s", table[optopt].name, word);
+            else
+                *status = unknown_option(verb, word, allowed);
+            return false;
+        }
+        options->given[option] = true;
+        options->value[option] = optarg;
+        if (option == OPTION_SET || option == OPTION_SEED || option == OPTION_DEVICE) {
+            struct schema_override *override = &options->overrides[options->override_count++];
+            override->option = arena_printf(&options->arena, "--%s %s", table[option].name, optarg);
+            if (option == OPTION_SET)
+                override->assignment = optarg;
+            else if (option == OPTION_SEED)
+                override->assignment = arena_printf(&options->arena, "seed=%s", optarg);
+            else
+                override->assignment = quoted_yaml(&options->arena, "device.select", optarg);
+            if (!override->option || !override->assignment) {
+                *status = report_failure(verb, error_set(RETORT_ENOMEM, "out of memory"));
+                return false;
+            }
+        }
+    }
+    if (options->given[OPTION_HELP]) {
+        fputs(help, stdout);
+        *status = EXIT_DONE;
+        return false;
+    }
+    if (options->given[OPTION_QUIET]) log_set_level(LOG_WARNING);
+    options->operands = (const char *const *)argv + optind;
+    options->operand_count = argc - optind;
+    return true;
+}
+
+bool options_family(const char *word, enum family *family) {
+    static const char *const words[] = {"auto", "cpu", "gpu"};
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(word, words[i]) != 0) continue;
+        *family = (enum family)i;
+        return true;
+    }
+    return false;
+}
+
+void options_finish(struct options *options) {
+    arena_finish(&options->arena);
+    *options = (struct options){0};
+}

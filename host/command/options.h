@@ -1,0 +1,64 @@
+/* The command line of every verb: one table of options, of which each verb takes some. */
+#ifndef RETORT_COMMAND_OPTIONS_H
+#define RETORT_COMMAND_OPTIONS_H
+
+#include "compile/executable.h"
+#include "run/schema.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+enum exit_status { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
+
+enum option_name {
+    OPTION_HELP, /* every verb has it */
+    OPTION_HELP_KEYS,
+    OPTION_DEVICE,
+    OPTION_FAMILY,
+    OPTION_SEED,
+    OPTION_OUT,
+    OPTION_SET,
+    OPTION_RESUME,
+    OPTION_DRY_RUN,
+    OPTION_WITH,
+    OPTION_CHECKPOINT_EVERY,
+    OPTION_NO_TEST,
+    OPTION_QUIET,
+    OPTION_JSON,
+    OPTION_COUNT
+};
+
+struct options {
+    const char *value[OPTION_COUNT]; /* of options that take one; NULL: not given */
+    bool given[OPTION_COUNT];
+    /* --set, --seed and --device as assignments to descriptor keys, in the order given. */
+    struct schema_override *overrides;
+    size_t override_count;
+    const char *const *operands; /* what is not an option */
+    int operand_count;
+    struct arena arena;
+};
+
+/* Parses argv[1...] of a verb that takes the options of the bit mask. True: go on. False: *status is what to exit with
+ * (help was asked for and printed, or the usage is wrong and was said). */
+bool options_parse(const char *verb, const char *help, unsigned long allowed, int argc, char **argv,
+                   struct options *options, int *status);
+void options_finish(struct options *options);
+
+/* The value of --family. */
+bool options_family(const char *word, enum family *family);
+
+/* "retort VERB: words", a hint at --help; EXIT_USAGE. */
+int usage_error(const char *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Says the library's message where a call failed, and maps its status: EXIT_USAGE for what the user can mend in
+ * descriptor or command, EXIT_INTERRUPTED, otherwise EXIT_FAILED. */
+int report_failure(const char *verb, int status);
+
+#define OPTION_BIT(option) (1ul << (option))
+
+int command_check(int argc, char **argv);
+int command_devices(int argc, char **argv);
+int command_eval(int argc, char **argv);
+int command_run(int argc, char **argv);
+
+#endif
