@@ -26,13 +26,13 @@ struct shape {
     int64_t size[MAX_RANK];
 };
 
-struct shape shape_of(int rank, ...); /* sizes as int64_t or int literals cast by the SHAPE macro */
+/* SHAPE(10, 3, 8, 8): sizes of any integer type; SCALAR_SHAPE has rank 0. */
 #define SHAPE_COUNT(...) (sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t))
 #define SHAPE(...) shape_make((int)SHAPE_COUNT(__VA_ARGS__), (const int64_t[]){__VA_ARGS__})
 #define SCALAR_SHAPE ((struct shape){0})
 struct shape shape_make(int rank, const int64_t *size);
 bool shape_equal(struct shape a, struct shape b);
-int64_t shape_count(struct shape shape); /* number of elements */
+int64_t shape_count(struct shape shape); /* number of elements; -1 where a size is below 1 or there are 2^48 or more */
 void shape_print(struct shape shape, char *text, size_t size); /* "[10,3,8,8]" */
 
 enum op {
@@ -103,6 +103,9 @@ struct node *graph_fail(struct graph *graph, int code, const char *format, ...) 
 int graph_verify(const struct graph *graph);
 /* One line a node: `%7 = add [10,32] %3 %5`. */
 void graph_print(const struct graph *graph, FILE *stream);
+/* The operation of `node` (attributes, and the shape where its builder is told one) on other inputs, in their graph;
+ * `graph` is where a node without inputs goes. Built as its builder builds it: checked, folded, shared. */
+struct node *node_rebuild(struct graph *graph, const struct node *node, struct node *const *inputs);
 
 /* --- sources --- */
 struct node *graph_input(struct graph *graph, const char *name, enum dtype dtype, struct shape shape);
@@ -110,10 +113,13 @@ struct node *graph_constant(struct graph *graph, double value, struct shape shap
 struct node *graph_constant_int(struct graph *graph, int32_t value, struct shape shape);
 struct node *graph_iota(struct graph *graph, struct shape shape, int axis); /* int32: the index along axis */
 /* Philox4x32-10 keyed by the input `seed` (int32 [2]): element i is word i mod 4 of block i / 4, counter (block low,
- * block high, 0, stream). Uniform in [0,1) (24 bits), or normal by Box-Muller on the words of two adjacent elements. */
+ * block high, 0, stream). Uniform in [0,1): (word >> 8) 2^-24. Normal by Box-Muller on the words a, b of elements 2k and
+ * 2k + 1: with u = ((a >> 8) + 1) 2^-24 and v = (b >> 8) 2^-24, element 2k is sqrt(-2 ln u) cos(2 pi v), element 2k + 1
+ * the same with the sine. */
 struct node *graph_random(struct node *seed, enum distribution distribution, uint32_t stream, struct shape shape);
 
-/* --- elementwise: operands of equal shape; results as the operands, except where said --- */
+/* --- elementwise: operands of equal shape and type; results as the operands, except where said. float32 alone, but
+ * cast, stop_gradient, add, subtract, multiply, max, compare and select, which take int32 as well --- */
 struct node *node_exp(struct node *x);
 struct node *node_log(struct node *x);
 struct node *node_sqrt(struct node *x);
@@ -128,7 +134,7 @@ struct node *node_add(struct node *a, struct node *b);
 struct node *node_subtract(struct node *a, struct node *b);
 struct node *node_multiply(struct node *a, struct node *b);
 struct node *node_divide(struct node *a, struct node *b);
-struct node *node_max(struct node *a, struct node *b); /* the derivative goes to a where a >= b */
+struct node *node_max(struct node *a, struct node *b); /* a >= b ? a : b; the derivative goes where the value came from */
 struct node *node_compare(struct node *a, struct node *b, enum comparison comparison); /* float 1 or 0 */
 struct node *node_select(struct node *condition, struct node *a, struct node *b);      /* condition != 0 ? a : b */
 /* Conveniences made of the above. */
@@ -141,7 +147,7 @@ struct node *node_add_stretched(struct node *a, struct node *b);
 struct node *node_subtract_stretched(struct node *a, struct node *b);
 struct node *node_multiply_stretched(struct node *a, struct node *b);
 
-/* --- index maps --- */
+/* --- index maps: of either type --- */
 struct node *node_broadcast(struct node *x, struct shape shape); /* equal rank; size-1 dimensions are stretched */
 struct node *node_broadcast_scalar(struct node *x, struct shape shape); /* one element to any shape */
 struct node *node_reshape(struct node *x, struct shape shape);
@@ -180,6 +186,7 @@ struct node *node_conv_backward_weight(struct node *x, struct node *y, int strid
                                        int64_t kernel_width);
 
 /* --- rows and images --- */
+/* Rows lie inside [0, R); the reference reads zeros for others, and scatters them nowhere. */
 struct node *node_gather_rows(struct node *x, struct node *rows);                 /* x [R,...], int32 [B] -> [B,...] */
 struct node *node_scatter_rows(struct node *y, struct node *rows, int64_t count); /* transpose: adds, row by row */
 /* Bilinear sampling: image [N,C,H,W], map [N,2,3] float. Output pixel (row i, column j) reads the image at
@@ -189,7 +196,7 @@ struct node *node_sample(struct node *image, struct node *map);
 struct node *node_sample_transpose(struct node *image, struct node *map);
 
 /* Eigenvalues and vectors of a symmetric matrix [k,k] (k <= 128), cyclic Jacobi: [k+1,k], row 0 the eigenvalues by
- * falling magnitude, row 1 + i the unit eigenvector of value i. Not differentiable. */
+ * falling magnitude, row 1 + i the unit eigenvector of value i, its sign free. Not differentiable. */
 struct node *node_eigh(struct node *matrix);
 
 /* --- the operation table --- */

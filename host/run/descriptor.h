@@ -1,0 +1,58 @@
+/* Descriptors: what a run is to do, read from YAML through one table of keys (docs/descriptor.md is printed from it).
+ */
+#ifndef RETORT_RUN_DESCRIPTOR_H
+#define RETORT_RUN_DESCRIPTOR_H
+
+#include "base/memory.h"
+#include "compile/executable.h"
+#include "data/data.h"
+#include "distill/distill.h"
+#include "evaluate/evaluate.h"
+#include "nn/nn.h"
+#include "run/schema.h"
+
+struct device_choice {
+    const char *select; /* "" for RETORT_DEVICE or the first one */
+    enum family family;
+};
+
+/* Complete: every default is filled in. Strings and lists live in the arena. */
+struct descriptor {
+    struct arena arena;
+    struct data_spec data;
+    struct network_spec network;
+    struct inner_spec inner;
+    struct set_spec set;
+    struct method_spec method;
+    struct outer_spec outer;
+    struct evaluate_spec evaluate;
+    struct network_spec evaluate_network; /* `network` unless the descriptor names another */
+    uint64_t seed;
+    struct device_choice device;
+    uint64_t memory; /* bytes of device memory; 0: no ceiling */
+    char name[64];   /* of the file, without folder and ending */
+};
+
+/* Reads a file, then the overrides; checks that the values go together. RETORT_EINVAL names the file and line (or the
+ * option), the key, what was found and what is allowed; RETORT_EIO where the file cannot be read. */
+int descriptor_read(const char *path, const struct schema_override *overrides, size_t count,
+                    struct descriptor *descriptor);
+/* The same from text; relative paths start at `folder`. */
+int descriptor_parse(const char *name, const char *folder, const char *text, size_t size,
+                     const struct schema_override *overrides, size_t count, struct descriptor *descriptor);
+void descriptor_finish(struct descriptor *descriptor); /* NULL-safe, zeroes */
+
+/* Complete YAML: reading it back gives the same descriptor, writing that the same bytes. */
+void descriptor_write(const struct descriptor *descriptor, struct text *text);
+json_t *descriptor_json(const struct descriptor *descriptor);
+/* The first key in which two descriptors differ, with the values, or NULL. */
+const char *descriptor_difference(const struct descriptor *a, const struct descriptor *b, struct text *mine,
+                                  struct text *theirs);
+/* The reference of all keys, Markdown. */
+void descriptor_reference(struct text *text);
+
+/* The words of the enums, for results and screens. */
+const char *descriptor_truncation_name(enum truncation truncation);
+const char *descriptor_protocol_name(enum protocol protocol);
+
+#endif
