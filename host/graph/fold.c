@@ -54,7 +54,7 @@ static struct node *fold_arithmetic(struct graph *graph, const struct node *draf
         if (node_is_zero(b)) return a;
         if (is_negation(b)) return node_subtract(a, b->inputs[1]);
         if (is_negation(a)) return node_subtract(b, a->inputs[1]);
-        return NULL;
+        return a == b ? node_scale(a, 2) : NULL;
     case OP_SUBTRACT:
         if (node_is_zero(b)) return a;
         if (a == b) return filled(graph, draft, 0);
