@@ -266,7 +266,8 @@ static void test_identities(void **state) {
     assert_ptr_equal(node_average_pool(one, 2), graph_constant(graph, 1, SHAPE(1, 1)));
     /* Integers do not wrap while folding. */
     struct node *big = graph_constant_int(graph, INT32_MAX, SHAPE(1));
-    assert_int_equal(node_add(big, big)->op, OP_ADD);
+    assert_int_equal(node_add(big, graph_constant_int(graph, 1, SHAPE(1)))->op, OP_ADD);
+    assert_ptr_equal(node_add(x, x), node_scale(x, 2));
     assert_ok(graph_verify(graph));
 }
 
