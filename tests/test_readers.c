@@ -616,6 +616,9 @@ static void test_pictures(void **state) {
     assert_non_null(frame);
     for (int i = 5; i < 9; i += 2) frame[i] = 0xff, frame[i + 1] = 0xdc;
     assert_fails(picture_decode("p.jpg", bytes, size, &picture), RETORT_EFORMAT, "p.jpg", "at most");
+    /* 8000 x 8000: allowed, but not in so few bytes. */
+    for (int i = 5; i < 9; i += 2) frame[i] = 0x1f, frame[i + 1] = 0x40;
+    assert_fails(picture_decode("p.jpg", bytes, size, &picture), RETORT_EFORMAT, "p.jpg", "can hold");
     free(bytes);
     /* Inks, stored inverted: white paper is all 255. */
     memset(rgba, 255, sizeof rgba);

@@ -58,6 +58,8 @@ static int decode_jpeg(const char *name, const unsigned char *bytes, size_t size
     if (tjDecompressHeader3(turbo, bytes, size, &width, &height, &sampling, &colours) < 0 && !only_stray_bytes(turbo))
         RAISE(RETORT_EFORMAT, "cannot read %s: %s; the JPEG is damaged: fetch it again", name, tjGetErrorStr2(turbo));
     TRY(check_size(name, height, width));
+    /* A Huffman-coded JPEG spends at least a bit on the 64 pixels of a block: 512 pixels a byte. */
+    TRY(claim_check(name, (int64_t)height * width, size));
     bool inks = colours == TJCS_CMYK || colours == TJCS_YCCK;
     size_t count = (size_t)height * (size_t)width;
     pixels = malloc(count * (inks ? 4 : 3));
