@@ -1,0 +1,96 @@
+/* After the preamble in every program: what the text of fused kernels (host/compile/emit.c) calls. */
+#if V == 1
+#define LOADV_INT(p) (*(p))
+#define STOREV_INT(v, p) (*(p) = (v))
+#define CONVERT_INTV(v) ((int)(v))
+#define CONVERT_FLOATV(v) ((float)(v))
+#else
+#define LOADV_INT(p) JOIN(vload, V)(0, p)
+#define STOREV_INT(v, p) JOIN(vstore, V)(v, 0, p)
+#define CONVERT_INTV(v) JOIN(JOIN(convert_int, V), _rtz)(v)
+#define CONVERT_FLOATV(v) JOIN(convert_float, V)(v)
+/* The last block of a row of channels: `count` lanes exist, the others read as zero and are not written. */
+inline floatv load_part(global const float *p, int count) {
+    if (count >= V) return LOADV(p);
+    float lanes[V];
+    for (int i = 0; i < V; i++) lanes[i] = i < count ? p[i] : 0.0f;
+    return LOADV(lanes);
+}
+inline void store_part(floatv v, global float *p, int count) {
+    float lanes[V];
+    STOREV(v, lanes);
+    for (int i = 0; i < V && i < count; i++) p[i] = lanes[i];
+}
+#endif
+
+/* Reductions over a work-group of the GPU family, in a fixed order; every work-item gets the result. */
+inline float group_sum(float x, local float *scratch) {
+    const int lid = (int)get_local_id(0);
+    scratch[lid] = x;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    for (int s = (int)get_local_size(0) / 2; s > 0; s /= 2) {
+        if (lid < s) scratch[lid] += scratch[lid + s];
+        barrier(CLK_LOCAL_MEM_FENCE);
+    }
+    const float result = scratch[0];
+    barrier(CLK_LOCAL_MEM_FENCE);
+    return result;
+}
+inline float group_max(float x, local float *scratch) {
+    const int lid = (int)get_local_id(0);
+    scratch[lid] = x;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    for (int s = (int)get_local_size(0) / 2; s > 0; s /= 2) {
+        if (lid < s) scratch[lid] = fmax(scratch[lid], scratch[lid + s]);
+        barrier(CLK_LOCAL_MEM_FENCE);
+    }
+    const float result = scratch[0];
+    barrier(CLK_LOCAL_MEM_FENCE);
+    return result;
+}
+/* The first place of the largest value. */
+inline int group_argmax(float best, int place, local float *scratch, local int *places) {
+    const int lid = (int)get_local_id(0);
+    scratch[lid] = best;
+    places[lid] = place;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    for (int s = (int)get_local_size(0) / 2; s > 0; s /= 2) {
+        if (lid < s) {
+            const float other = scratch[lid + s];
+            const int there = places[lid + s];
+            if (other > scratch[lid] || (other == scratch[lid] && there < places[lid])) {
+                scratch[lid] = other;
+                places[lid] = there;
+            }
+        }
+        barrier(CLK_LOCAL_MEM_FENCE);
+    }
+    const int result = places[0] == 0x7fffffff ? 0 : places[0];
+    barrier(CLK_LOCAL_MEM_FENCE);
+    return result;
+}
+
+/* Philox4x32-10, the twin of host/base/random.c; graph_random in host/graph/graph.h says how elements map to words. */
+inline uint4 philox4x32(uint4 c, uint2 k) {
+    for (int round = 0; round < 10; round++) {
+        const uint h0 = mul_hi(0xD2511F53u, c.x), h1 = mul_hi(0xCD9E8D57u, c.z);
+        c = (uint4)(h1 ^ c.y ^ k.x, 0xCD9E8D57u * c.z, h0 ^ c.w ^ k.y, 0xD2511F53u * c.x);
+        k += (uint2)(0x9E3779B9u, 0xBB67AE85u);
+    }
+    return c;
+}
+inline uint philox_word(uint4 words, int i) {
+    return i == 0 ? words.x : i == 1 ? words.y : i == 2 ? words.z : words.w;
+}
+inline float random_uniform(int seed0, int seed1, uint stream, int i) {
+    const uint4 words = philox4x32((uint4)((uint)i / 4, 0, 0, stream), (uint2)((uint)seed0, (uint)seed1));
+    return (float)(philox_word(words, i % 4) >> 8) * 0x1p-24f;
+}
+inline float random_normal(int seed0, int seed1, uint stream, int i) {
+    const uint4 words = philox4x32((uint4)((uint)i / 4, 0, 0, stream), (uint2)((uint)seed0, (uint)seed1));
+    const bool high = (i & 2) != 0;
+    const float a = (float)((high ? words.z : words.x) >> 8) * 0x1p-24f + 0x1p-24f;
+    const float b = (float)((high ? words.w : words.y) >> 8) * 0x1p-24f;
+    const float radius = sqrt(-2.0f * log(a)), angle = 6.283185307179586f * b;
+    return i & 1 ? radius * sin(angle) : radius * cos(angle);
+}

@@ -1,0 +1,303 @@
+/* Executables and the library of kernels and scratch memory they share. */
+#include "compile/executable.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "compile/internal.h"
+#include "transform/transform.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct kernel_text {
+    const char *text; /* borrowed from the executable that brought it, copied into the library's arena */
+    uint64_t hash;
+    struct device_program *program; /* NULL: not built yet */
+};
+
+struct library {
+    struct device *device;
+    struct kernel_target target;
+    struct arena arena;
+    ARRAY(struct kernel_text) kernels;
+    ARRAY(struct device_program *) programs;
+    ARRAY(struct executable *) executables;
+    struct device_buffer *scratch;
+    size_t scratch_floats;
+};
+
+/* A kernel argument that a binding sets. */
+struct use {
+    int slot, launch, argument;
+    size_t offset; /* in elements, added to the binding's */
+};
+
+struct executable {
+    struct library *library;
+    char *label;
+    struct lowering lowering; /* graph and grouping are gone; launches, values and slots remain */
+    ARRAY(struct use) uses;
+    double flops;
+    bool ready; /* handles exist and the arena's arguments are set */
+};
+
+int library_create(struct device *device, enum family family, struct library **library) {
+    int status = RETORT_OK;
+    struct library *fresh = calloc(1, sizeof *fresh);
+    if (!fresh) RAISE(RETORT_ENOMEM, "out of memory creating a kernel library");
+    const struct device_traits *traits = device_traits(device);
+    if (family == FAMILY_AUTO) family = traits->kind == DEVICE_CPU ? FAMILY_CPU : FAMILY_GPU;
+    fresh->device = device;
+    fresh->target = (struct kernel_target){
+        .traits = traits, .family = family, .lanes = family == FAMILY_CPU ? (int)traits->vector_width : 1};
+    arena_init(&fresh->arena);
+    *library = fresh;
+done:
+    return status;
+}
+
+void library_destroy(struct library *library) {
+    if (!library) return;
+    for (size_t i = 0; i < library->programs.count; i++) device_program_destroy(library->programs.items[i]);
+    device_buffer_destroy(library->scratch);
+    array_finish(&library->programs);
+    array_finish(&library->kernels);
+    array_finish(&library->executables);
+    arena_finish(&library->arena);
+    free(library);
+}
+
+struct device *library_device(struct library *library) {
+    return library->device;
+}
+
+/* The number of a kernel of this text, entered if it is new; -1 when out of memory. */
+static int library_kernel(struct library *library, const char *text) {
+    uint64_t hash = hash_fast(text, strlen(text), 0);
+    for (size_t i = 0; i < library->kernels.count; i++)
+        if (library->kernels.items[i].hash == hash && strcmp(library->kernels.items[i].text, text) == 0) return (int)i;
+    struct kernel_text entry = {.text = arena_copy_text(&library->arena, text), .hash = hash};
+    if (!entry.text || !array_push(&library->kernels, entry)) return -1;
+    return (int)library->kernels.count - 1;
+}
+
+static int build_programs(struct library *library) {
+    int status = RETORT_OK;
+    struct text source;
+    struct device_program *program = NULL;
+    text_init(&source);
+    text_printf(&source, "#define V %d\n%s\n%s", library->target.lanes, kernels_text("preamble.cl"),
+                kernels_text("fused.cl"));
+    size_t fresh = 0;
+    for (size_t i = 0; i < library->kernels.count; i++) {
+        if (library->kernels.items[i].program) continue;
+        text_printf(&source, "#define NAME k%zu\n%s\n#undef NAME\n", i, library->kernels.items[i].text);
+        fresh++;
+    }
+    if (!fresh) goto done;
+    if (source.failed) RAISE(RETORT_ENOMEM, "out of memory writing kernels");
+    log_debug("building %zu kernels, %zu bytes", fresh, source.length);
+    TRY(device_program_create(library->device, text_get(&source), "", &program));
+    if (!array_push(&library->programs, program)) RAISE(RETORT_ENOMEM, "out of memory building kernels");
+    for (size_t i = 0; i < library->kernels.count; i++)
+        if (!library->kernels.items[i].program) library->kernels.items[i].program = program;
+    program = NULL;
+done:
+    device_program_destroy(program);
+    text_finish(&source);
+    return status;
+}
+
+static struct value *root_value(struct value *value, size_t *offset) {
+    *offset = 0;
+    for (; value->parent; value = value->parent) *offset += value->offset;
+    return value;
+}
+
+static int prepare_executable(struct executable *executable) {
+    int status = RETORT_OK;
+    struct library *library = executable->library;
+    struct lowering *l = &executable->lowering;
+    for (size_t i = 0; i < l->launches.count; i++) {
+        struct launch *launch = l->launches.items[i];
+        char name[32];
+        snprintf(name, sizeof name, "k%d", launch->kernel);
+        if (!launch->handle)
+            TRY(device_kernel_create(library->kernels.items[launch->kernel].program, name, &launch->handle));
+        for (int b = 0; b < launch->buffer_count; b++) {
+            size_t offset;
+            struct value *root = root_value(launch->buffers[b], &offset);
+            if (root->slot < 0)
+                TRY(device_kernel_set_buffer(launch->handle, (unsigned)b, library->scratch, root->offset + offset));
+            else if (l->slots.items[root->slot].buffer)
+                TRY(device_kernel_set_buffer(launch->handle, (unsigned)b, l->slots.items[root->slot].buffer,
+                                             l->slots.items[root->slot].offset / 4 + offset));
+        }
+    }
+    executable->ready = true;
+done:
+    if (status < 0) error_context("preparing the %s", executable->label);
+    return status;
+}
+
+int library_build(struct library *library) {
+    int status = RETORT_OK;
+    size_t floats = 0;
+    for (size_t i = 0; i < library->executables.count; i++)
+        if (library->executables.items[i]->lowering.arena_floats > floats)
+            floats = library->executables.items[i]->lowering.arena_floats;
+    TRY(build_programs(library));
+    if (floats > library->scratch_floats) {
+        TRY(device_finish(library->device));
+        device_buffer_destroy(library->scratch);
+        library->scratch = NULL;
+        library->scratch_floats = 0;
+        for (size_t i = 0; i < library->executables.count; i++) library->executables.items[i]->ready = false;
+        TRY(device_buffer_create(library->device, floats * sizeof(float), "scratch memory", &library->scratch));
+        library->scratch_floats = floats;
+    }
+    for (size_t i = 0; i < library->executables.count; i++)
+        if (!library->executables.items[i]->ready) TRY(prepare_executable(library->executables.items[i]));
+done:
+    return status;
+}
+
+int executable_create(struct library *library, const struct graph *graph, const char *label, struct executable **out) {
+    int status = RETORT_OK;
+    struct graph *prepared = NULL;
+    struct grouping grouping = {0};
+    struct executable *executable = calloc(1, sizeof *executable);
+    if (!executable || !(executable->label = strdup(label)))
+        RAISE(RETORT_ENOMEM, "out of memory compiling the %s", label);
+    executable->library = library;
+    TRY(prepare_graph(graph, &prepared));
+    for (int i = 0; i < graph_count(prepared); i++) {
+        const struct node *node = graph_node(prepared, i);
+        executable->flops += op_info(node->op)->cost(node);
+    }
+    TRY(grouping_create(prepared, &library->target, &grouping));
+    TRY(lowering_create(&grouping, &executable->lowering));
+    struct lowering *l = &executable->lowering;
+    for (size_t i = 0; i < l->launches.count; i++) {
+        struct launch *launch = l->launches.items[i];
+        launch->kernel = library_kernel(library, launch->text);
+        if (launch->kernel < 0) RAISE(RETORT_ENOMEM, "out of memory compiling the %s", label);
+        for (int b = 0; b < launch->buffer_count; b++) {
+            size_t offset;
+            struct value *root = root_value(launch->buffers[b], &offset);
+            struct use use = {.slot = root->slot, .launch = (int)i, .argument = b, .offset = offset};
+            if (root->slot >= 0 && !array_push(&executable->uses, use))
+                RAISE(RETORT_ENOMEM, "out of memory compiling the %s", label);
+        }
+    }
+    if (!array_push(&library->executables, executable)) RAISE(RETORT_ENOMEM, "out of memory compiling the %s", label);
+    log_debug("%s: %d nodes, %zu launches, %.1f MB scratch", label, graph_count(prepared), l->launches.count,
+              (double)l->arena_floats * 4e-6);
+    *out = executable;
+    executable = NULL;
+done:
+    if (status < 0) error_context("compiling the %s", label);
+    grouping_finish(&grouping);
+    graph_destroy(prepared);
+    executable_destroy(executable);
+    return status;
+}
+
+void executable_destroy(struct executable *executable) {
+    if (!executable) return;
+    struct library *library = executable->library;
+    for (size_t i = 0; library && i < library->executables.count; i++)
+        if (library->executables.items[i] == executable)
+            library->executables.items[i] = library->executables.items[--library->executables.count];
+    for (size_t i = 0; i < executable->lowering.launches.count; i++)
+        device_kernel_destroy(executable->lowering.launches.items[i]->handle);
+    lowering_finish(&executable->lowering);
+    array_finish(&executable->uses);
+    free(executable->label);
+    free(executable);
+}
+
+int executable_slot(const struct executable *executable, const char *name) {
+    for (size_t i = 0; i < executable->lowering.slots.count; i++)
+        if (strcmp(executable->lowering.slots.items[i].name, name) == 0) return (int)i;
+    return -1;
+}
+
+int executable_bind_slot(struct executable *executable, int slot, struct device_buffer *buffer, size_t offset) {
+    struct lowering *l = &executable->lowering;
+    if (slot < 0 || (size_t)slot >= l->slots.count || offset % 4)
+        return error_set(RETORT_EINVAL, "the %s has no binding %d at offset %zu", executable->label, slot, offset);
+    struct slot *at = &l->slots.items[slot];
+    if (!buffer || offset + at->value->floats * 4 > device_buffer_size(buffer))
+        return error_set(RETORT_EINVAL, "the %s: %s needs %zu bytes at %zu of its buffer", executable->label, at->name,
+                         at->value->floats * 4, offset);
+    if (at->buffer == buffer && at->offset == offset) return RETORT_OK;
+    at->buffer = buffer;
+    at->offset = offset;
+    for (size_t i = 0; i < executable->uses.count; i++) {
+        const struct use *use = &executable->uses.items[i];
+        struct device_kernel *handle = l->launches.items[use->launch]->handle;
+        if (use->slot != slot || !handle) continue;
+        int status = device_kernel_set_buffer(handle, (unsigned)use->argument, buffer, offset / 4 + use->offset);
+        if (status < 0) return status;
+    }
+    return RETORT_OK;
+}
+
+int executable_bind(struct executable *executable, const char *name, struct device_buffer *buffer, size_t offset) {
+    int slot = executable_slot(executable, name);
+    if (slot < 0) return error_set(RETORT_EINVAL, "the %s has no input or output \"%s\"", executable->label, name);
+    return executable_bind_slot(executable, slot, buffer, offset);
+}
+
+int executable_enqueue(struct executable *executable) {
+    struct lowering *l = &executable->lowering;
+    if (!executable->ready) {
+        int status = library_build(executable->library);
+        if (status < 0) return status;
+    }
+    for (size_t i = 0; i < l->slots.count; i++)
+        if (!l->slots.items[i].buffer)
+            return error_set(RETORT_EINVAL, "the %s: nothing is bound to %s", executable->label,
+                             l->slots.items[i].name);
+    for (size_t i = 0; i < l->launches.count; i++) {
+        const struct launch *launch = l->launches.items[i];
+        int status = device_launch(executable->library->device, launch->handle, launch->global, launch->local);
+        if (status < 0) {
+            error_context("running the %s", executable->label);
+            return status;
+        }
+    }
+    return RETORT_OK;
+}
+
+size_t executable_arena_bytes(const struct executable *executable) {
+    return executable->lowering.arena_floats * sizeof(float);
+}
+
+int executable_launch_count(const struct executable *executable) {
+    return (int)executable->lowering.launches.count;
+}
+
+double executable_flops(const struct executable *executable) {
+    return executable->flops;
+}
+
+void executable_print(const struct executable *executable, FILE *stream) {
+    const struct lowering *l = &executable->lowering;
+    fprintf(stream, "%s: %zu launches, %zu bytes of scratch\n", executable->label, l->launches.count,
+            l->arena_floats * 4);
+    for (size_t i = 0; i < l->launches.count; i++) {
+        const struct launch *launch = l->launches.items[i];
+        fprintf(stream, "%4zu  k%-4d %-24s %6zu x %-4zu", i, launch->kernel, launch->what, launch->global[0],
+                launch->local[0]);
+        for (int b = 0; b < launch->buffer_count; b++) {
+            size_t offset;
+            const struct value *root = root_value(launch->buffers[b], &offset);
+            const char *name = root->slot >= 0 ? l->slots.items[root->slot].name : "@";
+            fprintf(stream, "%s%s+%zu(%zu)", b == 0 || b == launch->output_count ? "  <- " + (b == 0 ? 2 : 0) : " ",
+                    name, root->slot >= 0 ? offset : root->offset + offset, launch->buffers[b]->floats);
+        }
+        fputc('\n', stream);
+    }
+}

@@ -1,0 +1,412 @@
+/* Every operation and the compositions networks are made of, compiled for the device and compared with the reference in
+ * double: value, both derivatives, and the derivative of the derivative, in both kernel families, at awkward sizes.
+ * All cases of a family are one program. Guard zones round every output must stay untouched. */
+#include "test.h"
+
+#include "base/random.h"
+#include "compile/executable.h"
+#include "transform/transform.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define GUARD 64 /* floats before and behind each output */
+
+/* --- the cases: a function of inputs; v chooses sizes --- */
+static const int64_t channels[] = {1, 3, 8, 16, 17, 33};
+static const int64_t sides[] = {1, 2, 5, 7, 8, 4};
+static const int64_t odd[] = {1, 15, 16, 17, 31, 33};
+#define VARIANTS 6
+/* The variants that are run: channel counts 1, 3, 16, 17 on the CPU family, 3 and 17 on the GPU family. Every kernel
+ * costs a tenth of a second to build. */
+static const bool wanted[2][VARIANTS] = {{true, true, false, true, true, false},
+                                         {false, true, false, false, true, false}};
+
+static struct node *in(struct graph *g, const char *name, struct shape shape) {
+    return graph_input(g, name, FLOAT32, shape);
+}
+static struct node *image(struct graph *g, const char *name, int v) {
+    return in(g, name, SHAPE(2, channels[v], sides[v], sides[(v + 1) % VARIANTS]));
+}
+static struct node *positive(struct node *x) {
+    return node_shift(node_square(x), 0.5);
+}
+
+static struct node *make_unary(struct graph *g, int v) {
+    struct node *x = in(g, "x", SHAPE(odd[v], odd[(v + 2) % VARIANTS]));
+    struct node *y = node_add(node_exp(node_scale(x, 0.3)), node_log(positive(x)));
+    y = node_add(y, node_sqrt(positive(x)));
+    y = node_add(y, node_reciprocal(positive(x)));
+    y = node_add(y, node_multiply(node_tanh(x), node_erf(x)));
+    return node_add(y, node_multiply(node_sin(x), node_cos(x)));
+}
+static struct node *make_binary(struct graph *g, int v) {
+    struct shape shape = SHAPE(odd[v] * 37);
+    struct node *a = in(g, "a", shape), *b = in(g, "b", shape);
+    struct node *y = node_add(node_multiply(a, b), node_divide(a, positive(b)));
+    y = node_add(y, node_max(a, node_scale(b, 0.7)));
+    struct node *less = node_compare(a, b, COMPARE_LESS);
+    return node_subtract(y, node_select(less, node_square(a), node_multiply(b, a)));
+}
+static struct node *make_plane(struct graph *g, int v) { /* elementwise and broadcasts over planes */
+    struct node *x = image(g, "x", v);
+    int64_t c = x->shape.size[1];
+    struct node *gamma = node_reshape(in(g, "gamma", SHAPE(c)), SHAPE(1, c, 1, 1));
+    struct node *y = node_multiply_stretched(x, gamma);
+    struct node *row = in(g, "row", SHAPE(2, c, 1, 1));
+    return node_tanh(node_add_stretched(y, row));
+}
+static struct node *make_norm(struct graph *g, int v) { /* instance norm, swish, average pool */
+    int64_t c = channels[v], h = v == 0 ? 4 : 3 + v, w = 5;
+    struct node *x = in(g, "x", SHAPE(2, c, h, w));
+    struct node *gamma = in(g, "gamma", SHAPE(c)), *beta = in(g, "beta", SHAPE(c));
+    uint32_t plane = 1u << 2 | 1u << 3;
+    struct node *centred = node_subtract_stretched(x, node_reduce_mean(x, plane));
+    struct node *variance = node_reduce_mean(node_square(centred), plane);
+    struct node *scale = node_reciprocal(node_sqrt(node_shift(variance, 1e-5)));
+    struct node *y = node_multiply_stretched(centred, scale);
+    y = node_multiply_stretched(y, node_reshape(gamma, SHAPE(1, c, 1, 1)));
+    y = node_add_stretched(y, node_reshape(beta, SHAPE(1, c, 1, 1)));
+    struct node *sigmoid = node_scale(node_shift(node_tanh(node_scale(y, 0.5)), 1.0), 0.5);
+    return node_average_pool(node_multiply(y, sigmoid), 2);
+}
+static struct node *make_reduce(struct graph *g, int v) {
+    struct node *x = in(g, "x", SHAPE(odd[v], odd[(v + 1) % VARIANTS], 3));
+    struct node *a = node_reduce_sum(node_square(x), 1u << 1);
+    struct node *b = node_reduce_max(x, 1u << 1);
+    struct node *c = node_reduce_sum(node_multiply_stretched(x, node_add(a, b)), 1u << 0);
+    return node_multiply_stretched(node_broadcast(node_sum_all(node_square(c))->shape.rank == 0 ? node_broadcast_scalar(
+                                                      node_sum_all(node_square(c)), SHAPE(1, 1, 1))
+                                                                                                : c,
+                                                  c->shape),
+                                   c);
+}
+static struct node *make_plane_reduce(struct graph *g, int v) { /* over N and the plane; over C; over all but N */
+    struct node *x = image(g, "x", v);
+    struct node *a = node_reduce_sum(node_square(x), 1u << 0 | 1u << 2 | 1u << 3);
+    struct node *b = node_reduce_sum(node_multiply_stretched(x, a), 1u << 1);
+    struct node *c = node_reduce_mean(node_multiply_stretched(x, b), 1u << 1 | 1u << 2 | 1u << 3);
+    return node_multiply_stretched(x, c);
+}
+static struct node *make_softmax(struct graph *g, int v) { /* cross-entropy by soft targets */
+    struct node *x = in(g, "x", SHAPE(odd[v], odd[(v + 3) % VARIANTS])), *t = in(g, "t", x->shape);
+    struct node *shift = node_stop_gradient(node_reduce_max(x, 1u << 1));
+    struct node *z = node_subtract_stretched(x, shift);
+    struct node *norm = node_log(node_reduce_sum(node_exp(z), 1u << 1));
+    return node_scale(node_sum_all(node_multiply(t, node_subtract_stretched(z, norm))), -1.0 / (double)odd[v]);
+}
+static struct node *make_views(struct graph *g, int v) { /* parameters as slices of one vector */
+    int64_t a = odd[v], b = odd[(v + 1) % VARIANTS];
+    struct node *theta = in(g, "theta", SHAPE(a * b + b + 3));
+    struct node *w = node_reshape(node_slice(theta, (int64_t[]){0}, (int64_t[]){1}, SHAPE(a * b)), SHAPE(a, b));
+    struct node *c = node_reshape(node_slice(theta, (int64_t[]){a * b}, (int64_t[]){1}, SHAPE(b)), SHAPE(1, b));
+    struct node *x = in(g, "x", SHAPE(5, a));
+    struct node *y = node_add_stretched(node_matmul(x, w, false, false), c);
+    return node_matmul(node_tanh(y), w, false, true);
+}
+static struct node *make_matmul(struct graph *g, int v) {
+    int64_t m = odd[v], n = odd[(v + 1) % VARIANTS], k = odd[(v + 2) % VARIANTS];
+    struct node *a = in(g, "a", v & 1 ? SHAPE(k, m) : SHAPE(m, k)), *b = in(g, "b", v & 2 ? SHAPE(n, k) : SHAPE(k, n));
+    return node_matmul(a, b, v & 1, v & 2);
+}
+static struct node *make_batched(struct graph *g, int v) {
+    struct node *a = in(g, "a", SHAPE(3, odd[v], 7)), *b = in(g, "b", SHAPE(3, 7, odd[(v + 1) % VARIANTS]));
+    return node_tanh(node_scale(node_matmul(a, b, false, false), 0.2));
+}
+static struct node *make_conv(struct graph *g, int v) {
+    int64_t c = channels[v], o = channels[(v + 2) % VARIANTS], h = sides[v] + 2;
+    struct node *x = in(g, "x", SHAPE(3, c, h, h + 1)), *w = in(g, "w", SHAPE(o, c, 3, 3));
+    return node_conv(x, w, 1, 1);
+}
+static struct node *make_conv_strided(struct graph *g, int v) {
+    int64_t c = channels[v], o = channels[(v + 1) % VARIANTS];
+    struct node *x = in(g, "x", SHAPE(2, c, 7, 6)), *w = in(g, "w", SHAPE(o, c, v & 1 ? 5 : 2, v & 1 ? 5 : 2));
+    return node_conv(x, w, 2, v & 1 ? 2 : 0);
+}
+static struct node *make_block(struct graph *g, int v) { /* two convolution blocks and a head */
+    int64_t c = channels[v], width = v == 2 ? 16 : v == 3 ? 17 : 8;
+    struct node *x = in(g, "x", SHAPE(2, c, 6, 7));
+    struct node *w1 = in(g, "w1", SHAPE(width, c, 3, 3)), *w2 = in(g, "w2", SHAPE(width, width, 3, 3));
+    struct node *y = node_scale(node_conv(x, w1, 1, 1), 0.3);
+    struct node *centred = node_subtract_stretched(y, node_reduce_mean(y, 12));
+    struct node *scale = node_reciprocal(node_sqrt(node_shift(node_reduce_mean(node_square(centred), 12), 0.1)));
+    y = node_average_pool(node_tanh(node_multiply_stretched(centred, scale)), 2);
+    y = node_tanh(node_scale(node_conv(y, w2, 1, 1), 0.3));
+    struct node *head = in(g, "head", SHAPE(5, width * 9));
+    return node_matmul(node_reshape(y, SHAPE(2, width * 9)), head, false, true);
+}
+static struct node *make_maxpool(struct graph *g, int v) {
+    struct node *x = in(g, "x", SHAPE(2, channels[v], 5, 6)), *best = NULL;
+    for (int i = 0; i < 2; i++)
+        for (int j = 0; j < 2; j++) {
+            struct node *part =
+                node_slice(x, (int64_t[]){0, 0, i, j}, (int64_t[]){1, 1, 2, 2}, SHAPE(2, channels[v], 2, 3));
+            best = best ? node_max(best, part) : part;
+        }
+    return node_square(best);
+}
+static struct node *make_index(struct graph *g, int v) { /* the index maps on a matrix */
+    int64_t a = odd[v], b = odd[(v + 1) % VARIANTS];
+    struct node *x = in(g, "x", SHAPE(a, b));
+    struct node *y = node_add(node_transpose(node_reverse(x, 1u << 1)), node_square(node_transpose(x)));
+    y = node_pad(y, (int64_t[]){1, 2}, (int64_t[]){2, 1}, SHAPE(2 * b + 2, a + 3));
+    y = node_concat((struct node *[]){y, node_slice(y, (int64_t[]){0, 1}, (int64_t[]){1, 1}, SHAPE(2 * b + 2, 2))}, 2,
+                    1);
+    return node_multiply(y, node_cast(graph_iota(g, y->shape, 1), FLOAT32));
+}
+static struct node *make_rank5(struct graph *g, int v) { /* group norm's shape */
+    int64_t c = 2 * channels[v];
+    struct node *x = in(g, "x", SHAPE(2, c, 3, 4));
+    struct node *y = node_reshape(node_square(x), SHAPE(2, 2, c / 2, 3, 4));
+    struct node *centred = node_subtract_stretched(y, node_reduce_mean(y, 1u << 2 | 1u << 3 | 1u << 4));
+    return node_multiply(node_reshape(centred, x->shape), x);
+}
+static struct node *make_rows(struct graph *g, int v) { /* mini-batches: gather and its transpose */
+    struct node *x = in(g, "x", SHAPE(9, channels[v], 3, 2));
+    struct node *rows = graph_input(g, "rows9", INT32, SHAPE(5));
+    struct node *y = node_tanh(node_gather_rows(x, rows));
+    return node_add(node_scatter_rows(y, rows, 9), x);
+}
+static struct node *make_sample(struct graph *g, int v) {
+    struct node *x = in(g, "x", SHAPE(3, channels[v], sides[v] + 1, sides[v] + 2)), *map = in(g, "map", SHAPE(3, 2, 3));
+    return node_square(node_sample(x, map));
+}
+static struct node *make_pool_transpose(struct graph *g, int v) {
+    struct node *x = image(g, "x", v);
+    return node_tanh(node_average_pool_transpose(x, 2, 2 * x->shape.size[2] + 1, 2 * x->shape.size[3]));
+}
+static struct node *make_one_hot(struct graph *g, int v) {
+    struct node *x = in(g, "x", SHAPE(odd[v], 9)), *rows = graph_input(g, "rows9", INT32, SHAPE(odd[v]));
+    return node_multiply(node_square(x), node_one_hot(rows, 9));
+}
+static struct node *make_argmax(struct graph *g, int v) {
+    struct node *x = in(g, "x", SHAPE(odd[v], odd[(v + 1) % VARIANTS]));
+    struct node *at = node_cast(node_argmax(x, 1), FLOAT32);
+    return node_multiply_stretched(node_stop_gradient(at), x);
+}
+static struct node *make_random(struct graph *g, int v) {
+    struct node *seed = graph_input(g, "rows9", INT32, SHAPE(2));
+    struct shape shape = SHAPE(odd[v], 5);
+    struct node *y =
+        node_add(graph_random(seed, RANDOM_UNIFORM01, 7, shape), graph_random(seed, RANDOM_NORMAL01, 8, shape));
+    return node_multiply(y, in(g, "x", shape));
+}
+
+static const struct {
+    const char *name;
+    struct node *(*make)(struct graph *g, int v);
+} cases[] = {
+    {"unary", make_unary},
+    {"binary", make_binary},
+    {"plane", make_plane},
+    {"norm", make_norm},
+    {"reduce", make_reduce},
+    {"plane_reduce", make_plane_reduce},
+    {"softmax", make_softmax},
+    {"views", make_views},
+    {"matmul", make_matmul},
+    {"batched", make_batched},
+    {"conv", make_conv},
+    {"conv_strided", make_conv_strided},
+    {"block", make_block},
+    {"maxpool", make_maxpool},
+    {"index", make_index},
+    {"rank5", make_rank5},
+    {"rows", make_rows},
+    {"sample", make_sample},
+    {"pool_transpose", make_pool_transpose},
+    {"one_hot", make_one_hot},
+    {"argmax", make_argmax},
+    {"random", make_random},
+};
+#define CASES (sizeof cases / sizeof *cases)
+
+/* --- running them --- */
+static struct device *device;
+
+struct prepared {
+    struct graph *graph;
+    struct executable *executable;
+    char name[48];
+};
+
+/* y, its vjp and jvp, and the jvp of the vjp, as the outputs of one graph. */
+static struct graph *differentiated(size_t c, int v) {
+    struct graph *g;
+    assert_ok(graph_create(&g));
+    struct node *y = cases[c].make(g, v);
+    assert_ok(graph_status(g));
+    struct node *wrt[8], *tangents[8], *gradients[8], *second[9];
+    int count = 0;
+    for (int i = 0; i < graph_count(g); i++) {
+        struct node *node = graph_node(g, i);
+        if (node->op == OP_INPUT && node->dtype == FLOAT32 && strcmp(node->name, "map") != 0) wrt[count++] = node;
+    }
+    for (int i = 0; i < count; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "tangent %d", i);
+        tangents[i] = graph_input(g, name, FLOAT32, wrt[i]->shape);
+    }
+    struct node *cotangent = graph_input(g, "cotangent", FLOAT32, y->shape);
+    graph_output(g, "y", y);
+    assert_ok(transform_vjp(y, cotangent, wrt, count, gradients));
+    assert_ok(transform_jvp(gradients, count, wrt, tangents, count, second));
+    assert_ok(transform_jvp(&y, 1, wrt, tangents, count, &second[count]));
+    graph_output(g, "tangent of y", second[count]);
+    for (int i = 0; i < count; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "gradient %d", i);
+        graph_output(g, name, gradients[i]);
+        snprintf(name, sizeof name, "second %d", i);
+        graph_output(g, name, second[i]);
+    }
+    assert_ok(graph_verify(g));
+    return g;
+}
+
+static void fill_input(const struct node *node, struct random *random, double *values) {
+    for (int64_t i = 0; i < shape_count(node->shape); i++) {
+        double x = random_normal(random);
+        if (node->dtype == INT32)
+            x = random_below(random, 9);
+        else if (strcmp(node->name, "map") == 0) {
+            static const double rotation[6] = {0.9, -0.3, 0.2, 0.3, 0.9, -0.4};
+            x = rotation[i % 6] + 0.1 * x;
+        }
+        values[i] = node->dtype == INT32 ? x : (float)x;
+    }
+}
+
+static void run_case(struct prepared *p, double tolerance) {
+    struct graph *g = p->graph;
+    int inputs = 0, outputs = graph_output_count(g);
+    double *values[32], *expected[32];
+    struct device_buffer *in_buffers[32], *out_buffers[32];
+    struct random random = random_begin(11, RANDOM_TEST, 0);
+    for (int i = 0; i < graph_count(g); i++) {
+        const struct node *node = graph_node(g, i);
+        if (node->op != OP_INPUT) continue;
+        int64_t count = shape_count(node->shape);
+        values[inputs] = calloc((size_t)count, sizeof(double));
+        fill_input(node, &random, values[inputs]);
+        float *floats = calloc((size_t)count, sizeof(float));
+        for (int64_t k = 0; k < count; k++)
+            if (node->dtype == INT32)
+                ((int32_t *)floats)[k] = (int32_t)values[inputs][k];
+            else
+                floats[k] = (float)values[inputs][k];
+        assert_ok(device_buffer_create(device, (size_t)count * 4, "input", &in_buffers[inputs]));
+        assert_ok(device_write(device, in_buffers[inputs], 0, (size_t)count * 4, floats));
+        assert_ok(executable_bind(p->executable, node->name, in_buffers[inputs], 0));
+        free(floats);
+        inputs++;
+    }
+    for (int k = 0; k < outputs; k++) {
+        const char *name;
+        size_t count = (size_t)shape_count(graph_output_at(g, k, &name)->shape);
+        expected[k] = calloc(count, sizeof(double));
+        float *guard = malloc((count + 2 * GUARD) * 4);
+        for (size_t i = 0; i < count + 2 * GUARD; i++) guard[i] = -12345.5f;
+        assert_ok(device_buffer_create(device, (count + 2 * GUARD) * 4, "output", &out_buffers[k]));
+        assert_ok(device_write(device, out_buffers[k], 0, (count + 2 * GUARD) * 4, guard));
+        assert_ok(executable_bind(p->executable, name, out_buffers[k], GUARD * 4));
+        free(guard);
+    }
+    assert_ok(graph_evaluate(g, (const double *const *)values, expected));
+    assert_ok(executable_enqueue(p->executable));
+    for (int k = 0; k < outputs; k++) {
+        const char *name;
+        size_t count = (size_t)shape_count(graph_output_at(g, k, &name)->shape);
+        float *got = malloc((count + 2 * GUARD) * 4);
+        assert_ok(device_read(device, out_buffers[k], 0, (count + 2 * GUARD) * 4, got));
+        double largest = 1e-3, error = 0;
+        for (size_t i = 0; i < count; i++) {
+            double difference = fabs(got[GUARD + i] - expected[k][i]);
+            if (!(difference <= error)) error = difference; /* keeps a NaN */
+            if (fabs(expected[k][i]) > largest) largest = fabs(expected[k][i]);
+        }
+        bool intact = true;
+        for (size_t i = 0; i < GUARD; i++) intact &= got[i] == -12345.5f && got[GUARD + count + i] == -12345.5f;
+        if (!(error <= tolerance * largest) || !intact) {
+            executable_print(p->executable, stderr);
+            fail_msg("%s: %s: relative error %g%s", p->name, name, error / largest, intact ? "" : ", written outside");
+        }
+        free(got);
+        free(expected[k]);
+        device_buffer_destroy(out_buffers[k]);
+    }
+    for (int i = 0; i < inputs; i++) {
+        free(values[i]);
+        device_buffer_destroy(in_buffers[i]);
+    }
+}
+
+static struct library *library;
+static struct prepared all[CASES][VARIANTS];
+
+static void prepare_family(enum family family) {
+    memset(all, 0, sizeof all);
+    assert_ok(library_create(device, family, &library));
+    for (size_t c = 0; c < CASES; c++)
+        for (int v = 0; v < VARIANTS; v++) {
+            struct prepared *p = &all[c][v];
+            if (!wanted[family == FAMILY_GPU][v]) continue;
+            snprintf(p->name, sizeof p->name, "%s, variant %d", cases[c].name, v);
+            p->graph = differentiated(c, v);
+            int status = executable_create(library, p->graph, p->name, &p->executable);
+            if (status < 0) {
+                graph_print(p->graph, stderr);
+                fail_msg("%s", retort_error_message());
+            }
+        }
+    assert_ok(library_build(library));
+}
+
+static void finish_family(void) {
+    for (size_t c = 0; c < CASES; c++)
+        for (int v = 0; v < VARIANTS; v++) {
+            executable_destroy(all[c][v].executable);
+            graph_destroy(all[c][v].graph);
+        }
+    library_destroy(library);
+    library = NULL;
+}
+
+static int setup_cpu(void **state) {
+    (void)state;
+    prepare_family(FAMILY_CPU);
+    return 0;
+}
+static int setup_gpu(void **state) {
+    (void)state;
+    prepare_family(FAMILY_GPU);
+    return 0;
+}
+static int teardown(void **state) {
+    (void)state;
+    finish_family();
+    return 0;
+}
+
+static void test_case(void **state) {
+    size_t c = (size_t)(uintptr_t)*state;
+    for (int v = 0; v < VARIANTS; v++)
+        if (all[c][v].executable) run_case(&all[c][v], 2e-5);
+}
+
+int main(void) {
+    if (device_open("cpu", &device) < 0) {
+        printf("1..0 # SKIP no OpenCL CPU device: %s\n", retort_error_message());
+        return 0;
+    }
+    struct CMUnitTest tests[CASES];
+    for (size_t c = 0; c < CASES; c++)
+        tests[c] =
+            (struct CMUnitTest){.name = cases[c].name, .test_func = test_case, .initial_state = (void *)(uintptr_t)c};
+    int failed = _cmocka_run_group_tests("compile, CPU family", tests, CASES, setup_cpu, teardown);
+    failed += _cmocka_run_group_tests("compile, GPU family", tests, CASES, setup_gpu, teardown);
+    device_close(device);
+    return failed;
+}
