@@ -262,6 +262,8 @@ static void test_identities(void **state) {
     struct node *column = graph_input(graph, "column", FLOAT32, SHAPE(2, 1));
     assert_ptr_equal(node_reduce_sum(node_broadcast(column, s), 2), node_scale(column, 3));
     assert_ptr_equal(node_reduce_max(node_broadcast(column, s), 2), column);
+    assert_ptr_equal(node_reduce_sum(node_scale(x, 5), 3), node_scale(node_reduce_sum(x, 3), 5));
+    assert_ptr_equal(node_reduce_sum(node_negate(x), 1), node_negate(node_reduce_sum(x, 1)));
     assert_ptr_equal(node_matmul(x, zero, false, true), graph_constant(graph, 0, SHAPE(2, 2)));
     assert_ptr_equal(node_average_pool(one, 2), graph_constant(graph, 1, SHAPE(1, 1)));
     /* Integers do not wrap while folding. */

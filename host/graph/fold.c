@@ -97,6 +97,10 @@ static struct node *fold_reduce(struct graph *graph, const struct node *draft) {
         return filled(graph, draft, sum ? value * count : value);
     }
     if (axes != draft->attributes.axes) return sum ? node_reduce_sum(x, axes) : node_reduce_max(x, axes);
+    /* A factor or a sign is cheaper after the sum. */
+    if (sum && x->op == OP_MULTIPLY && node_is_constant(x->inputs[1], &value))
+        return node_scale(node_reduce_sum(x->inputs[0], axes), value);
+    if (sum && is_negation(x)) return node_negate(node_reduce_sum(x->inputs[1], axes));
     if (x->op != OP_BROADCAST) return NULL;
     /* Dimensions that were stretched and are reduced again: a factor for a sum, nothing for a maximum. */
     struct node *narrow = x->inputs[0];
