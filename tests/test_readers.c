@@ -667,6 +667,10 @@ static void test_picture_fit(void **state) {
             assert_in_range(planes[36 + i * 6 + j], 20 * 2 * i + 9, 20 * 2 * i + 11);
             assert_in_range(planes[72 + i * 6 + j], 127, 128);
         }
+    /* A third: taken pixel by pixel the chequerboard would stay one; by the wide filter it is even to 1 in 81. */
+    assert_ok(picture_fit(&picture, 3, 4, 4, planes));
+    for (int i = 1; i < 3; i++)
+        for (int j = 0; j < 4; j++) assert_in_range(planes[32 + i * 4 + j], 125, 130);
     /* Enlarged, and grey by luma. */
     for (int i = 0; i < HEIGHT * WIDTH; i++) memcpy(rgb + 3 * i, (unsigned char[]){200, 100, 50}, 3);
     unsigned char *large = malloc(100 * 100);

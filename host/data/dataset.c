@@ -102,6 +102,7 @@ static int dataset_alloc(struct dataset *dataset, int64_t count, int channels, i
 /* Groups the rows by class: a counting sort, so rows ascend within a class. */
 static void dataset_index(struct dataset *dataset) {
     int64_t *begin = dataset->class_begin;
+    memset(begin, 0, ((size_t)dataset->classes + 1) * sizeof *begin);
     for (int64_t i = 0; i < dataset->count; i++) begin[dataset->labels[i] + 1]++;
     for (int c = 0; c < dataset->classes; c++) begin[c + 1] += begin[c];
     for (int64_t i = 0; i < dataset->count; i++) dataset->class_rows[begin[dataset->labels[i]]++] = i;
@@ -149,21 +150,23 @@ done:
     return status;
 }
 
-/* The rows whose `aside` flag is `wanted`, in order. */
-static int dataset_take(const struct dataset *from, const unsigned char *aside, bool wanted, struct dataset *dataset) {
+/* Moves the flagged rows, `count` of them, to `taken`; both stay in order. */
+static int dataset_move(struct dataset *from, const unsigned char *flags, int64_t count, struct dataset *taken) {
     int status = RETORT_OK;
-    int64_t count = 0;
-    for (int64_t i = 0; i < from->count; i++) count += aside[i] == wanted;
-    TRY(dataset_alloc(dataset, count, from->channels, from->height, from->width, from->classes));
-    size_t row = row_size(from);
-    for (int64_t i = 0, to = 0; i < from->count; i++) {
-        if (aside[i] != wanted) continue;
-        memcpy(dataset->images + (size_t)to * row, from->images + (size_t)i * row, row * sizeof *from->images);
-        dataset->labels[to++] = from->labels[i];
-    }
+    TRY(dataset_alloc(taken, count, from->channels, from->height, from->width, from->classes));
     for (int c = 0; c < from->classes; c++)
-        if (!(dataset->class_names[c] = strdup(from->class_names[c]))) RAISE(RETORT_ENOMEM, "out of memory");
-    dataset_index(dataset);
+        if (!(taken->class_names[c] = strdup(from->class_names[c]))) RAISE(RETORT_ENOMEM, "out of memory");
+    size_t row = row_size(from);
+    int64_t moved = 0;
+    for (int64_t i = 0; i < from->count; i++) {
+        struct dataset *to = flags[i] ? taken : from;
+        int64_t place = flags[i] ? moved++ : i - moved;
+        memmove(to->images + (size_t)place * row, from->images + (size_t)i * row, row * sizeof *to->images);
+        to->labels[place] = from->labels[i];
+    }
+    from->count -= count;
+    dataset_index(from);
+    dataset_index(taken);
 done:
     return status;
 }
@@ -171,7 +174,6 @@ done:
 /* Moves the fraction of every class, rounded down, from train to holdout. */
 static int dataset_split(struct dataset *train, double fraction, uint64_t seed, struct dataset *holdout) {
     int status = RETORT_OK;
-    struct dataset rest = {0};
     int64_t total = 0;
     unsigned char *aside = calloc((size_t)train->count + 1, 1);
     uint32_t *chosen = malloc((size_t)train->count * sizeof *chosen + 1);
@@ -189,13 +191,8 @@ static int dataset_split(struct dataset *train, double fraction, uint64_t seed, 
         RAISE(RETORT_EINVAL,
               "data.holdout %g of %lld training images in %d classes keeps none aside; raise it or set 0", fraction,
               (long long)train->count, train->classes);
-    TRY(dataset_take(train, aside, true, holdout));
-    TRY(dataset_take(train, aside, false, &rest));
-    dataset_finish(train);
-    *train = rest;
-    rest = (struct dataset){0};
+    TRY(dataset_move(train, aside, total, holdout));
 done:
-    dataset_finish(&rest);
     free(aside);
     free(chosen);
     return status;

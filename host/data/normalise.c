@@ -18,6 +18,7 @@
 
 enum {
     BLOCK = 512,     /* images per matrix product */
+    MANY = 10000,    /* images whose whitening is worth a progress line */
     ZCA_MAX = 16384, /* values of an image: beyond, the matrices take more than 8 GiB */
 };
 static const double zca_regularisation = 0.1;
@@ -105,6 +106,8 @@ static int scatter(const struct dataset *train, size_t size, const double *mean,
     double *block = malloc(BLOCK * size * sizeof *block);
     if (!block) return error_set(RETORT_ENOMEM, "out of memory for the whitening");
     memset(out, 0, size * size * sizeof *out);
+    struct progress progress;
+    progress_begin(&progress, "covariance of images", 0, train->count);
     for (int64_t begin = 0; begin < train->count; begin += BLOCK) {
         size_t rows = (size_t)(train->count - begin < BLOCK ? train->count - begin : BLOCK);
         for (size_t i = 0; i < rows; i++) {
@@ -119,7 +122,9 @@ static int scatter(const struct dataset *train, size_t size, const double *mean,
         }
         cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, (int)size, (int)rows, 1 / divisor, block, (int)size, 1, out,
                     (int)size);
+        if (train->count >= MANY) progress_update(&progress, begin + (int64_t)rows, NULL);
     }
+    progress_end(&progress);
     free(block);
     return RETORT_OK;
 }
@@ -234,6 +239,8 @@ static int apply_zca(const struct normalisation *normalisation, float *images, i
     const double *mean = normalisation->mean;
     float *block = malloc(BLOCK * size * sizeof *block);
     if (!block) return error_set(RETORT_ENOMEM, "out of memory for the whitening");
+    struct progress progress;
+    progress_begin(&progress, forward ? "whitening images" : "unwhitening images", 0, count);
     for (int64_t begin = 0; begin < count; begin += BLOCK) {
         size_t rows = (size_t)(count - begin < BLOCK ? count - begin : BLOCK);
         float *first = images + (size_t)begin * size;
@@ -250,7 +257,9 @@ static int apply_zca(const struct normalisation *normalisation, float *images, i
                     forward ? normalisation->whiten : normalisation->unwhiten, (int)size, 0, first, (int)size);
         for (size_t i = 0; !forward && mean && i < rows; i++)
             for (size_t j = 0; j < size; j++) first[i * size + j] = (float)(first[i * size + j] + mean[j]);
+        if (count >= MANY) progress_update(&progress, begin + (int64_t)rows, NULL);
     }
+    progress_end(&progress);
     free(block);
     return RETORT_OK;
 }
