@@ -273,6 +273,180 @@ static void test_identities(void **state) {
     assert_ok(graph_verify(graph));
 }
 
+/* --- identities keep values: programs at random, each step also done by the reference alone, unfolded --- */
+
+enum { POOL = 40, POOL_ELEMENTS = 96, PROGRAM_STEPS = 120 };
+
+struct pool {
+    struct random random;
+    int count;
+    struct node *nodes[POOL];
+    double *values[POOL];
+};
+
+static int64_t pick(struct pool *pool, int64_t bound) {
+    return random_below(&pool->random, (uint32_t)bound);
+}
+
+static void pool_add(struct pool *pool, struct node *node, double *values) {
+    /* A full pool forgets one of its later members; the first ones are inputs and constants. */
+    int place = pool->count < POOL ? pool->count++ : POOL / 2 + (int)pick(pool, POOL / 2);
+    free(pool->values[place]);
+    pool->nodes[place] = node;
+    pool->values[place] = values;
+}
+
+/* Another member of the same shape, often itself. */
+static int pick_like(struct pool *pool, int member) {
+    for (int tries = 0; tries < 10; tries++) {
+        int other = (int)pick(pool, pool->count);
+        if (shape_equal(pool->nodes[other]->shape, pool->nodes[member]->shape)) return other;
+    }
+    return member;
+}
+
+/* An operation on one member and others of its shape, with attributes that fit. */
+static void draft_step(struct pool *pool, int member, struct node *draft, int *operands) {
+    static const enum op ops[] = {OP_TANH,       OP_STOP_GRADIENT, OP_CAST,      OP_ADD,    OP_ADD,     OP_SUBTRACT,
+                                  OP_SUBTRACT,   OP_MULTIPLY,      OP_MAX,       OP_SELECT, OP_DIVIDE,  OP_BROADCAST,
+                                  OP_RESHAPE,    OP_PERMUTE,       OP_SLICE,     OP_PAD,    OP_REVERSE, OP_CONCAT,
+                                  OP_REDUCE_SUM, OP_REDUCE_SUM,    OP_REDUCE_MAX};
+    struct shape shape = pool->nodes[member]->shape;
+    struct attributes *attributes = &draft->attributes;
+    draft->op = ops[pick(pool, (int64_t)(sizeof ops / sizeof ops[0]))];
+    int count = op_info(draft->op)->inputs, source[MAX_RANK], first = member;
+    draft->input_count = count < 0 ? 1 + (int)pick(pool, 3) : count;
+    draft->shape = shape;
+    for (int i = 0; i < draft->input_count; i++) operands[i] = i == 0 ? first : pick_like(pool, member);
+    if (draft->input_count == 2 && pick(pool, 2)) { /* either way round */
+        operands[0] = operands[1];
+        operands[1] = first;
+    }
+    switch (draft->op) {
+    case OP_SELECT:
+        operands[0] = (int)pick(pool, 2) ? member : pick_like(pool, member);
+        break;
+    case OP_BROADCAST:
+        for (int d = 0; d < shape.rank; d++)
+            if (shape.size[d] == 1 && pick(pool, 2)) draft->shape.size[d] = 1 + pick(pool, 3);
+        break;
+    case OP_RESHAPE:
+        /* Two dimensions become one, or ones are put in front and behind. */
+        if (shape.rank >= 2 && pick(pool, 2)) {
+            draft->shape.rank--;
+            draft->shape.size[shape.rank - 2] *= shape.size[shape.rank - 1];
+        } else if (shape.rank <= 2) {
+            draft->shape = (struct shape){.rank = shape.rank + 2, .size = {1, 1, 1, 1}};
+            for (int d = 0; d < shape.rank; d++) draft->shape.size[d + 1] = shape.size[d];
+        }
+        break;
+    case OP_PERMUTE:
+        for (int d = 0; d < shape.rank; d++) {
+            int place = (int)pick(pool, d + 1);
+            source[d] = source[place];
+            source[place] = d;
+        }
+        for (int d = 0; d < shape.rank; d++) attributes->start[d] = source[d];
+        break;
+    case OP_SLICE:
+        for (int d = 0; d < shape.rank; d++) {
+            attributes->start[d] = pick(pool, shape.size[d]);
+            attributes->step[d] = 1 + pick(pool, 2);
+            int64_t most = (shape.size[d] - 1 - attributes->start[d]) / attributes->step[d] + 1;
+            draft->shape.size[d] = most - (pick(pool, 2) ? pick(pool, most) : 0);
+            if (pick(pool, 2)) attributes->start[d] = 0, attributes->step[d] = 1, draft->shape.size[d] = shape.size[d];
+        }
+        break;
+    case OP_PAD:
+        for (int d = 0; d < shape.rank; d++) {
+            attributes->start[d] = pick(pool, 2);
+            attributes->step[d] = 1 + pick(pool, 2);
+            draft->shape.size[d] = attributes->start[d] + (shape.size[d] - 1) * attributes->step[d] + 1 + pick(pool, 2);
+        }
+        break;
+    case OP_REVERSE:
+    case OP_REDUCE_SUM:
+    case OP_REDUCE_MAX:
+        attributes->axes = (uint32_t)pick(pool, (int64_t)1 << shape.rank);
+        break;
+    case OP_CONCAT:
+        attributes->axis = (int)pick(pool, shape.rank);
+        break;
+    default:
+        break;
+    }
+}
+
+static void run_program(uint64_t seed) {
+    struct pool pool = {.random = random_begin(seed, RANDOM_TEST, 0)};
+    struct graph *program;
+    const double *inputs[3];
+    const struct shape shapes[] = {SHAPE(2, 3), SHAPE(2, 1, 3), SHAPE(4)};
+    const double constants[] = {0, 1, -2};
+    assert_ok(graph_create(&program));
+    for (int i = 0; i < 3; i++) {
+        char name[8];
+        double *values = calloc(POOL_ELEMENTS, sizeof *values);
+        for (int j = 0; j < POOL_ELEMENTS; j++) values[j] = random_normal(&pool.random);
+        snprintf(name, sizeof name, "x%d", i);
+        inputs[i] = values;
+        pool_add(&pool, graph_input(program, name, FLOAT32, shapes[i]), values);
+        for (int k = 0; k < 3; k++) {
+            double *same = calloc(POOL_ELEMENTS, sizeof *same);
+            for (int j = 0; j < POOL_ELEMENTS; j++) same[j] = constants[k];
+            pool_add(&pool, graph_constant(program, constants[k], shapes[i]), same);
+        }
+    }
+    for (int step = 0; step < PROGRAM_STEPS; step++) {
+        struct node draft = {0}, *nodes[3];
+        int operands[3];
+        const double *operand_values[3];
+        draft_step(&pool, (int)pick(&pool, pool.count), &draft, operands);
+        for (int i = 0; i < draft.input_count; i++) {
+            nodes[i] = pool.nodes[operands[i]];
+            operand_values[i] = pool.values[operands[i]];
+        }
+        draft.inputs = nodes;
+        const char *words = op_info(draft.op)->infer(&draft);
+        if (words || shape_count(draft.shape) > POOL_ELEMENTS || shape_count(draft.shape) < 1) continue;
+        double *values = calloc(POOL_ELEMENTS, sizeof *values);
+        op_info(draft.op)->reference(&draft, operand_values, values);
+        bool tame = true;
+        for (int64_t i = 0; i < shape_count(draft.shape); i++) tame &= fabs(values[i]) < 1e3;
+        if (!tame) { /* also NaN: x / 0 */
+            free(values);
+            continue;
+        }
+        struct node *built = node_rebuild(program, &draft, nodes);
+        assert_ok(graph_status(program));
+        assert_true(shape_equal(built->shape, draft.shape) && built->dtype == FLOAT32);
+        pool_add(&pool, built, values);
+    }
+    double *outputs[POOL];
+    for (int i = 0; i < pool.count; i++) {
+        char name[8];
+        snprintf(name, sizeof name, "y%d", i);
+        graph_output(program, name, pool.nodes[i]);
+        outputs[i] = calloc(POOL_ELEMENTS, sizeof *outputs[i]);
+    }
+    assert_ok(graph_verify(program));
+    assert_ok(graph_evaluate(program, inputs, outputs));
+    for (int i = 0; i < pool.count; i++) {
+        for (int64_t j = 0; j < shape_count(pool.nodes[i]->shape); j++)
+            if (!(fabs(outputs[i][j] - pool.values[i][j]) <= 1e-7))
+                fail_msg("program %d: member %d (%s), element %d is %.12g, expected %.12g", (int)seed, i,
+                         op_info(pool.nodes[i]->op)->name, (int)j, outputs[i][j], pool.values[i][j]);
+        free(outputs[i]);
+    }
+    for (int i = 0; i < pool.count; i++) free(pool.values[i]);
+    graph_destroy(program);
+}
+
+static void test_identities_keep_values(void **state) {
+    (void)state;
+    for (uint64_t seed = 1; seed <= 300; seed++) run_program(seed);
+}
+
 static void test_sharing(void **state) {
     (void)state;
     struct node *x = graph_input(graph, "x", FLOAT32, SHAPE(2)), *y = graph_input(graph, "y", FLOAT32, SHAPE(2));
@@ -458,10 +632,12 @@ static void test_costs(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_elementwise),     TEST(test_index_maps), TEST(test_reductions),    TEST(test_products),
-        TEST(test_rows_and_images), TEST(test_random),     TEST(test_eigh),          TEST(test_identities),
-        TEST(test_sharing),         TEST(test_refusals),   TEST(test_failures_stay), TEST(test_two_graphs),
-        TEST(test_verifier),        TEST(test_printer),    TEST(test_costs),
+        TEST(test_elementwise), TEST(test_index_maps),      TEST(test_reductions),
+        TEST(test_products),    TEST(test_rows_and_images), TEST(test_random),
+        TEST(test_eigh),        TEST(test_identities),      cmocka_unit_test(test_identities_keep_values),
+        TEST(test_sharing),     TEST(test_refusals),        TEST(test_failures_stay),
+        TEST(test_two_graphs),  TEST(test_verifier),        TEST(test_printer),
+        TEST(test_costs),
     };
     return cmocka_run_group_tests_name("graph", tests, NULL, NULL);
 }
