@@ -447,9 +447,10 @@ void reference_eigh(const struct node *node, const double *const *inputs, double
             for (int64_t q = p + 1; q < k; q++) jacobi_rotate(matrix, vectors, k, p, q);
     bool taken[LARGEST] = {false};
     for (int64_t rank = 0; rank < k; rank++) {
-        int64_t best = -1;
-        for (int64_t i = 0; i < k; i++)
-            if (!taken[i] && (best < 0 || fabs(matrix[i * k + i]) > fabs(matrix[best * k + best]))) best = i;
+        int64_t best = 0;
+        while (taken[best]) best++;
+        for (int64_t i = best + 1; i < k; i++)
+            if (!taken[i] && fabs(matrix[i * k + i]) > fabs(matrix[best * k + best])) best = i;
         taken[best] = true;
         out[rank] = matrix[best * k + best];
         memcpy(out + (rank + 1) * k, vectors + best * k, (size_t)k * sizeof *out);
