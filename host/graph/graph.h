@@ -8,7 +8,8 @@
  * have equal shapes; node_broadcast stretches dimensions of size 1. Nodes live as long as their graph.
  *
  * Equal nodes are built once: a builder whose operation, attributes and inputs equal an earlier node's returns that
- * node, and identities (x + 0, x * 1, reshape of reshape, arithmetic of constants, ...) are folded on the way, numbers being taken to be finite. */
+ * node, and identities (x + 0, x * 1, reshape of reshape, arithmetic of constants, ...) are folded on the way, taking
+ * numbers to be finite. */
 #ifndef RETORT_GRAPH_GRAPH_H
 #define RETORT_GRAPH_GRAPH_H
 
