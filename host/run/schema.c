@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "run/json_file.h"
 #include "run/nearest.h"
 
 #include <ctype.h>
@@ -801,7 +802,7 @@ static json_t *json_value(const struct schema_key *key, const void *values) {
     case KEY_TEXT:
     case KEY_PATH: {
         const char *value = *(const char *const *)(const void *)at;
-        return value ? json_stringn_nocheck(value, strlen(value)) : json_null();
+        return value ? json_text(value) : json_null();
     }
     case KEY_CHOICE:
     case KEY_BYTES:

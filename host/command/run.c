@@ -1,0 +1,105 @@
+/* `retort run`: distils and evaluates what a descriptor says. */
+#include "run/run.h"
+
+#include "base/error.h"
+#include "command/interrupt.h"
+#include "command/options.h"
+#include "command/report.h"
+#include "run/descriptor.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static const char help[] =
+    "usage: retort run DESCRIPTOR [OPTIONS]\n"
+    "       retort run --resume --out DIR\n\n"
+    "Distils the data a descriptor names into a few synthetic images per class, trains fresh networks on them, tests\n"
+    "those, and leaves everything in a run folder: set/ (the images), result.json, metrics.jsonl, preview.png.\n\n"
+    "  retort run configs/quickstart.yaml\n"
+    "  retort run configs/quickstart.yaml --set set.ipc=10 --set outer.steps=2000 --out runs/ten\n"
+    "  retort run configs/quickstart.yaml --seed 1 --device gpu\n"
+    "  retort run --resume --out runs/ten       go on after Ctrl-C, a crash or a power cut: the result is the same\n\n"
+    "  --out DIR               the run folder, new or empty; without it runs/NAME-SEED\n"
+    "  --set KEY=VALUE         overrides a key of the descriptor; may be repeated\n"
+    "  --seed N                the same as --set seed=N\n"
+    "  --device SPEC           index or words of `retort devices`\n"
+    "  --resume                goes on from the newest good checkpoint in the folder\n"
+    "  --checkpoint-every S    seconds of work between checkpoints (20)\n"
+    "  --dry-run               reads everything, builds the kernels, runs nothing, writes nothing\n"
+    "  --json                  prints result.json instead of the summary\n"
+    "  --quiet, -q             only warnings and errors\n"
+    "  --help-keys             every key of a descriptor, with its default\n\n"
+    "Ctrl-C finishes the step, saves and exits with 130; a second one leaves at once.\n"
+    "Exit status: 0 done, 1 failed, 2 wrong usage or descriptor, 130 interrupted.\n";
+
+static int print_keys(void) {
+    struct text text;
+    text_init(&text);
+    descriptor_reference(&text);
+    fputs(text_get(&text), stdout);
+    text_finish(&text);
+    return EXIT_DONE;
+}
+
+static void print_summary(const struct retort_run *run) {
+    json_t *result = json_loads(retort_run_result(run), 0, NULL);
+    const char *protocol = json_string_value(json_object_get(result, "protocol"));
+    report_accuracy(protocol ? protocol : "", json_object_get(result, "accuracy"));
+    printf("set        %s/set\n", retort_run_folder(run));
+    json_decref(result);
+}
+
+static bool read_seconds(const char *text, double *seconds) {
+    char *end;
+    *seconds = strtod(text, &end);
+    return end != text && !*end && *seconds > 0 && *seconds < 1e9;
+}
+
+int command_run(int argc, char **argv) {
+    int exit_status = EXIT_DONE;
+    struct options options;
+    struct retort_run *run = NULL;
+    unsigned long allowed = OPTION_BIT(OPTION_HELP_KEYS) | OPTION_BIT(OPTION_DEVICE) | OPTION_BIT(OPTION_SEED)
+                            | OPTION_BIT(OPTION_OUT) | OPTION_BIT(OPTION_SET) | OPTION_BIT(OPTION_RESUME)
+                            | OPTION_BIT(OPTION_DRY_RUN) | OPTION_BIT(OPTION_CHECKPOINT_EVERY)
+                            | OPTION_BIT(OPTION_QUIET) | OPTION_BIT(OPTION_JSON);
+    if (!options_parse("run", help, allowed, argc, argv, &options, &exit_status)) goto leave;
+    if (options.given[OPTION_HELP_KEYS]) {
+        exit_status = print_keys();
+        goto leave;
+    }
+    bool own_descriptor = options.given[OPTION_RESUME] && options.given[OPTION_OUT];
+    if (options.operand_count > 1 || (options.operand_count == 0 && !own_descriptor)) {
+        exit_status = options.operand_count
+                          ? usage_error("run", "one descriptor at a time, found %s after %s", options.operands[1],
+                                        options.operands[0])
+                          : usage_error("run", "which descriptor? A first one is configs/quickstart.yaml");
+        goto leave;
+    }
+    struct retort_run_options run_options = {.out = options.value[OPTION_OUT],
+                                             .resume = options.given[OPTION_RESUME],
+                                             .dry_run = options.given[OPTION_DRY_RUN],
+                                             .interrupt = interrupt_install()};
+    if (options.given[OPTION_CHECKPOINT_EVERY]
+        && !read_seconds(options.value[OPTION_CHECKPOINT_EVERY], &run_options.checkpoint_every)) {
+        exit_status = usage_error("run", "--checkpoint-every %s: expected a number of seconds above 0",
+                                  options.value[OPTION_CHECKPOINT_EVERY]);
+        goto leave;
+    }
+    int status = run_create(options.operand_count ? options.operands[0] : NULL, options.overrides,
+                            options.override_count, &run_options, &run);
+    if (status == RETORT_OK) status = retort_run_execute(run);
+    if (status < 0)
+        exit_status = report_failure("run", status);
+    else if (retort_run_result(run)) {
+        if (options.given[OPTION_JSON])
+            fputs(retort_run_result(run), stdout);
+        else
+            print_summary(run);
+    }
+leave:
+    retort_run_destroy(run);
+    options_finish(&options);
+    return exit_status;
+}

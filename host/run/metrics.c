@@ -1,0 +1,74 @@
+#include "run/metrics.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "run/json_file.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+int metrics_open(const char *path, int keep, struct metrics_file *file) {
+    int status = RETORT_OK;
+    FILE *stream = fopen(path, "a+b");
+    if (!stream) RAISE(RETORT_EIO, "cannot write %s: %s", path, strerror(errno));
+    rewind(stream);
+    int lines = 0;
+    off_t end = 0, at = 0;
+    for (int c; lines < keep && (c = getc(stream)) != EOF;) {
+        at++;
+        if (c != '\n') continue;
+        lines++;
+        end = at;
+    }
+    if (lines < keep) log_warning("%s has %d lines, the checkpoint is of outer step %d", path, lines, keep);
+    if (fflush(stream) != 0 || ftruncate(fileno(stream), end) < 0 || fseeko(stream, 0, SEEK_END) < 0)
+        RAISE(RETORT_EIO, "cannot write %s: %s", path, strerror(errno));
+    *file = (struct metrics_file){stream, path};
+    return RETORT_OK;
+done:
+    if (stream) fclose(stream);
+    return status;
+}
+
+const char *metrics_stage_name(enum stage stage) {
+    static const char *const names[] = {"early", "middle", "late"};
+    return (int)stage >= 0 && (int)stage < 3 ? names[stage] : NULL;
+}
+
+static json_t *whole_or_null(int value) {
+    return value >= 0 ? json_integer(value) : json_null();
+}
+
+int metrics_write(struct metrics_file *file, const struct distill_metrics *metrics) {
+    int status = RETORT_OK;
+    const char *stage = metrics_stage_name(metrics->stage);
+    char *line = NULL;
+    json_t *row =
+        json_pack("{s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "outer_step", metrics->outer_step, "loss",
+                  json_number_or_null(metrics->loss), "accuracy", json_number_or_null(metrics->accuracy), "stage",
+                  stage ? json_string(stage) : json_null(), "end", whole_or_null(metrics->end), "window",
+                  whole_or_null(metrics->window), "gradient_norm", json_number_or_null(metrics->gradient_norm),
+                  "inner_lr", json_number_or_null(metrics->inner_lr), "cosine", json_number_or_null(metrics->cosine),
+                  "seconds", json_number_or_null(metrics->seconds));
+    if (row) line = json_dumps(row, JSON_COMPACT | JSON_REAL_PRECISION(9));
+    if (!line) RAISE(RETORT_ENOMEM, "out of memory writing %s", file->path);
+    if (fprintf(file->stream, "%s\n", line) < 0 || fflush(file->stream) != 0)
+        RAISE(RETORT_EIO, "cannot write %s: %s", file->path, strerror(errno));
+done:
+    free(line);
+    json_decref(row);
+    return status;
+}
+
+int metrics_sync(struct metrics_file *file) {
+    if (fflush(file->stream) != 0 || fsync(fileno(file->stream)) < 0)
+        return error_set(RETORT_EIO, "cannot write %s: %s", file->path, strerror(errno));
+    return RETORT_OK;
+}
+
+void metrics_close(struct metrics_file *file) {
+    if (file && file->stream) fclose(file->stream);
+    if (file) *file = (struct metrics_file){0};
+}

@@ -1,0 +1,25 @@
+/* metrics.jsonl: one JSON line per outer step. */
+#ifndef RETORT_RUN_METRICS_H
+#define RETORT_RUN_METRICS_H
+
+#include "distill/distill.h"
+
+#include <stdio.h>
+
+struct metrics_file {
+    FILE *stream;
+    const char *path; /* borrowed */
+};
+
+/* Opens PATH to append after its first `keep` lines; what follows them, left by a run that was killed, is cut off. */
+int metrics_open(const char *path, int keep, struct metrics_file *file);
+/* Appends a line and hands it to the system. */
+int metrics_write(struct metrics_file *file, const struct distill_metrics *metrics);
+/* Makes what was written safe against loss of power. */
+int metrics_sync(struct metrics_file *file);
+void metrics_close(struct metrics_file *file); /* NULL-safe */
+
+/* "early", "middle", "late"; NULL where there are no stages. */
+const char *metrics_stage_name(enum stage stage);
+
+#endif

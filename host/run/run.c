@@ -1,0 +1,283 @@
+/* A run from descriptor to result.json. */
+#include "run/run.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "run/checkpoint.h"
+#include "run/json_file.h"
+#include "run/metrics.h"
+#include "run/preview.h"
+#include "run/run_folder.h"
+#include "run/score.h"
+#include "run/session.h"
+#include "run/set_folder.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CHECKPOINT_SECONDS 20.0
+
+struct retort_run {
+    struct descriptor descriptor;
+    struct retort_run_options options;
+    struct run_folder folder;
+    bool begun; /* the folder holds a run to go on with */
+    char *result;
+};
+
+/* --- making one --- */
+int run_create(const char *descriptor, const struct schema_override *overrides, size_t override_count,
+               const struct retort_run_options *options, struct retort_run **run) {
+    int status = RETORT_OK;
+    char kept[FILE_PATH_MAX];
+    struct retort_run *fresh = calloc(1, sizeof *fresh);
+    if (!fresh) return error_set(RETORT_ENOMEM, "out of memory");
+    fresh->folder.lock = -1;
+    fresh->options = *options;
+    if (!(fresh->options.checkpoint_every > 0)) fresh->options.checkpoint_every = CHECKPOINT_SECONDS;
+    if (!descriptor) {
+        if (!options->resume || !options->out) RAISE(RETORT_EINVAL, "no descriptor was named");
+        TRY(path_join(options->out, "descriptor.yaml", kept));
+        descriptor = kept;
+    }
+    status = descriptor_read(descriptor, overrides, override_count, &fresh->descriptor);
+    /* Not to be read is as much a wrong descriptor as not to be understood. */
+    if (status == RETORT_EIO) status = RETORT_EINVAL;
+    TRY(status);
+    TRY(run_folder_name(&fresh->descriptor, options->out, &fresh->folder));
+    TRY(run_folder_check(&fresh->folder, &fresh->descriptor, options->resume, &fresh->begun));
+    *run = fresh;
+    fresh = NULL;
+done:
+    retort_run_destroy(fresh);
+    return status;
+}
+
+int retort_run_create(const char *descriptor, const struct retort_run_options *options, struct retort_run **run) {
+    int status = RETORT_OK;
+    struct arena arena;
+    arena_init(&arena);
+    size_t count = 0;
+    while (options->settings && options->settings[count]) count++;
+    struct schema_override *overrides = arena_array(&arena, count, sizeof *overrides);
+    for (size_t i = 0; overrides && i < count; i++) {
+        overrides[i].option = arena_printf(&arena, "setting %s", options->settings[i]);
+        overrides[i].assignment = options->settings[i];
+    }
+    if (arena.failed) RAISE(RETORT_ENOMEM, "out of memory");
+    TRY(run_create(descriptor, overrides, count, options, run));
+done:
+    arena_finish(&arena);
+    return status;
+}
+
+void retort_run_destroy(struct retort_run *run) {
+    if (!run) return;
+    run_folder_release(&run->folder);
+    descriptor_finish(&run->descriptor);
+    free(run->result);
+    free(run);
+}
+
+const char *retort_run_folder(const struct retort_run *run) {
+    return run->folder.path;
+}
+
+const char *retort_run_result(const struct retort_run *run) {
+    return run->result;
+}
+
+static bool interrupted(const struct retort_run *run) {
+    return run->options.interrupt && *run->options.interrupt;
+}
+
+/* --- distilling --- */
+/* What this sitting adds to what earlier ones spent. */
+static void count_device(const struct session *session, const struct spent *before, struct spent *spent) {
+    spent->build_kernels = before->build_kernels + device_build_seconds(session->device);
+    uint64_t peak = device_peak_bytes(session->device);
+    spent->peak_device_bytes = peak > before->peak_device_bytes ? peak : before->peak_device_bytes;
+}
+
+static void tell_progress(const struct retort_run *run, struct progress *line, const struct distill_metrics *metrics) {
+    char detail[96];
+    const char *stage = metrics_stage_name(metrics->stage);
+    snprintf(detail, sizeof detail, "loss %.4f  accuracy %.1f%%%s%s", metrics->loss, metrics->accuracy,
+             stage ? "  " : "", stage ? stage : "");
+    progress_update(line, metrics->outer_step, detail);
+    if (run->options.progress)
+        run->options.progress(run->options.user,
+                              &(struct retort_progress){metrics->outer_step, run->descriptor.outer.steps, metrics->loss,
+                                                        metrics->accuracy, stage});
+}
+
+/* Takes outer steps to the end, from wherever the method stands. */
+static int take_steps(struct retort_run *run, struct session *session, struct distill *distill, struct spent *spent) {
+    int status = RETORT_OK;
+    const struct spent before = *spent;
+    int total = run->descriptor.outer.steps, saved = distill_steps_done(distill);
+    struct metrics_file metrics_file = {0};
+    struct progress line;
+    progress_begin(&line, "distil", saved, total);
+    TRY(metrics_open(run->folder.metrics, saved, &metrics_file));
+    double saved_at = clock_seconds();
+    while (distill_steps_done(distill) < total && !interrupted(run)) {
+        struct distill_metrics metrics;
+        double begun = clock_seconds();
+        status = distill_step(distill, &metrics);
+        if (status < 0) error_context("outer step %d", distill_steps_done(distill) + 1);
+        TRY(status);
+        spent->distil += clock_seconds() - begun;
+        TRY(metrics_write(&metrics_file, &metrics));
+        tell_progress(run, &line, &metrics);
+        if (clock_seconds() - saved_at < run->options.checkpoint_every) continue;
+        count_device(session, &before, spent);
+        TRY(metrics_sync(&metrics_file));
+        TRY(checkpoint_save(run->folder.checkpoints, distill, spent));
+        saved = distill_steps_done(distill);
+        saved_at = clock_seconds();
+    }
+    count_device(session, &before, spent);
+    if (distill_steps_done(distill) > saved) {
+        TRY(metrics_sync(&metrics_file));
+        TRY(checkpoint_save(run->folder.checkpoints, distill, spent));
+    }
+    if (distill_steps_done(distill) < total)
+        RAISE(RETORT_EINTERRUPTED, "interrupted after outer step %d of %d; go on with: retort run --resume --out %s",
+              distill_steps_done(distill), total, run->folder.path);
+done:
+    progress_end(&line);
+    metrics_close(&metrics_file);
+    return status;
+}
+
+static int make_distill(const struct retort_run *run, const struct session *session, struct distill **distill) {
+    const struct descriptor *d = &run->descriptor;
+    const struct distill_problem problem = {.library = session->library,
+                                            .train = &session->data.train,
+                                            .network = &session->network,
+                                            .inner = d->inner,
+                                            .set = d->set,
+                                            .method = d->method,
+                                            .outer = d->outer,
+                                            .seed = d->seed};
+    double begun = clock_seconds();
+    int status = distill_create(&problem, distill);
+    if (status == RETORT_OK)
+        log_info("kernels: ready in %.1f s; %.0f MiB of device memory", clock_seconds() - begun,
+                 (double)device_bytes(session->device) / 0x1p20);
+    return status;
+}
+
+/* Leaves the finished set in *set; the method and its device memory are gone afterwards. */
+static int distil(struct retort_run *run, struct session *session, struct spent *spent, int stages[3],
+                  struct distilled_set *set) {
+    int status = RETORT_OK;
+    const struct descriptor *d = &run->descriptor;
+    struct distill *distill = NULL;
+    bool found = false;
+    TRY(make_distill(run, session, &distill));
+    if (run->begun) {
+        TRY(run_folder_check_plan(&run->folder, device_traits(session->device)));
+        TRY(checkpoint_load(run->folder.checkpoints, distill, spent, &found));
+        log_info(found ? "resuming after outer step %d of %d" : "no checkpoint yet: starting from outer step %d of %d",
+                 distill_steps_done(distill), d->outer.steps);
+    } else
+        TRY(run_folder_begin(&run->folder, d, device_traits(session->device)));
+    TRY(take_steps(run, session, distill, spent));
+    distill_stage_steps(distill, stages);
+    TRY(distilled_set_take(distill, &session->data.train, d->set.ipc, d->set.labels, set));
+done:
+    distill_destroy(distill);
+    return status;
+}
+
+/* --- the result --- */
+static json_t *describe_result(const struct retort_run *run, const struct session *session, const char *sha256,
+                               const struct scores *scores, const struct spent *spent, const int stages[3]) {
+    const struct descriptor *d = &run->descriptor;
+    const struct device_traits *traits = device_traits(session->device);
+    bool has_holdout = session->data.holdout.count > 0, dynamic = d->method.truncation == TRUNCATION_DYNAMIC;
+    return json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:o, s:{s:f, s:f, s:f}, s:i, s:o, s:I}", "format",
+                     1, "retort", RETORT_VERSION, "set_sha256", sha256, "device", traits->name, "platform",
+                     traits->platform, "driver", traits->driver, "seed", (json_int_t)d->seed, "truncation",
+                     descriptor_truncation_name(d->method.truncation), "protocol", scores->protocol, "accuracy",
+                     scores_json(scores, has_holdout), "seconds", "distil", spent->distil, "evaluate", spent->evaluate,
+                     "build_kernels", spent->build_kernels, "outer_steps", d->outer.steps, "stages",
+                     dynamic ? json_pack("{s:i, s:i, s:i}", "early", stages[0], "middle", stages[1], "late", stages[2])
+                             : json_null(),
+                     "peak_device_bytes", (json_int_t)spent->peak_device_bytes);
+}
+
+static int keep_result(struct retort_run *run) {
+    unsigned char *text;
+    size_t size;
+    int status = file_read(run->folder.result, 64 << 20, &text, &size);
+    if (status < 0) return status;
+    free(run->result);
+    run->result = (char *)text;
+    return RETORT_OK;
+}
+
+static int dry_run(struct retort_run *run) {
+    int status = RETORT_OK;
+    struct session session = {0};
+    struct distill *distill = NULL;
+    TRY(session_open(&run->descriptor, &session));
+    TRY(make_distill(run, &session, &distill));
+    log_info("network: %lld weights; everything is ready for %d outer steps", (long long)session.network.theta_count,
+             run->descriptor.outer.steps);
+done:
+    distill_destroy(distill);
+    session_close(&session);
+    return status;
+}
+
+static int execute(struct retort_run *run, struct session *session) {
+    int status = RETORT_OK;
+    struct distilled_set set = {0};
+    struct scores scores = {0};
+    struct spent spent = {0};
+    int stages[3] = {0};
+    char sha256[65];
+    TRY(session_open(&run->descriptor, session));
+    TRY(distil(run, session, &spent, stages, &set));
+    TRY(set_folder_write(run->folder.set, &set, &run->descriptor, session, sha256));
+    TRY(preview_write(run->folder.preview, &set, &session->data.normalisation));
+    if (session->data.test.count > 0) {
+        double built = device_build_seconds(session->device);
+        TRY(session_renew_library(&run->descriptor, session));
+        TRY(scores_compute(&run->descriptor, session, &set, run->folder.scores, sha256, run->options.interrupt,
+                           &scores));
+        spent.evaluate = scores.seconds;
+        spent.build_kernels += device_build_seconds(session->device) - built;
+    } else
+        log_warning("data.path holds no test images: the set is not evaluated");
+    if (device_peak_bytes(session->device) > spent.peak_device_bytes)
+        spent.peak_device_bytes = device_peak_bytes(session->device);
+    TRY(json_file_write(run->folder.result, describe_result(run, session, sha256, &scores, &spent, stages), 15));
+    TRY(keep_result(run));
+done:
+    if (status == RETORT_EINTERRUPTED && !strstr(retort_error_message(), "--resume"))
+        error_set(status, "interrupted while evaluating; go on with: retort run --resume --out %s", run->folder.path);
+    scores_finish(&scores);
+    distilled_set_finish(&set);
+    return status;
+}
+
+int retort_run_execute(struct retort_run *run) {
+    int status = RETORT_OK;
+    struct session session = {0};
+    if (run->options.dry_run) return dry_run(run);
+    if (run->begun && file_exists(run->folder.result)) {
+        log_info("%s is finished already", run->folder.path);
+        return keep_result(run);
+    }
+    TRY(run_folder_claim(&run->folder));
+    TRY(execute(run, &session));
+done:
+    session_close(&session);
+    run_folder_release(&run->folder);
+    return status;
+}

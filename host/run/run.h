@@ -1,0 +1,13 @@
+/* Runs from inside the program: include/retort/run.h with options that carry their names. */
+#ifndef RETORT_RUN_RUN_H
+#define RETORT_RUN_RUN_H
+
+#include "retort/run.h"
+#include "run/schema.h"
+
+/* retort_run_create, but overrides come with the words of the option they were given by; options->settings is not
+ * read. */
+int run_create(const char *descriptor, const struct schema_override *overrides, size_t override_count,
+               const struct retort_run_options *options, struct retort_run **run);
+
+#endif

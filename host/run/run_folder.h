@@ -1,0 +1,36 @@
+/* The run folder: who may write into it, and what the run it holds is.
+ *
+ *     descriptor.yaml   resolved, complete      plan.json      what must be the same when the run is resumed
+ *     metrics.jsonl     a line per outer step   checkpoint/    the state, two generations
+ *     set/              the distilled set       preview.png    the set for eyes
+ *     result.json       written last: its presence says that the run is finished */
+#ifndef RETORT_RUN_RUN_FOLDER_H
+#define RETORT_RUN_RUN_FOLDER_H
+
+#include "base/file.h"
+#include "run/descriptor.h"
+
+struct run_folder {
+    char path[FILE_PATH_MAX];
+    char descriptor[FILE_PATH_MAX], plan[FILE_PATH_MAX], metrics[FILE_PATH_MAX], checkpoints[FILE_PATH_MAX];
+    char scores[FILE_PATH_MAX], set[FILE_PATH_MAX], preview[FILE_PATH_MAX], result[FILE_PATH_MAX];
+    int lock;     /* of the folder, held while the run lives; -1: none */
+    bool created; /* by this run */
+};
+
+/* Settles the names. `out` NULL: runs/NAME-SEED. Touches nothing. */
+int run_folder_name(const struct descriptor *descriptor, const char *out, struct run_folder *folder);
+/* Refuses, with RETORT_EINVAL, a folder that is in use, one that is not empty without `resume`, and with it one that
+ * holds another run (naming the first key that differs) or none. *begun tells whether there is a run to go on with. */
+int run_folder_check(const struct run_folder *folder, const struct descriptor *descriptor, bool resume, bool *begun);
+/* Creates it where needed, takes the lock and clears what a killed run left half written. */
+int run_folder_claim(struct run_folder *folder);
+/* Writes descriptor.yaml and plan.json of a new run. */
+int run_folder_begin(const struct run_folder *folder, const struct descriptor *descriptor,
+                     const struct device_traits *traits);
+/* Refuses to go on where another device or driver would compute other numbers. */
+int run_folder_check_plan(const struct run_folder *folder, const struct device_traits *traits);
+/* Gives the lock back; a folder that was created and never begun is removed. */
+void run_folder_release(struct run_folder *folder);
+
+#endif

@@ -1,0 +1,62 @@
+#include "run/session.h"
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+
+#include <string.h>
+
+/* Debian's package puts Fashion-MNIST here; whoever follows the quick start without it should hear its name. */
+#define FASHION_MNIST "/usr/share/datasets/fashion-mnist"
+
+static int load_data(const struct descriptor *descriptor, struct session *session) {
+    int status = RETORT_OK;
+    const char *path = descriptor->data.path;
+    if (strncmp(path, FASHION_MNIST, strlen(FASHION_MNIST)) == 0 && !file_exists(path))
+        RAISE(RETORT_EIO, "data.path: %s is not there; install it: apt-get install dataset-fashion-mnist", path);
+    status = data_load(&descriptor->data, descriptor->seed, &session->data);
+    if (status < 0) error_context("data.path");
+done:
+    return status;
+}
+
+int session_open(const struct descriptor *descriptor, struct session *session) {
+    int status = RETORT_OK;
+    struct session fresh = {0};
+    TRY(device_open(descriptor->device.select, &fresh.device));
+    const struct device_traits *traits = device_traits(fresh.device);
+    device_set_ceiling(fresh.device, descriptor->memory);
+    log_info("device: %s (%s)", traits->name, traits->platform);
+    TRY(library_create(fresh.device, descriptor->device.family, &fresh.library));
+    TRY(load_data(descriptor, &fresh));
+    const struct dataset *train = &fresh.data.train;
+    log_info("data: %lld training and %lld test images of %d classes, %d x %d x %d", (long long)train->count,
+             (long long)fresh.data.test.count, train->classes, train->channels, train->height, train->width);
+    status = network_describe(&descriptor->network, train->channels, train->height, train->width, train->classes,
+                              &fresh.network);
+    if (status < 0) error_context("network");
+    TRY(status);
+    status = network_describe(&descriptor->evaluate_network, train->channels, train->height, train->width,
+                              train->classes, &fresh.evaluate_network);
+    if (status < 0) error_context("evaluate.network");
+    TRY(status);
+    *session = fresh;
+    return RETORT_OK;
+done:
+    session_close(&fresh);
+    return status;
+}
+
+int session_renew_library(const struct descriptor *descriptor, struct session *session) {
+    library_destroy(session->library);
+    session->library = NULL;
+    return library_create(session->device, descriptor->device.family, &session->library);
+}
+
+void session_close(struct session *session) {
+    if (!session) return;
+    data_finish(&session->data);
+    library_destroy(session->library);
+    device_close(session->device);
+    *session = (struct session){0};
+}
