@@ -144,10 +144,9 @@ int command_eval(int argc, char **argv) {
                             | OPTION_BIT(OPTION_WITH) | OPTION_BIT(OPTION_QUIET) | OPTION_BIT(OPTION_JSON);
     if (!options_parse("eval", help, allowed, argc, argv, &options, &exit_status)) goto leave;
     if (options.operand_count < 1 || options.operand_count > 2) {
-        exit_status = usage_error("eval",
-                                  options.operand_count ? "at most two files, found %d operands"
-                                                        : "what? Name a run folder, a set, or two files",
-                                  options.operand_count);
+        exit_status = options.operand_count ? usage_error("eval", "at most two files, found %s after %s",
+                                                          options.operands[2], options.operands[1])
+                                            : usage_error("eval", "what? Name a run folder, a set, or two files");
         goto leave;
     }
     int status = evaluate(&options, interrupt_install());

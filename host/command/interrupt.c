@@ -11,7 +11,7 @@ static void on_signal(int number) {
     (void)number;
     if (stop) _exit(130);
     stop = 1;
-    static const char words[] = "\nfinishing this step and saving; once more to leave at once\n";
+    static const char words[] = "\nstopping at the next safe point; once more to leave at once\n";
     ssize_t ignored = write(STDERR_FILENO, words, sizeof words - 1);
     (void)ignored;
 }
