@@ -1,43 +1,38 @@
-/* Weights for conv_cpu.cl and conv_few_cpu.cl.
+/* Weights for the convolution templates of the CPU family: NAME(packed, w).
  *
- *     NAME(packed, w)
- *
- * MIRRORED 0: w is [OUT_CHANNELS,IN_CHANNELS,KERNEL_HEIGHT,KERNEL_WIDTH], taken as it is. MIRRORED 1: w is
- * [IN_CHANNELS,OUT_CHANNELS,..], and the taps are read from the last to the first: backward-data as a convolution.
- * packed is [groups of OUT_LANES output channels][blocks of IN_LANES input channels][tap][..], zeros past the channels
- * there are; within a tap, input lane i and output lane o stand at i * IN_STEP + o * OUT_STEP.
- * Global (IN_BLOCKS, groups). */
-#define TAPS (KERNEL_HEIGHT * KERNEL_WIDTH)
-
+ * One of the two channel dimensions of w becomes the inner one, along vectors, the other the outer one: element (outer,
+ * inner, tap) of w stands at outer * OUTER_STEP + inner * INNER_STEP + tap. packed is [groups of INNER_LANES inner
+ * channels][blocks of OUTER_LANES outer channels][TAPS][OUTER_LANES][INNER_LANES], zeros past the channels there are;
+ * MIRRORED puts the taps in reverse, which makes backward-data a convolution. INNER_LANES is a multiple of V. Global
+ * (blocks, groups, 1). */
 __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *restrict packed, ulong packed_offset,
                                                                 global const float *restrict w, ulong w_offset) {
-    const int block = get_global_id(0), group = get_global_id(1);
+    const int first_outer = get_global_id(0) * OUTER_LANES, first_inner = get_global_id(1) * INNER_LANES;
     w += w_offset;
-    packed += packed_offset + ((ulong)group * IN_BLOCKS + block) * (TAPS * IN_LANES * OUT_LANES);
-    for (int lane = 0; lane < IN_LANES; lane++)
-        for (int out = 0; out < OUT_LANES; out++) {
-            const int i = block * IN_LANES + lane, o = group * OUT_LANES + out;
-            const bool inside = i < IN_CHANNELS && o < OUT_CHANNELS;
-#if MIRRORED
-            global const float *from = w + (i * OUT_CHANNELS + o) * TAPS;
-#else
-            global const float *from = w + (o * IN_CHANNELS + i) * TAPS;
-#endif
-            for (int tap = 0; tap < TAPS; tap++)
-                packed[tap * IN_LANES * OUT_LANES + lane * IN_STEP + out * OUT_STEP] =
-                    inside ? from[MIRRORED ? TAPS - 1 - tap : tap] : 0;
+    packed += packed_offset
+              + (get_global_id(1) * get_global_size(0) + get_global_id(0)) * (TAPS * OUTER_LANES * INNER_LANES);
+    for (int lane = 0; lane < OUTER_LANES; lane++)
+        for (int vector = 0; vector < INNER_LANES; vector += V) {
+            const int outer = first_outer + lane, inner = first_inner + vector;
+            const int there = outer < OUTER_CHANNELS ? min(INNER_CHANNELS - inner, V) : 0;
+            global const float *from = w + outer * OUTER_STEP + inner * INNER_STEP;
+            for (int tap = 0; tap < TAPS; tap++) {
+                global float *to = packed + ((MIRRORED ? TAPS - 1 - tap : tap) * OUTER_LANES + lane) * INNER_LANES
+                                   + vector;
+                if (there == V)
+                    STOREV(STRIDEDV(from + tap, INNER_STEP), to);
+                else
+                    for (int i = 0; i < V; i++) (to)[i] = i < there ? from[i * INNER_STEP + tap] : 0;
+            }
         }
 }
 
-#undef TAPS
 #undef NAME
 #undef MIRRORED
-#undef IN_CHANNELS
-#undef IN_BLOCKS
-#undef IN_LANES
-#undef OUT_CHANNELS
-#undef KERNEL_HEIGHT
-#undef KERNEL_WIDTH
-#undef OUT_LANES
-#undef IN_STEP
-#undef OUT_STEP
+#undef TAPS
+#undef INNER_CHANNELS
+#undef INNER_LANES
+#undef INNER_STEP
+#undef OUTER_CHANNELS
+#undef OUTER_LANES
+#undef OUTER_STEP

@@ -2,8 +2,8 @@
  *
  *     NAME(out, x [N,IN_CHANNELS,IN_HEIGHT,IN_WIDTH], y [N,OUT_CHANNELS,OUT_HEIGHT,OUT_WIDTH])
  *
- * out is [splits][OUT_CHANNELS,IN_CHANNELS,KERNEL_HEIGHT,KERNEL_WIDTH]: split s sums over the images from s * IMAGES on.
- * OUT_BLOCKED is the layout of y. A work-item computes TILE_BLOCKS blocks of output channels x TILE_CHANNELS input
+ * out is [splits][OUT_CHANNELS,IN_CHANNELS,KERNEL_HEIGHT,KERNEL_WIDTH]: split s sums over the images from s * IMAGES
+ * on. OUT_BLOCKED is the layout of y. A work-item computes TILE_BLOCKS blocks of output channels x TILE_CHANNELS input
  * channels (which divide V) x TILE_TAPS taps: global (tap groups * channel groups, output groups, splits). One tap at a
  * time holds its TILE_CHANNELS x TILE_BLOCKS sums in registers while the pixels of an image pass, restricted to those
  * that the tap reads inside the image; then they are added to the totals. So a total is a sum of short sums, which is

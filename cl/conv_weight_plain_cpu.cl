@@ -4,9 +4,9 @@
  *
  * As conv_weight_cpu.cl, but there are too few channels to make a register tile of: here it is TILE_LINES lines x
  * TILE_TAPS taps x TILE_BLOCKS blocks of output channels, a line being a pair (input channel, kernel row) and the taps
- * those along a kernel row. All of the tile's sums pass the pixels together. The input rows of the lines, with the zeros
- * beyond the border, are copied to private memory SEGMENT outputs at a time.
- * Global (tap groups * line groups, output groups, splits). */
+ * those along a kernel row. All of the tile's sums pass the pixels together. The input rows of the lines, with the
+ * zeros beyond the border, are copied to private memory SEGMENT outputs at a time. Global (tap groups * line groups,
+ * output groups, splits). */
 #define TAPS (KERNEL_HEIGHT * KERNEL_WIDTH)
 #define LINES (IN_CHANNELS * KERNEL_HEIGHT)
 #define TAP_GROUPS ((KERNEL_WIDTH + TILE_TAPS - 1) / TILE_TAPS)

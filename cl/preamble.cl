@@ -1,10 +1,16 @@
 /* First in every program. The host defines V, the lanes of a vector: 4, 8 or 16 in the CPU family, 1 in the GPU family.
- * floatv and intv are V lanes; every macro below works for V = 1 too. */
+ * floatv and intv are V lanes; every macro below works for V = 1 too. STRIDEDV(p, s) is
+ * the vector p[0], p[s], p[2 s], ... */
+
+/* Before a loop over a register tile: the tile stays in registers only where the compiler sees constant indices. */
+#define UNROLL _Pragma("unroll")
+
 #if V == 1
 typedef float floatv;
 typedef int intv;
 #define LOADV(p) (*(p))
 #define STOREV(v, p) (*(p) = (v))
+#define STRIDEDV(p, s) (*(p))
 #define LANES ((int)0)
 #define LANE_SUM(v) (v)
 #define LANE_MAX(v) (v)
@@ -17,10 +23,20 @@ typedef JOIN(int, V) intv;
 #define STOREV(v, p) JOIN(vstore, V)(v, 0, p)
 #if V == 16
 #define LANES ((int16)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15))
+#define STRIDEDV(p, s) \
+    ((float16)((p)[0 * (s)], (p)[1 * (s)], (p)[2 * (s)], (p)[3 * (s)], \
+               (p)[4 * (s)], (p)[5 * (s)], (p)[6 * (s)], (p)[7 * (s)], \
+               (p)[8 * (s)], (p)[9 * (s)], (p)[10 * (s)], (p)[11 * (s)], \
+               (p)[12 * (s)], (p)[13 * (s)], (p)[14 * (s)], (p)[15 * (s)]))
 #elif V == 8
 #define LANES ((int8)(0, 1, 2, 3, 4, 5, 6, 7))
+#define STRIDEDV(p, s) \
+    ((float8)((p)[0 * (s)], (p)[1 * (s)], (p)[2 * (s)], (p)[3 * (s)], \
+              (p)[4 * (s)], (p)[5 * (s)], (p)[6 * (s)], (p)[7 * (s)]))
 #elif V == 4
 #define LANES ((int4)(0, 1, 2, 3))
+#define STRIDEDV(p, s) \
+    ((float4)((p)[0 * (s)], (p)[1 * (s)], (p)[2 * (s)], (p)[3 * (s)]))
 #endif
 inline float LANE_SUM(floatv v) {
 #if V == 16
@@ -47,11 +63,22 @@ inline float LANE_MAX(floatv v) {
     return fmax(c.x, c.y);
 }
 #endif
+/* Lane i of the result is the sum of the lanes of v[i], for V vectors at once: a tree of adds of neighbours. */
+inline floatv LANE_SUMS(const floatv *v) {
+#if V == 1
+    return v[0];
+#else
+    floatv sum[V];
+    UNROLL for (int i = 0; i < V; i++) sum[i] = v[i];
+    UNROLL for (int count = V / 2; count > 0; count /= 2)
+        UNROLL for (int i = 0; i < count; i++)
+            sum[i] = (floatv)(sum[2 * i].even + sum[2 * i].odd, sum[2 * i + 1].even + sum[2 * i + 1].odd);
+    return sum[0];
+#endif
+}
 /* fma() is one instruction where the device has it and a slow call where not. */
 #ifdef FP_FAST_FMAF
 #define FMA(a, b, c) fma(a, b, c)
 #else
 #define FMA(a, b, c) ((a) * (b) + (c))
 #endif
-/* Before a loop over a register tile: the tile stays in registers only where the compiler sees constant indices. */
-#define UNROLL _Pragma("unroll")

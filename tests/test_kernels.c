@@ -292,7 +292,7 @@ static const struct conv_row usual_rows[] = {
     {5, 8, 2, 3, 3, 3, 3, 1, 1},    {1, 20, 1, 1, 17, 3, 3, 1, 1}, {2, 3, 4, 5, 3, 3, 3, 1, 1},
     {2, 15, 14, 14, 6, 3, 3, 2, 1}, {1, 8, 7, 5, 20, 5, 5, 1, 2},  {2, 33, 8, 8, 16, 1, 1, 1, 0},
     {2, 17, 5, 8, 8, 1, 1, 2, 0},   {1, 3, 9, 7, 16, 5, 4, 3, 2},  {2, 6, 4, 4, 6, 2, 3, 1, 3},
-    {1, 8, 6, 6, 20, 6, 6, 1, 0},
+    {1, 8, 6, 6, 20, 6, 6, 1, 0},   {1, 16, 8, 8, 80, 3, 3, 1, 1},
 };
 static const struct conv_row few_rows[] = {
     {2, 1, 7, 7, 8, 3, 3, 1, 1},
@@ -339,9 +339,11 @@ static void test_conv_layouts(void **state) {
 }
 
 static const struct matmul_sizes products[] = {
-    {1, 1, 1, 1, false, false},   {1, 10, 10, 288, false, true}, {1, 10, 288, 10, false, false},
-    {3, 17, 20, 33, true, false}, {2, 5, 33, 7, true, true},     {1, 33, 47, 600, false, false},
-    {1, 1, 40, 3, false, false},  {1, 40, 1, 5, false, true},    {5, 8, 16, 1, true, false},
+    {1, 1, 1, 1, false, false},      {3, 17, 20, 33, true, false},   {2, 5, 33, 7, true, true},
+    {2, 9, 3, 70, false, true},      {3, 21, 3, 9, true, false},     {2, 6, 21, 10, false, false},
+    {1, 10, 10, 288, false, true},   {1, 10, 288, 10, false, false}, {1, 33, 47, 600, false, false},
+    {1, 1, 40, 3, false, false},     {1, 40, 1, 5, false, true},     {2, 16, 2, 5, true, true},
+    {1, 60, 300, 250, false, false}, {1, 7, 1, 5000, false, false},  {1, 100, 1, 3, true, false},
 };
 
 static void test_matmul(void **state) {
@@ -350,7 +352,7 @@ static void test_matmul(void **state) {
         struct kernel_target target = cpu_target(lanes);
         struct test_case cases[sizeof products / sizeof *products];
         int count = 0;
-        for (size_t i = lanes == 16 ? 0 : 3; i < (lanes == 16 ? sizeof products / sizeof *products : 5); i++)
+        for (size_t i = lanes == 16 ? 0 : 1; i < (lanes == 16 ? sizeof products / sizeof *products : 6); i++)
             cases[count++] = (struct test_case){.kind = MATMUL, .product = products[i]};
         run_cases(&target, cases, count);
     }

@@ -30,69 +30,89 @@ struct tile {
     int64_t rows, columns, blocks;
 };
 
-/* Private memory for the input pixels under a tile, in vectors. */
-enum { REACH_LIMIT = 4096 };
+/* Private memory of a work-item, in floats: what is taken freely, and what is never passed. */
+enum { PRIVATE_EASE = 1 << 14, PRIVATE_LIMIT = 1 << 18 };
 
-/* The tile that computes the whole image soonest by a simple count: FMAs, of which at least eight must be independent
- * to hide their latency, and loads at half their price. */
-static struct tile choose_tile(const struct kernel_target *target, const struct conv_task *task, int64_t out_blocks) {
+/* Products that a sum runs over before it is added to its total. */
+enum { SPAN_TERMS = 300 };
+
+/* Input rows or columns under `outputs` of them, for a kernel of that extent. */
+static int64_t under(const struct conv_task *task, int64_t outputs, int64_t kernel) {
+    return (outputs - 1) * task->stride + kernel;
+}
+
+/* Floats of private memory for the input under so many outputs. */
+static int64_t private_floats(const struct conv_task *task, int64_t rows, int64_t columns, int64_t depth) {
+    return under(task, rows, task->kernel_height) * under(task, columns, task->kernel_width) * depth;
+}
+
+/* The tile that computes the whole image soonest by a simple count of instructions: FMAs, of which at least eight must
+ * be independent to hide their latency, loads at a quarter of their price, for each of `steps` steps along the input
+ * channels of a block; and the copies of the input under the tile. `depth` is how many vectors a block of the tile
+ * stands for, `in_depth` how many floats an input pixel. */
+static struct tile choose_tile(const struct kernel_target *target, const struct conv_task *task, int64_t out_blocks,
+                               int64_t depth, int64_t steps, int64_t in_depth) {
     struct tile best = {1, 1, 1};
     double best_cost = 0;
+    int64_t taps = task->kernel_height * task->kernel_width;
     for (int64_t blocks = 1; blocks <= min_of(out_blocks, 3); blocks++)
         for (int64_t rows = 1; rows <= min_of(task->out_height, 4); rows++)
-            for (int64_t columns = 1; columns <= task->out_width && rows * columns * blocks <= tile_budget(target);
-                 columns++) {
-                if (rows * ((columns - 1) * task->stride + task->kernel_width) > REACH_LIMIT) continue;
-                double fmas = (double)max_of(rows * columns * blocks, 8), loads = (double)(rows * columns + blocks);
+            for (int64_t columns = 1; columns <= task->out_width; columns++) {
+                if (rows * columns * blocks * depth > tile_budget(target)) break;
+                if (rows * columns > 1 && private_floats(task, rows, columns, in_depth) > PRIVATE_EASE) break;
+                double fmas = (double)max_of(rows * columns * blocks * depth, 8);
+                double loads = (double)(rows * columns + blocks * depth);
                 double tiles = (double)(divide_up(task->out_height, rows) * divide_up(task->out_width, columns)
                                         * divide_up(out_blocks, blocks));
-                double cost = tiles * (fmas + 0.25 * loads);
+                double copies = (double)private_floats(task, rows, columns, 2);
+                double cost = tiles * ((double)(steps * taps) * (fmas + 0.25 * loads) + copies);
                 if (best_cost == 0 || cost < best_cost) best = (struct tile){rows, columns, blocks}, best_cost = cost;
             }
     return best;
 }
 
+/* Three templates: blocked input (conv_cpu.cl), blocked input to few channels (conv_few_cpu.cl), plain input
+ * (conv_plain_cpu.cl). */
 static int choose_conv(const struct kernel_target *target, const struct conv_task *task, struct conv_use *use) {
     int status = RETORT_OK;
-    int64_t v = target->lanes, out_blocks = divide_up(task->out_channels, v);
-    if (task->kernel_width > REACH_LIMIT)
-        RAISE(RETORT_EUNSUPPORTED, "convolution kernel of width %" PRId64 ": at most %d", task->kernel_width,
-              REACH_LIMIT);
-    struct tile tile = choose_tile(target, task, out_blocks);
-    int64_t in_lanes = min_of(task->in_channels, v), in_blocks = divide_up(task->in_channels, in_lanes);
-    int64_t groups = divide_up(out_blocks, tile.blocks);
-    int64_t taps = task->kernel_height * task->kernel_width;
-    use->packed_floats = (size_t)(groups * in_blocks * taps * in_lanes * tile.blocks * v);
+    int64_t v = target->lanes, taps = task->kernel_height * task->kernel_width;
+    bool plain = !task->in_blocked, few = !plain && !task->out_blocked && 2 * task->out_channels <= v;
+    int64_t in_lanes = plain ? task->in_channels : few ? v : min_of(task->in_channels, v);
+    int64_t in_blocks = divide_up(task->in_channels, in_lanes), out_blocks = divide_up(task->out_channels, v);
+    int64_t in_depth = plain ? task->in_channels : v;
+    if (in_depth > PRIVATE_LIMIT || private_floats(task, 1, 1, in_depth) > PRIVATE_LIMIT)
+        RAISE(RETORT_EUNSUPPORTED, "convolution kernel %" PRId64 "x%" PRId64 " on %" PRId64 " channels is too large",
+              task->kernel_height, task->kernel_width, task->in_channels);
+    struct tile tile =
+        choose_tile(target, task, out_blocks, few ? task->out_channels : 1, few ? 1 : in_lanes, in_depth);
+    int64_t groups = divide_up(out_blocks, tile.blocks), out_lanes = few ? task->out_channels : tile.blocks * v;
+    use->packed_floats = (size_t)(groups * in_blocks * taps * in_lanes * out_lanes);
 
+    /* Weights as they lie: [output][input][tap], backward-data's the other way round. */
+    int64_t out_step = task->mirrored ? taps : task->in_channels * taps;
+    int64_t in_step = task->mirrored ? task->out_channels * taps : taps;
     kernel_use_begin(&use->pack, "conv_pack_cpu.cl");
     kernel_use_define(&use->pack, "MIRRORED", task->mirrored);
-    kernel_use_define(&use->pack, "IN_CHANNELS", task->in_channels);
-    kernel_use_define(&use->pack, "IN_BLOCKS", in_blocks);
-    kernel_use_define(&use->pack, "IN_LANES", in_lanes);
-    kernel_use_define(&use->pack, "IN_STEP", tile.blocks * v);
-    kernel_use_define(&use->pack, "OUT_CHANNELS", task->out_channels);
-    kernel_use_define(&use->pack, "OUT_LANES", tile.blocks * v);
-    kernel_use_define(&use->pack, "OUT_STEP", 1);
-    kernel_use_define(&use->pack, "KERNEL_HEIGHT", task->kernel_height);
-    kernel_use_define(&use->pack, "KERNEL_WIDTH", task->kernel_width);
-    kernel_use_launch(&use->pack, (size_t)in_blocks, (size_t)groups, 1, 1, 1, 1);
+    kernel_use_define(&use->pack, "TAPS", taps);
+    kernel_use_define(&use->pack, "INNER_CHANNELS", few ? task->in_channels : task->out_channels);
+    kernel_use_define(&use->pack, "INNER_LANES", few ? in_lanes : out_lanes);
+    kernel_use_define(&use->pack, "INNER_STEP", few ? in_step : out_step);
+    kernel_use_define(&use->pack, "OUTER_CHANNELS", few ? task->out_channels : task->in_channels);
+    kernel_use_define(&use->pack, "OUTER_LANES", few ? out_lanes : in_lanes);
+    kernel_use_define(&use->pack, "OUTER_STEP", few ? out_step : in_step);
+    kernel_use_launch(&use->pack, few ? 1 : (size_t)in_blocks, (size_t)(few ? in_blocks : groups), 1, 1, 1, 1);
 
     /* Rows to a work-item: whole images where there are enough of them, for the weights are read once an item. */
     int64_t tile_rows = divide_up(task->out_height, tile.rows);
     int64_t bands = min_of(tile_rows, divide_up(256, task->n * groups));
     int64_t band = divide_up(tile_rows, bands) * tile.rows;
 
-    kernel_use_begin(&use->main, "conv_cpu.cl");
-    kernel_use_define(&use->main, "IN_CHANNELS", task->in_channels);
+    kernel_use_begin(&use->main, plain ? "conv_plain_cpu.cl" : few ? "conv_few_cpu.cl" : "conv_cpu.cl");
     kernel_use_define(&use->main, "IN_HEIGHT", task->in_height);
     kernel_use_define(&use->main, "IN_WIDTH", task->in_width);
-    kernel_use_define(&use->main, "IN_BLOCKED", task->in_blocked);
-    kernel_use_define(&use->main, "IN_BLOCKS", in_blocks);
-    kernel_use_define(&use->main, "IN_LANES", in_lanes);
     kernel_use_define(&use->main, "OUT_CHANNELS", task->out_channels);
     kernel_use_define(&use->main, "OUT_HEIGHT", task->out_height);
     kernel_use_define(&use->main, "OUT_WIDTH", task->out_width);
-    kernel_use_define(&use->main, "OUT_BLOCKED", task->out_blocked);
     kernel_use_define(&use->main, "KERNEL_HEIGHT", task->kernel_height);
     kernel_use_define(&use->main, "KERNEL_WIDTH", task->kernel_width);
     kernel_use_define(&use->main, "STRIDE", task->stride);
@@ -101,8 +121,26 @@ static int choose_conv(const struct kernel_target *target, const struct conv_tas
     kernel_use_define(&use->main, "PAD_X", task->pad_x);
     kernel_use_define(&use->main, "TILE_ROWS", tile.rows);
     kernel_use_define(&use->main, "TILE_COLUMNS", tile.columns);
-    kernel_use_define(&use->main, "TILE_BLOCKS", tile.blocks);
     kernel_use_define(&use->main, "BAND", band);
+    if (!few) {
+        kernel_use_define(&use->main, "OUT_BLOCKED", task->out_blocked);
+        kernel_use_define(&use->main, "TILE_BLOCKS", tile.blocks);
+    }
+    if (plain) {
+        /* A strip is as many tiles wide as are cheap to keep. */
+        int64_t tiles = 1;
+        while (tiles < divide_up(task->out_width, tile.columns)
+               && private_floats(task, tile.rows, (tiles + 1) * tile.columns, in_depth) <= PRIVATE_EASE)
+            tiles++;
+        kernel_use_define(&use->main, "IN_CHANNELS", task->in_channels);
+        kernel_use_define(&use->main, "SEGMENT", tiles * tile.columns);
+    } else {
+        kernel_use_define(&use->main, "IN_BLOCKS", in_blocks);
+        if (!few) {
+            kernel_use_define(&use->main, "IN_LANES", in_lanes);
+            kernel_use_define(&use->main, "SPAN", max_of(1, SPAN_TERMS / (taps * in_lanes)));
+        }
+    }
     kernel_use_launch(&use->main, (size_t)divide_up(task->out_height, band), (size_t)groups, (size_t)task->n, 1, 1, 1);
 done:
     return status;
@@ -168,7 +206,6 @@ static int64_t choose_splits(const struct kernel_target *target, const struct co
 
 int kernels_cpu_conv_backward_weight(const struct kernel_target *target, const struct conv_sizes *s, enum layout x,
                                      enum layout y, struct conv_use *use) {
-    int status = RETORT_OK;
     bool blocked = x == LAYOUT_BLOCKED;
     int64_t v = target->lanes, out_blocks = divide_up(s->o, v), taps = s->kh * s->kw;
     int64_t tile_blocks = v < 16 && out_blocks % 3 == 0 ? 3 : min_of(out_blocks, 2);
@@ -194,9 +231,8 @@ int kernels_cpu_conv_backward_weight(const struct kernel_target *target, const s
     int64_t splits = choose_splits(target, s, in_groups * tap_groups * out_groups);
     int64_t images = divide_up(s->n, splits), count = s->o * s->c * taps;
     splits = divide_up(s->n, images);
-    if (!blocked && (min_of(s->ow, SEGMENT) - 1) * s->stride + tile_taps > REACH_LIMIT * v)
-        RAISE(RETORT_EUNSUPPORTED, "backward-weight of a convolution with stride %d: at most %" PRId64, s->stride,
-              REACH_LIMIT * v / SEGMENT);
+    /* A segment of input rows is kept in private memory: shorter where strides are long. */
+    int64_t segment = max_of(1, min_of(min_of(s->ow, SEGMENT), PRIVATE_EASE / (20 * s->stride)));
 
     kernel_use_begin(&use->main, blocked ? "conv_weight_cpu.cl" : "conv_weight_plain_cpu.cl");
     kernel_use_define(&use->main, "N", s->n);
@@ -218,7 +254,7 @@ int kernels_cpu_conv_backward_weight(const struct kernel_target *target, const s
         kernel_use_define(&use->main, "TILE_CHANNELS", tile_channels);
     else {
         kernel_use_define(&use->main, "TILE_LINES", tile_lines);
-        kernel_use_define(&use->main, "SEGMENT", min_of(s->ow, SEGMENT));
+        kernel_use_define(&use->main, "SEGMENT", segment);
     }
     kernel_use_launch(&use->main, (size_t)(tap_groups * in_groups), (size_t)out_groups, (size_t)splits, 1, 1, 1);
     if (splits > 1) {
@@ -229,43 +265,120 @@ int kernels_cpu_conv_backward_weight(const struct kernel_target *target, const s
         kernel_use_define(&use->finish, "SHARE", SUM_SHARE);
         kernel_use_launch(&use->finish, (size_t)divide_up(count, SUM_SHARE), 1, 1, 1, 1, 1);
     }
-done:
-    return status;
+    return RETORT_OK;
 }
 
 /* --- matrix product --- */
 
-enum { MATMUL_SPAN = 256, PACK_SHARE = 64 };
+/* c [m,n] = a x b with strides; a's and c's are free, b's along n is 1 where it is to be read as it lies. */
+struct product {
+    int64_t batch, m, n, k, a_row, a_column, b_row, b_column, c_row, c_column;
+    bool swapped; /* computed as c^T = b^T x a^T: a and b change places */
+};
 
-int kernels_cpu_matmul(const struct kernel_target *target, const struct matmul_sizes *s, struct matmul_use *use) {
-    int64_t v = target->lanes, blocks = divide_up(s->n, v), tile_blocks = min_of(blocks, 2);
+enum { MATMUL_SPAN = 256, DOT_SPAN = 4096, PACK_SHARE = 16, DIRECT_LIMIT = 1 << 16, MATMUL_ITEMS = 256 };
+
+/* Rows to a work-item: as many as leave MATMUL_ITEMS of them. */
+static int64_t choose_band(int64_t rows, int64_t tile_rows, int64_t others) {
+    int64_t tiles = divide_up(rows, tile_rows), bands = min_of(tiles, divide_up(MATMUL_ITEMS, others));
+    return divide_up(tiles, bands) * tile_rows;
+}
+
+static void choose_dot(const struct kernel_target *target, const struct product *p, struct matmul_use *use) {
+    int64_t most = target->lanes == 16 ? 20 : 8, tile_columns = divide_up(p->n, divide_up(p->n, 5));
+    int64_t tile_rows = min_of(p->m, min_of(4, most / tile_columns)), band = choose_band(p->m, tile_rows, p->batch);
+    kernel_use_begin(&use->main, "matmul_dot_cpu.cl");
+    kernel_use_define(&use->main, "M", p->m);
+    kernel_use_define(&use->main, "N", p->n);
+    kernel_use_define(&use->main, "K", p->k);
+    kernel_use_define(&use->main, "TILE_ROWS", tile_rows);
+    kernel_use_define(&use->main, "TILE_COLUMNS", tile_columns);
+    kernel_use_define(&use->main, "SPAN", DOT_SPAN);
+    kernel_use_define(&use->main, "BAND", band);
+    kernel_use_launch(&use->main, (size_t)divide_up(p->m, band), (size_t)p->batch, 1, 1, 1, 1);
+}
+
+static int choose_product(const struct kernel_target *target, const struct product *p, struct matmul_use *use) {
+    int status = RETORT_OK;
+    int64_t v = target->lanes, blocks = divide_up(p->n, v), tile_blocks = min_of(blocks, 2);
     int64_t most = v == 16 ? 16 / tile_blocks : 12 / tile_blocks;
-    int64_t tile_rows = divide_up(s->m, divide_up(s->m, most)); /* equal tiles: 10 rows are two of 5, not 8 and 2 */
-    int64_t panel = tile_blocks * v, panels = divide_up(s->n, panel);
-    use->packed_floats = (size_t)(s->batch * panels * panel * s->k);
+    int64_t tile_rows = divide_up(p->m, divide_up(p->m, most)); /* equal tiles: 10 rows are two of 5, not 8 and 2 */
+    int64_t panel = tile_blocks * v, panels = divide_up(p->n, panel);
+    /* b as it lies serves where its rows are at least a vector long, and it either stays in the cache or is read hardly
+     * more than once. */
+    bool direct =
+        p->swapped || (p->b_column == 1 && p->n >= v && (p->k * p->n <= DIRECT_LIMIT || p->m <= 2 * tile_rows));
+    if (!direct) {
+        int64_t floats;
+        if (__builtin_mul_overflow(panels * panel, p->k, &floats) || floats > INT32_MAX)
+            RAISE(RETORT_ELIMIT, "matrix product with a right operand [%" PRId64 ",%" PRId64 "]: too large to pack",
+                  p->k, p->n);
+        use->packed_floats = (size_t)floats * (size_t)p->batch;
+        kernel_use_begin(&use->pack, "matmul_pack_cpu.cl");
+        kernel_use_define(&use->pack, "N", p->n);
+        kernel_use_define(&use->pack, "K", p->k);
+        kernel_use_define(&use->pack, "B_ROW", p->b_row);
+        kernel_use_define(&use->pack, "B_COLUMN", p->b_column);
+        kernel_use_define(&use->pack, "PANEL", panel);
+        kernel_use_define(&use->pack, "SHARE", PACK_SHARE);
+        kernel_use_launch(&use->pack, (size_t)divide_up(p->k, PACK_SHARE), (size_t)p->batch, 1, 1, 1, 1);
+    }
 
-    kernel_use_begin(&use->pack, "matmul_pack_cpu.cl");
-    kernel_use_define(&use->pack, "N", s->n);
-    kernel_use_define(&use->pack, "K", s->k);
-    kernel_use_define(&use->pack, "B_ROW", s->transpose_b ? 1 : s->n);
-    kernel_use_define(&use->pack, "B_COLUMN", s->transpose_b ? s->k : 1);
-    kernel_use_define(&use->pack, "PANEL", panel);
-    kernel_use_define(&use->pack, "SHARE", PACK_SHARE);
-    kernel_use_launch(&use->pack, (size_t)divide_up(s->k, PACK_SHARE), (size_t)panels, (size_t)s->batch, 1, 1, 1);
-
-    int64_t row_tiles = divide_up(s->m, tile_rows);
-    int64_t bands = min_of(row_tiles, divide_up(256, panels * s->batch));
-    int64_t band = divide_up(row_tiles, bands) * tile_rows;
+    int64_t band = choose_band(p->m, tile_rows, panels * p->batch);
     kernel_use_begin(&use->main, "matmul_cpu.cl");
-    kernel_use_define(&use->main, "M", s->m);
-    kernel_use_define(&use->main, "N", s->n);
-    kernel_use_define(&use->main, "K", s->k);
-    kernel_use_define(&use->main, "A_ROW", s->transpose_a ? 1 : s->k);
-    kernel_use_define(&use->main, "A_COLUMN", s->transpose_a ? s->m : 1);
+    kernel_use_define(&use->main, "M", p->m);
+    kernel_use_define(&use->main, "N", p->n);
+    kernel_use_define(&use->main, "K", p->k);
+    kernel_use_define(&use->main, "A_ROW", p->a_row);
+    kernel_use_define(&use->main, "A_COLUMN", p->a_column);
+    kernel_use_define(&use->main, "C_ROW", p->c_row);
+    kernel_use_define(&use->main, "C_COLUMN", p->c_column);
+    kernel_use_define(&use->main, "PACKED", !direct);
+    kernel_use_define(&use->main, "SWAPPED", p->swapped);
     kernel_use_define(&use->main, "TILE_ROWS", tile_rows);
     kernel_use_define(&use->main, "TILE_BLOCKS", tile_blocks);
     kernel_use_define(&use->main, "SPAN", MATMUL_SPAN);
     kernel_use_define(&use->main, "BAND", band);
-    kernel_use_launch(&use->main, (size_t)divide_up(s->m, band), (size_t)panels, (size_t)s->batch, 1, 1, 1);
-    return RETORT_OK;
+    kernel_use_launch(&use->main, (size_t)divide_up(p->m, band), (size_t)panels, (size_t)p->batch, 1, 1, 1);
+done:
+    return status;
+}
+
+int kernels_cpu_matmul(const struct kernel_target *target, const struct matmul_sizes *s, struct matmul_use *use) {
+    int64_t v = target->lanes;
+    struct product product = {
+        .batch = s->batch,
+        .m = s->m,
+        .n = s->n,
+        .k = s->k,
+        .a_row = s->transpose_a ? 1 : s->k,
+        .a_column = s->transpose_a ? s->m : 1,
+        .b_row = s->transpose_b ? 1 : s->n,
+        .b_column = s->transpose_b ? s->k : 1,
+        .c_row = s->n,
+        .c_column = 1,
+    };
+    if (s->n < v && !s->transpose_a && product.b_row == 1 && s->k >= 4 * v) {
+        choose_dot(target, &product, use);
+        return RETORT_OK;
+    }
+    /* Few columns would leave most lanes idle; where a's columns lie along memory, they take the lanes. It is then read
+     * as it lies, so the packing stays that of b. */
+    if (s->n < v && s->transpose_a && s->m >= v) {
+        struct product swapped = {
+            .batch = s->batch,
+            .m = s->n,
+            .n = s->m,
+            .k = s->k,
+            .a_row = product.b_column,
+            .a_column = product.b_row,
+            .b_row = product.a_column,
+            .b_column = product.a_row,
+            .c_row = product.c_column,
+            .c_column = product.c_row,
+            .swapped = true,
+        };
+        product = swapped;
+    }
+    return choose_product(target, &product, use);
 }
