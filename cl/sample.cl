@@ -8,7 +8,7 @@
  *     GATHER 0  a work-item a plane scatters its values serially: global (N * CHANNELS)
  *     GATHER 1  a work-item a pixel looks for the outputs that read it: global (pixels, N)
  *
- * Both add in the order of the outputs. Without TRANSPOSE: a work-item a pixel. A map that is not finite reads nothing. */
+ * Both add in the order of the outputs. Without TRANSPOSE: a work-item a pixel. */
 #ifndef SAMPLE_FUNCTIONS
 #define SAMPLE_FUNCTIONS
 /* Where output (j, i) of an image of the given size reads, as column and row. */
@@ -78,11 +78,11 @@ kernel void NAME(global float *restrict out, ulong out_offset, global const floa
         const float i = (map[0] * dy - map[3] * dx) * scale + centre_y;
         const float reach_j = (fabs(map[4]) + fabs(map[1])) * fabs(scale) + 1;
         const float reach_i = (fabs(map[0]) + fabs(map[3])) * fabs(scale) + 1;
-        /* fmin and fmax also turn NaN into an index. */
-        j0 = (int)fmin(fmax(j - reach_j, 0.0f), (float)WIDTH);
-        j1 = (int)fmin(fmax(j + reach_j, -1.0f), WIDTH - 1.0f);
-        i0 = (int)fmin(fmax(i - reach_i, 0.0f), (float)HEIGHT);
-        i1 = (int)fmin(fmax(i + reach_i, -1.0f), HEIGHT - 1.0f);
+        /* Clamped as integers, so that no map, finite or not, leads outside. */
+        j0 = clamp(convert_int_sat(j - reach_j), 0, WIDTH);
+        j1 = clamp(convert_int_sat(j + reach_j), -1, WIDTH - 1);
+        i0 = clamp(convert_int_sat(i - reach_i), 0, HEIGHT);
+        i1 = clamp(convert_int_sat(i + reach_i), -1, HEIGHT - 1);
     }
     for (int c0 = 0; c0 < CHANNELS; c0 += CHANNELS_AT_ONCE) {
         float sum[CHANNELS_AT_ONCE];

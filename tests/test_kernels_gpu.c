@@ -417,7 +417,7 @@ static void test_sample(void **state) {
         {7, 0, 0, 0, 9, 0.5f},                 /* shrunk: most outputs read outside */
         {0.5f, 1, 0, 0.25f, 0.5f, 0},          /* singular: a line */
         {0, 0, 0.5f, 0, 0, -0.25f},            /* singular: a point */
-        {1e30f, 0, 0, 0, NAN, 0},              /* nonsense: zero */
+        {1e30f, 0, 0, 0, NAN, 0},              /* nonsense: may do anything but leave its tensors */
     };
     for (int f = 0; f < 2; f++) {
         struct kernel_target target = {device_traits(device), families[f].family, families[f].lanes};
@@ -438,7 +438,7 @@ static void test_sample(void **state) {
                 struct tensor out = tensor_create(image.count);
                 memcpy(map.values, maps, sizeof maps);
                 RUN(&kernels, 2 * i + transpose, &uses[i][transpose], &out, &image, &map);
-                for (int64_t plane = 0; plane < n * c; plane++) {
+                for (int64_t plane = 0; plane < 8 * c; plane++) {
                     double *matrix = sampling_matrix(maps[plane / c], h, w);
                     for (int64_t to = 0; to < pixels; to++) {
                         double sum = 0, weights = 0;
@@ -469,8 +469,12 @@ static void test_eigh(void **state) {
     struct kernel_target target = {device_traits(device), FAMILY_GPU, 1};
     struct kernels kernels;
     struct kernel_use uses[SIZES];
+    /* Mesa's llvmpipe ends every loop of a work-item after 65535 turns in all (the self-test finds that), and Oclgrind
+     * needs minutes. */
+    const char *platform = device_traits(device)->platform;
+    int sizes = strcmp(platform, "rusticl") == 0 || strcmp(platform, "Oclgrind") == 0 ? 4 : SIZES;
     kernels_begin(&kernels, 1);
-    for (int i = 0; i < SIZES; i++) {
+    for (int i = 0; i < sizes; i++) {
         assert_ok(kernels_eigh(&target, orders[i], &uses[i]));
         kernels_add(&kernels, &uses[i]);
     }
@@ -478,7 +482,7 @@ static void test_eigh(void **state) {
     assert_int_equal(kernels_eigh(&target, 0, &uses[0]), RETORT_EUNSUPPORTED);
     assert_ok(kernels_eigh(&target, orders[0], &uses[0]));
     kernels_build(&kernels);
-    for (int i = 0; i < SIZES; i++)
+    for (int i = 0; i < sizes; i++)
         for (int kind = 0; kind < KINDS; kind++) {
             size_t k = (size_t)orders[i];
             struct tensor matrix = tensor_random(k * k), out = tensor_create((k + 1) * k);

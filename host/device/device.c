@@ -214,6 +214,7 @@ done:
 static void CL_CALLBACK hear_driver(const char *words, const void *data, size_t size, void *user) {
     (void)data, (void)size;
     struct device *device = user;
+    if (!device) return; /* Oclgrind 21.10 loses the pointer */
     pthread_mutex_lock(&device->lock);
     snprintf(device->driver_words, sizeof device->driver_words, "%s", words);
     pthread_mutex_unlock(&device->lock);

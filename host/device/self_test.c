@@ -9,52 +9,60 @@ enum { COUNT = 192, GROUP = 32 }; /* elements per result; a multiple of GROUP */
 
 /* Each kernel writes COUNT floats at an offset, from COUNT floats at another. Results are exact in float32, except
  * those of `functions`. */
-static const char source[] = "kernel void arithmetic(global float *y, ulong y0, global const float *x, ulong x0) {\n"
-                             "    int i = get_global_id(0);\n"
-                             "    float a = x[x0 + i];\n"
-                             "    y[y0 + i] = fma(a, 3.0f, 0.5f) - a / 4.0f;\n"
-                             "}\n"
-                             "kernel void functions(global float *y, ulong y0, global const float *x, ulong x0) {\n"
-                             "    int i = get_global_id(0);\n"
-                             "    float a = fabs(x[x0 + i]) + 1.0f;\n"
-                             "    y[y0 + i] = exp(-a) + log(a) + sqrt(a) + tanh(a) + sin(a);\n"
-                             "}\n"
-                             "kernel void vectors(global float *y, ulong y0, global const float *x, ulong x0) {\n"
-                             "    int i = get_global_id(0);\n"
-                             "    if (i % 16) return;\n"
-                             "    float16 a = vload16(0, x + x0 + i);\n"
-                             "    float16 b = select(a, (float16)(-1.0f), a < (float16)(0.0f));\n"
-                             "    b.lo = b.lo.s76543210;\n"
-                             "    vstore16(b, 0, y + y0 + i);\n"
-                             "}\n"
-                             "kernel void loops(global float *y, ulong y0, global const float *x, ulong x0) {\n"
-                             "    int i = get_global_id(0);\n"
-                             "    float sum = 0.0f;\n"
-                             "    for (int j = 0; j <= i; j++)\n"
-                             "        if (j % 3 != 1) sum += x[x0 + j];\n"
-                             "    y[y0 + i] = sum;\n"
-                             "}\n"
-                             "kernel void integers(global float *y, ulong y0, global const float *x, ulong x0) {\n"
-                             "    int i = get_global_id(0);\n"
-                             "    int a = (int)x[x0 + i] - 7;\n"
-                             "    uint b = mul_hi(0xD2511F53u, (uint)i * 0x9E3779B9u) ^ (uint)a;\n"
-                             "    y[y0 + i] = (float)(a / 5 + a % 5 + (int)(b >> 20));\n"
-                             "}\n"
-                             "kernel void local_sum(global float *y, ulong y0, global const float *x, ulong x0) {\n"
-                             "    local float tile[32];\n"
-                             "    int i = get_local_id(0);\n"
-                             "    tile[i] = x[x0 + get_global_id(0)];\n"
-                             "    barrier(CLK_LOCAL_MEM_FENCE);\n"
-                             "    for (int half_size = 16; half_size > 0; half_size /= 2) {\n"
-                             "        if (i < half_size) tile[i] += tile[i + half_size];\n"
-                             "        barrier(CLK_LOCAL_MEM_FENCE);\n"
-                             "    }\n"
-                             "    y[y0 + get_global_id(0)] = tile[0] + (float)i;\n"
-                             "}\n"
-                             "kernel void chain(global float *y, ulong y0, global const float *x, ulong x0) {\n"
-                             "    int i = get_global_id(0);\n"
-                             "    y[y0 + i] = x[x0 + (i + 1) % 192] + 1.0f;\n"
-                             "}\n";
+static const char source[] =
+    "kernel void arithmetic(global float *y, ulong y0, global const float *x, ulong x0) {\n"
+    "    int i = get_global_id(0);\n"
+    "    float a = x[x0 + i];\n"
+    "    y[y0 + i] = fma(a, 3.0f, 0.5f) - a / 4.0f;\n"
+    "}\n"
+    "kernel void functions(global float *y, ulong y0, global const float *x, ulong x0) {\n"
+    "    int i = get_global_id(0);\n"
+    "    float a = fabs(x[x0 + i]) + 1.0f;\n"
+    "    y[y0 + i] = exp(-a) + log(a) + sqrt(a) + tanh(a) + sin(a);\n"
+    "}\n"
+    "kernel void vectors(global float *y, ulong y0, global const float *x, ulong x0) {\n"
+    "    int i = get_global_id(0);\n"
+    "    if (i % 16) return;\n"
+    "    float16 a = vload16(0, x + x0 + i);\n"
+    "    float16 b = select(a, (float16)(-1.0f), a < (float16)(0.0f));\n"
+    "    b.lo = b.lo.s76543210;\n"
+    "    vstore16(b, 0, y + y0 + i);\n"
+    "}\n"
+    "kernel void loops(global float *y, ulong y0, global const float *x, ulong x0) {\n"
+    "    int i = get_global_id(0);\n"
+    "    float sum = 0.0f;\n"
+    "    for (int j = 0; j <= i; j++)\n"
+    "        if (j % 3 != 1) sum += x[x0 + j];\n"
+    "    y[y0 + i] = sum;\n"
+    "}\n"
+    "kernel void long_loop(global float *y, ulong y0, global const float *x, ulong x0) {\n"
+    "    int i = get_global_id(0);\n"
+    "    uint sum = (uint)i;\n"
+    "    if (i == 0)\n"
+    "        for (int j = 0; j < (int)x[x0] + 70000; j++) sum = sum * 1664525u + 1013904223u;\n"
+    "    y[y0 + i] = (float)(sum >> 8);\n"
+    "}\n"
+    "kernel void integers(global float *y, ulong y0, global const float *x, ulong x0) {\n"
+    "    int i = get_global_id(0);\n"
+    "    int a = (int)x[x0 + i] - 7;\n"
+    "    uint b = mul_hi(0xD2511F53u, (uint)i * 0x9E3779B9u) ^ (uint)a;\n"
+    "    y[y0 + i] = (float)(a / 5 + a % 5 + (int)(b >> 20));\n"
+    "}\n"
+    "kernel void local_sum(global float *y, ulong y0, global const float *x, ulong x0) {\n"
+    "    local float tile[32];\n"
+    "    int i = get_local_id(0);\n"
+    "    tile[i] = x[x0 + get_global_id(0)];\n"
+    "    barrier(CLK_LOCAL_MEM_FENCE);\n"
+    "    for (int half_size = 16; half_size > 0; half_size /= 2) {\n"
+    "        if (i < half_size) tile[i] += tile[i + half_size];\n"
+    "        barrier(CLK_LOCAL_MEM_FENCE);\n"
+    "    }\n"
+    "    y[y0 + get_global_id(0)] = tile[0] + (float)i;\n"
+    "}\n"
+    "kernel void chain(global float *y, ulong y0, global const float *x, ulong x0) {\n"
+    "    int i = get_global_id(0);\n"
+    "    y[y0 + i] = x[x0 + (i + 1) % 192] + 1.0f;\n"
+    "}\n";
 
 static void expect_arithmetic(const float *x, float *y) {
     for (int i = 0; i < COUNT; i++) y[i] = x[i] * 3.0f + 0.5f - x[i] / 4.0f;
@@ -79,6 +87,16 @@ static void expect_loops(const float *x, float *y) {
     for (int i = 0; i < COUNT; i++) {
         if (i % 3 != 1) sum += x[i];
         y[i] = sum;
+    }
+}
+
+/* More turns than a 16-bit counter has: Mesa's llvmpipe leaves loops after 65535. */
+static void expect_long_loop(const float *x, float *y) {
+    for (int i = 0; i < COUNT; i++) {
+        uint32_t sum = (uint32_t)i;
+        if (i == 0)
+            for (int j = 0; j < (int)x[0] + 70000; j++) sum = sum * 1664525u + 1013904223u;
+        y[i] = (float)(sum >> 8);
     }
 }
 
@@ -110,8 +128,8 @@ static const struct {
 } tests[] = {
     {"arithmetic", expect_arithmetic, 0, 1}, {"functions", expect_functions, 1e-5f, 1},
     {"vectors", expect_vectors, 0, 1},       {"loops", expect_loops, 0, 1},
-    {"integers", expect_integers, 0, 1},     {"local_sum", expect_local_sum, 0, 1},
-    {"chain", expect_chain, 0, 64},
+    {"long_loop", expect_long_loop, 0, 1},   {"integers", expect_integers, 0, 1},
+    {"local_sum", expect_local_sum, 0, 1},   {"chain", expect_chain, 0, 64},
 };
 
 static int run_test(struct device *device, struct device_program *program, struct device_buffer *buffer, size_t test) {
