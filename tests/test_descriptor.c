@@ -5,6 +5,7 @@
 #include "run/descriptor.h"
 #include "run/nearest.h"
 
+#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -343,6 +344,24 @@ static void test_reference(void **state) {
     text_finish(&printed);
 }
 
+/* Every recipe of configs/ is one. */
+static void test_recipes(void **state) {
+    (void)state;
+    const char *source = getenv("RETORT_SOURCE");
+    if (!source) skip();
+    char pattern[FILE_PATH_MAX];
+    glob_t found;
+    assert_ok(path_join(source, "configs/*.yaml", pattern));
+    assert_int_equal(glob(pattern, 0, NULL, &found), 0);
+    assert_true(found.gl_pathc >= 2);
+    for (size_t i = 0; i < found.gl_pathc; i++) {
+        struct descriptor d;
+        assert_ok(descriptor_read(found.gl_pathv[i], NULL, 0, &d));
+        descriptor_finish(&d);
+    }
+    globfree(&found);
+}
+
 static void test_nearest(void **state) {
     (void)state;
     static const char *const words[] = {"run", "eval", "devices", "check", NULL};
@@ -366,6 +385,7 @@ int main(void) {
         cmocka_unit_test(test_files),
         cmocka_unit_test(test_damaged),
         cmocka_unit_test(test_reference),
+        cmocka_unit_test(test_recipes),
         cmocka_unit_test(test_nearest),
     };
     return cmocka_run_group_tests_name("descriptor", tests, NULL, NULL);

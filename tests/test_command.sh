@@ -1,0 +1,203 @@
+#!/usr/bin/env bash
+# The command line as a person uses it: words and exit statuses of every mistake, whole runs on real images, runs that
+# are killed and resumed. Prints TAP.
+set -uo pipefail
+program=${RETORT_PROGRAM:?the program to test}
+source=${RETORT_SOURCE:-$(cd "$(dirname "$0")/.." && pwd)}
+fashion=/usr/share/datasets/fashion-mnist
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+unset RETORT_DEVICE
+
+number=0 failed=0
+report() { # words, complaint (empty: passed)
+  number=$((number + 1))
+  if [ -z "$2" ]; then
+    echo "ok $number - $1"
+  else
+    echo "not ok $number - $1"
+    sed 's/^/# /' <<<"$2"
+    failed=1
+  fi
+}
+skip() { number=$((number + 1)); echo "ok $number # SKIP $1"; }
+
+# expect NAME STATUS WORDS ARGUMENTS...: the program leaves with the status, and says the words (an extended regular
+# expression, over both streams).
+expect() {
+  local name=$1 wanted=$2 words=$3 got=0 complaint=
+  shift 3
+  "$program" "$@" >out 2>err </dev/null || got=$?
+  [ "$got" = "$wanted" ] || complaint="exit status $got, expected $wanted"$'\n'
+  grep -Eq -- "$words" out err || complaint+="no '$words' in:"$'\n'"$(head -c 2000 out err)"
+  report "$name" "$complaint"
+}
+same() { # name, file, file
+  if [ -f "$2" ] && cmp -s "$2" "$3"; then report "$1" ""; else report "$1" "$2 and $3 differ, or are not there"; fi
+}
+has() { # name, pattern, file
+  if grep -Eq -- "$2" "$3"; then report "$1" ""; else report "$1" "no '$2' in $3: $(head -c 1000 "$3")"; fi
+}
+
+# --- words and statuses ---
+expect "help" 0 '^usage: retort VERB' --help
+expect "version" 0 '^retort [0-9]+\.[0-9]+\.[0-9]+$' --version
+expect "no verb" 2 '^usage: retort VERB'
+expect "unknown verb" 2 'unknown verb rnu \(did you mean run\?\)' rnu
+expect "unknown verb, nothing near" 2 'unknown verb frobnicate$' frobnicate
+expect "unknown option of the program" 2 'did you mean --version\?' --versoin
+for verb in run eval devices check; do
+  expect "$verb --help" 0 "^usage: retort $verb" $verb --help
+  expect "$verb: unknown option" 2 "retort $verb: unknown option --jsno \(did you mean --json\?\)" $verb --jsno
+done
+expect "an option of another verb" 2 'devices takes no option --seed' devices --seed 3
+expect "a value where none belongs" 2 '--json takes no value, found --json=3' devices --json=3
+expect "no value where one belongs" 2 '--out needs a value: --out DIR' run x.yaml --out
+expect "devices" 0 ' ok ' devices
+expect "devices --json" 0 '"self_test": "ok"' devices --json
+expect "devices: operand" 2 'takes no operand, found x' devices x
+OCL_ICD_VENDORS=/nowhere expect "devices: none there" 1 'no OpenCL device found; install' devices
+
+cat >small.yaml <<YAML
+data: {kind: idx, path: $fashion, train_limit: 400, test_limit: 100}
+network: {depth: 2, width: 4}
+set: {init: real}
+method: {steps: 8, window: 4, range: 1}
+outer: {steps: 12, lr: 0.01, real_batch: 32}
+evaluate: {networks: 2, steps: [4, 8]}
+YAML
+expect "run: no descriptor" 2 'which descriptor\?' run
+expect "run: two descriptors" 2 'one descriptor at a time, found b after a' run a b
+expect "run: descriptor not there" 2 'cannot read nowhere\.yaml' run nowhere.yaml
+expect "run: descriptor is a folder" 2 'cannot read \.: it is a folder' run .
+expect "run: keys" 0 '`outer\.steps`.*Must be given' run --help-keys
+expect "run: bad override" 2 '--set outer\.lr=fast: outer\.lr: found .fast., expected a number above 0' \
+  run small.yaml --set outer.lr=fast
+expect "run: override of no key" 2 'outer\.lrr: unknown key \(did you mean outer\.lr\?\)' run small.yaml --set outer.lrr=1
+expect "run: override without value" 2 'expected KEY=VALUE' run small.yaml --set outer.lr
+expect "run: bad seed" 2 '--seed one: seed: found .one.' run small.yaml --seed one
+expect "run: negative seed" 2 '--seed -1: seed: found .-1.' run small.yaml --seed -1
+expect "run: bad interval" 2 '--checkpoint-every never: expected a number' run small.yaml --checkpoint-every never
+sed 's/window: 4/window: 4x/' small.yaml >wrong.yaml
+expect "run: wrong value, with file and line" 2 'wrong\.yaml:4: method\.window: found .4x., expected a whole number' \
+  run wrong.yaml
+sed 's/lr: 0.01/lr: 1e-2/' small.yaml >exponent.yaml
+expect "run: windows that do not fit" 2 'method\.steps=4.*past method\.steps 4|method\.range.*past method\.steps 4' \
+  run small.yaml --set method.steps=4
+expect "run: resume without a descriptor or run" 2 'cannot read gone/descriptor\.yaml' run --resume --out gone
+expect "run: data not there" 1 'data\.path: .*/gone' run small.yaml --set data.path=gone --out new
+expect "run: package not there" 1 'install it: apt-get install dataset-fashion-mnist' \
+  run small.yaml --set data.path=/usr/share/datasets/fashion-mnist-gone --out new
+expect "run: device not there" 1 'nosuchdevice' run small.yaml --device nosuchdevice --out new
+OCL_ICD_VENDORS=/nowhere expect "run: no OpenCL platform" 1 'OpenCL' run small.yaml --out new
+expect "run: folder cannot be made" 1 'cannot create folder /proc/' run small.yaml --out /proc/nowhere
+if [ -e new ]; then report "failed runs leave no folder" "new exists"; else report "failed runs leave no folder" ""; fi
+mkdir full && touch full/something
+expect "run: folder not empty" 2 'full is not empty; go on with it by --resume' run small.yaml --out full
+expect "run: nothing to resume" 2 'full holds no run to resume' run small.yaml --out full --resume
+expect "run: folder is a file" 2 'small\.yaml is a file' run small.yaml --out small.yaml
+expect "eval: nothing" 2 'what\? Name a run folder' eval
+expect "eval: three operands" 2 'at most two files, found c after b' eval a b c
+expect "eval: not there" 2 'gone is not there' eval gone
+expect "eval: neither run nor set" 2 'neither a run folder nor a set' eval full
+expect "eval: a pair without descriptor" 2 'name a descriptor with --with' eval a.npy b.npy
+expect "eval: one file" 2 'is a file; name a folder, or both files' eval small.yaml
+expect "check: no case" 2 'which cases\?' check
+expect "check: not there" 1 'gone/case\.yaml' check gone
+expect "check: wrong family" 2 '--family x: expected auto, cpu or gpu' check --family x full
+mkdir case && printf 'image: [1, 4, 4]\nclasses: 3\nnetwork: {kind: mpl}\n' >case/case.yaml
+expect "check: wrong case" 2 'case/case\.yaml:3: network\.kind: found .mpl., expected .*did you mean mlp' check case
+
+# --- whole runs ---
+if [ ! -d "$fashion" ]; then
+  skip "runs: needs Debian's dataset-fashion-mnist"
+  echo "1..$number"
+  exit $failed
+fi
+expect "dry run" 0 'everything is ready for 12 outer steps' run small.yaml --dry-run --out new
+[ -e new ] && report "a dry run writes nothing" "new exists" || report "a dry run writes nothing" ""
+expect "run" 0 '^distilled +[0-9.]+ ' run small.yaml --out whole
+for file in descriptor.yaml plan.json metrics.jsonl preview.png result.json set/images.npy set/labels.npy \
+  set/normalisation.npz set/set.json; do
+  [ -s "whole/$file" ] || report "whole/$file" "not there"
+done
+for key in set_sha256 device protocol accuracy distilled random mean sd runs seconds distil evaluate build_kernels \
+  outer_steps peak_device_bytes; do
+  grep -q "\"$key\"" whole/result.json || report "result.json" "no $key"
+done
+report "run folder complete" ""
+has "result names the hash" "\"set_sha256\": \"$(cat whole/set/images.npy whole/set/labels.npy | sha256sum | cut -c1-64)\"" \
+  whole/result.json
+if [ "$(wc -l <whole/metrics.jsonl)" = 12 ]; then report "a metrics line per step" ""; else
+  report "a metrics line per step" "$(wc -l whole/metrics.jsonl)"; fi
+expect "run: the descriptor it wrote is one" 0 'is finished already' run whole/descriptor.yaml --out whole --resume
+expect "run: finished, by the folder alone" 0 'is finished already' run --out whole --resume
+expect "run: resume with another descriptor" 2 'begun with outer\.lr 0\.01, this command says 0\.02' \
+  run small.yaml --out whole --resume --set outer.lr=0.02
+expect "run again" 0 '"set_sha256"' run exponent.yaml --out again --json
+same "one seed, one set: images" whole/set/images.npy again/set/images.npy
+same "one seed, one set: set.json" whole/set/set.json again/set/set.json
+
+accuracies() { sed -n '/"accuracy"/,/"seconds"/p' "$1"; }
+# Killed at different moments, as often as it takes, then compared with the run that was not.
+survives() { # name, kill command
+  local sittings=0 status
+  while :; do
+    "$program" run small.yaml --out "$1" --resume --checkpoint-every 0.05 >out 2>err </dev/null &
+    local pid=$!
+    (sleep "$(awk -v n=$sittings 'BEGIN { print 0.8 + n * 0.37 }')"; kill -"$2" $pid) 2>/dev/null &
+    local killer=$!
+    status=0
+    wait $pid || status=$?
+    kill $killer 2>/dev/null
+    wait $killer 2>/dev/null
+    sittings=$((sittings + 1))
+    [ $status = 0 ] && break
+    if [ $status != "$3" ] || [ $sittings -gt 60 ]; then
+      report "$1: resumed to the end" "exit status $status after $sittings sittings: $(cat err)"
+      return
+    fi
+  done
+  report "$1: resumed to the end" ""
+  same "$1: the same images" whole/set/images.npy "$1/set/images.npy"
+  same "$1: the same set.json" whole/set/set.json "$1/set/set.json"
+  accuracies whole/result.json >a
+  accuracies "$1/result.json" >b
+  same "$1: the same accuracies" a b
+  if [ "$(wc -l <"$1/metrics.jsonl")" = 12 ]; then report "$1: a metrics line per step" ""; else
+    report "$1: a metrics line per step" "$(wc -l "$1/metrics.jsonl")"; fi
+} 2>/dev/null
+survives killed KILL 137
+survives interrupted INT 130
+
+# A run that ends too soon, with two checkpoints: the newest is damaged, then the disk fails.
+"$program" run small.yaml --out torn --checkpoint-every 0.01 -q >out 2>err </dev/null
+rm torn/result.json
+cp -r torn broken
+newest=$(ls torn/checkpoint/*.npz | tail -n 1)
+printf 'not what it was' | dd of="$newest" bs=1 seek=200 conv=notrunc status=none
+expect "a damaged checkpoint is passed over" 0 'is damaged .*taking the one before it' run small.yaml --out torn --resume
+same "and the set is the same" whole/set/images.npy torn/set/images.npy
+rm -rf broken/metrics.jsonl && mkdir broken/metrics.jsonl
+expect "metrics that cannot be written" 1 'cannot write broken/metrics\.jsonl' run small.yaml --out broken --resume
+expect "a ceiling too low" 1 'memory|ceiling|bytes|MiB' run small.yaml --set memory=4KiB --out low
+
+# --- foreign sets and bad bytes ---
+expect "eval of a run" 0 '^distilled +[0-9.]+ ' eval whole
+"$program" eval whole --json >out 2>err
+accuracies out | sed 's/^  //' >a
+accuracies whole/result.json | sed 's/^  //' >b
+same "eval repeats the run's accuracies" a b
+expect "eval of a set, another protocol" 0 '^protocol +dc' eval whole/set --set evaluate.protocol=dc \
+  --set evaluate.epochs=3 --set evaluate.networks=1
+expect "eval of two files" 0 '^random ' eval whole/set/images.npy whole/set/labels.npy --with small.yaml
+expect "eval: labels are no labels" 1 'expected whole numbers \[N\]' eval whole/set/images.npy whole/set/images.npy \
+  --with small.yaml
+expect "eval: another normalisation" 2 'was made for mean_sd' eval whole --set data.normalise=zca
+mkdir data
+for file in "$fashion"/*; do ln -s "$file" data/; done
+rm data/train-labels-idx1-ubyte.gz && head -c 3000 "$fashion/train-labels-idx1-ubyte.gz" >data/train-labels-idx1-ubyte.gz
+expect "truncated labels" 1 'data/train-labels-idx1-ubyte\.gz' run small.yaml --set data.path="$work/data" --out new
+echo "1..$number"
+exit $failed
