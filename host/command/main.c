@@ -11,6 +11,7 @@ static const struct {
     int (*run)(int argc, char **argv);
     const char *line;
 } verbs[] = {
+    {"check", command_check, "meta-gradients against oracle cases: relative errors"},
     {"devices", command_devices, "every OpenCL device, what it can do, and whether it works"},
 };
 #define VERB_COUNT (sizeof verbs / sizeof *verbs)

@@ -71,6 +71,10 @@ struct device *library_device(struct library *library) {
     return library->device;
 }
 
+size_t library_scratch_bytes(const struct library *library) {
+    return library->scratch_floats * sizeof(float);
+}
+
 /* The number of a kernel of this text, entered if it is new; -1 when out of memory. */
 static int library_kernel(struct library *library, const char *text) {
     uint64_t hash = hash_fast(text, strlen(text), 0);
@@ -89,8 +93,16 @@ static int build_programs(struct library *library) {
     text_printf(&source, "#define V %d\n%s\n%s", library->target.lanes, kernels_text("preamble.cl"),
                 kernels_text("fused.cl"));
     size_t fresh = 0;
+    /* Executables that were only tried for size have left texts behind that nothing launches. */
+    bool *used = calloc(library->kernels.count + 1, sizeof *used);
+    if (!used) RAISE(RETORT_ENOMEM, "out of memory writing kernels");
+    for (size_t i = 0; i < library->executables.count; i++) {
+        const struct lowering *l = &library->executables.items[i]->lowering;
+        for (size_t k = 0; k < l->launches.count; k++) used[l->launches.items[k]->kernel] = true;
+    }
     for (size_t i = 0; i < library->kernels.count; i++) {
-        if (library->kernels.items[i].program) continue;
+        used[i] &= !library->kernels.items[i].program;
+        if (!used[i]) continue;
         text_printf(&source, "#define NAME k%zu\n%s\n#undef NAME\n", i, library->kernels.items[i].text);
         fresh++;
     }
@@ -100,9 +112,10 @@ static int build_programs(struct library *library) {
     TRY(device_program_create(library->device, text_get(&source), "", &program));
     if (!array_push(&library->programs, program)) RAISE(RETORT_ENOMEM, "out of memory building kernels");
     for (size_t i = 0; i < library->kernels.count; i++)
-        if (!library->kernels.items[i].program) library->kernels.items[i].program = program;
+        if (used[i]) library->kernels.items[i].program = program;
     program = NULL;
 done:
+    free(used);
     device_program_destroy(program);
     text_finish(&source);
     return status;

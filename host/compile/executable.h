@@ -21,6 +21,7 @@ void library_destroy(struct library *library); /* NULL-safe; its executables mus
 /* Builds every kernel not built yet as one program and (re)allocates the arena. Call after creating executables. */
 int library_build(struct library *library);
 struct device *library_device(struct library *library);
+size_t library_scratch_bytes(const struct library *library); /* allocated now */
 
 struct executable;
 /* `label` is for messages and profiles ("inner step"). The graph is read during the call only. */

@@ -1,8 +1,8 @@
 /* Inner training on the device: plain steps, and exact meta-gradients through a window of them by step replay.
  *
  * A step reads rows of a set that lies on the device. Everything that changes from step to step (rows, augmentation
- * maps, learning rate, bias corrections) is uploaded beforehand as tables and read by the device at an offset; the inner
- * loop allocates nothing, compiles nothing and never waits for the host.
+ * maps, learning rate, bias corrections) is uploaded beforehand as tables and read by the device at an offset; the
+ * inner loop allocates nothing, compiles nothing and never waits for the host.
  *
  * Store of the window, per step: theta before it, optimiser state before it, and the gradient in it. Backward visits
  * the steps in reverse: the optimiser's adjoint gives a_g, one forward-over-reverse pass along a_g gives the
@@ -44,13 +44,13 @@ int unroll_set(struct unroll *unroll, const float *images, const float *soft_lab
 /* Tables for the next `count` steps, which are inner steps first .. first + count - 1 (from 1) of their run. */
 struct unroll_steps {
     int first, count;
-    const double *lr;      /* [count], or NULL: the optimiser's */
-    const int32_t *rows;   /* [count, b] */
-    const float *maps;     /* [count, b, 6] with augment */
-    const float *colour;   /* [count, b, 8] with colour: brightness added, saturation and contrast factors (about the
-                              image's per-pixel channel mean, and its overall mean), cutout centre row and column, cutout
-                              half height and half width in pixels (<= 0: none), one spare */
-    const float *weights;  /* [count]: factor on each step's share of the set's gradient, or NULL: 1 */
+    const double *lr;     /* [count], or NULL: the optimiser's */
+    const int32_t *rows;  /* [count, b] */
+    const float *maps;    /* [count, b, 6] with augment */
+    const float *colour;  /* [count, b, 8] with colour: brightness added, saturation and contrast factors (about the
+                             image's per-pixel channel mean, and its overall mean), cutout centre row and column, cutout
+                             half height and half width in pixels (<= 0: none), one spare */
+    const float *weights; /* [count]: factor on each step's share of the set's gradient, or NULL: 1 */
 };
 int unroll_upload_steps(struct unroll *unroll, const struct unroll_steps *steps);
 
@@ -69,19 +69,19 @@ int unroll_test(struct unroll *unroll, const float *images, const int32_t *label
 
 /* --- meta-gradients --- */
 struct unroll_meta {
-    int prefix, window;        /* table steps 0 .. prefix - 1 are plain, prefix .. prefix + window - 1 differentiated */
-    const float *images;       /* real batch [r,C,H,W] */
-    const int32_t *labels;     /* [r] */
-    const float *maps;         /* [r,6] with meta_augment */
-    bool lanczos;              /* use the low-rank factor of unroll_lanczos in place of the exact Hessian */
-    bool probe;                /* record losses and norms too */
+    int prefix, window;    /* table steps 0 .. prefix - 1 are plain, prefix .. prefix + window - 1 differentiated */
+    const float *images;   /* real batch [r,C,H,W] */
+    const int32_t *labels; /* [r] */
+    const float *maps;     /* [r,6] with meta_augment */
+    bool lanczos;          /* use the low-rank factor of unroll_lanczos in place of the exact Hessian */
+    bool probe;            /* record losses and norms too */
 };
 struct unroll_gradient {
-    double loss;      /* meta-loss */
-    double accuracy;  /* percent of the real batch */
-    float *images;    /* [n,C,H,W]; caller's memory */
-    float *labels;    /* [n,K]; caller's memory; NULL: not wanted or hard labels */
-    double lr;        /* derivative by the learning rate, common to all steps */
+    double loss;     /* meta-loss */
+    double accuracy; /* percent of the real batch */
+    float *images;   /* [n,C,H,W]; caller's memory */
+    float *labels;   /* [n,K]; caller's memory; NULL: not wanted or hard labels */
+    double lr;       /* derivative by the learning rate, common to all steps */
 };
 /* Runs prefix, window and backward from the current begin. */
 int unroll_meta_gradient(struct unroll *unroll, const struct unroll_meta *meta, struct unroll_gradient *gradient);
@@ -90,8 +90,8 @@ int unroll_meta_gradient(struct unroll *unroll, const struct unroll_meta *meta, 
 int unroll_backward_again(struct unroll *unroll, const struct unroll_meta *meta, struct unroll_gradient *gradient);
 
 /* Lanczos at the weights as they are now, on the rows of table step `step`: builds the rank-k factor that lanczos
- * meta-gradients use until the next call. Recurrence with full reorthogonalisation and the small eigenproblem run on the
- * device (Golub and Van Loan, Matrix Computations, section 10.1). `seed`: of the start vector. */
+ * meta-gradients use until the next call. Recurrence with full reorthogonalisation and the small eigenproblem run on
+ * the device (Golub and Van Loan, Matrix Computations, section 10.1). `seed`: of the start vector. */
 int unroll_lanczos(struct unroll *unroll, int step, uint64_t seed);
 /* The factor's eigenvalues, largest magnitude first: [rank]. */
 int unroll_read_eigenvalues(struct unroll *unroll, float *eigenvalues);
