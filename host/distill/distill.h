@@ -18,7 +18,7 @@ struct inner_spec {
     int batch_classes;   /* classes per inner step; 0: all */
 };
 
-enum set_init { SET_NOISE, SET_REAL }; /* N(0,1) scaled to unit norm per image; random real images */
+enum set_init { SET_NOISE, SET_REAL };        /* N(0,1) scaled to unit norm per image; random real images */
 enum set_labels { LABELS_HARD, LABELS_SOFT }; /* soft: learned raw positive values, started one-hot, clamped at 0 */
 struct set_spec {
     int ipc; /* images per class */
@@ -31,27 +31,27 @@ enum reading { READING_LITERAL, READING_RELEASED, READING_STANDARDISED };
 enum hessian { HESSIAN_EXACT, HESSIAN_LANCZOS };
 /* The descriptor's `method` section. T, W and d as in the papers. */
 struct method_spec {
-    int steps;                  /* T: inner steps of a whole run */
-    int window;                 /* W: back-propagated steps */
+    int steps;  /* T: inner steps of a whole run */
+    int window; /* W: back-propagated steps */
     enum truncation truncation;
-    int patience;               /* forward: outer steps without a better loss before the window moves */
-    enum reading reading;       /* dynamic: which reading of the paper's formulas */
-    int range;                  /* d: the window is in [W - d, W + d] */
-    double temperature;         /* tau of the position's (and the literal window's) softmax */
-    int probe_every;            /* outer steps between probes of the gradient norms */
-    int stage_period;           /* outer steps that make an epoch; 0: one pass over the data, at most outer.steps / 50 */
+    int patience;         /* forward: outer steps without a better loss before the window moves */
+    enum reading reading; /* dynamic: which reading of the paper's formulas */
+    int range;            /* d: the window is in [W - d, W + d] */
+    double temperature;   /* tau of the position's (and the literal window's) softmax */
+    int probe_every;      /* outer steps between probes of the gradient norms */
+    int stage_period;     /* outer steps that make an epoch; 0: one pass over the data, at most outer.steps / 50 */
     double stage_m, stage_x, stage_n, stage_y; /* percentage points, fraction of all epochs, likewise (Eq. 8) */
     double accuracy_smoothing;  /* weight of the past in the running training accuracy that the stages watch; 0: none */
     bool weight_by_probability; /* Eq. 13's weights P_trunc(i) inside the window */
     enum hessian hessian;
-    int rank, refresh;          /* lanczos: rank of the approximation, outer steps between refreshes */
+    int rank, refresh; /* lanczos: rank of the approximation, outer steps between refreshes */
 };
 
 struct outer_spec {
     int steps;
     double lr; /* Adam (0.9, 0.999, 1e-8) on images, labels and the inner learning rate's logarithm */
     int real_batch;
-    bool clip; /* to twice the running mean (0.9) of the meta-gradient's norm; images only */
+    bool clip;                   /* to twice the running mean (0.9) of the meta-gradient's norm; images only */
     struct augment_spec augment; /* on synthetic and real images alike */
 };
 
@@ -70,13 +70,13 @@ struct distill_problem {
 enum stage { STAGE_EARLY, STAGE_MIDDLE, STAGE_LATE };
 /* What one outer step tells. Values that do not apply are NaN or -1. */
 struct distill_metrics {
-    int outer_step;            /* 1, 2, ... */
-    double loss, accuracy;     /* meta-loss and percent correct on the real batch */
-    enum stage stage;          /* -1 unless dynamic */
-    int end, window;           /* N and W* of this step */
-    double gradient_norm;      /* of the image gradient before clipping */
+    int outer_step;        /* 1, 2, ... */
+    double loss, accuracy; /* meta-loss and percent correct on the real batch */
+    enum stage stage;      /* -1 unless dynamic */
+    int end, window;       /* N and W* of this step */
+    double gradient_norm;  /* of the image gradient before clipping */
     double inner_lr;
-    double cosine;             /* lanczos: to the exact meta-gradient, where measured; else NaN */
+    double cosine; /* lanczos: to the exact meta-gradient, where measured; else NaN */
     double seconds;
 };
 

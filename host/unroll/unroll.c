@@ -748,3 +748,22 @@ int unroll_read_eigenvalues(struct unroll *u, float *eigenvalues) {
     size_t m = (size_t)u->spec.rank;
     return device_read(u->device, u->lanczos, (m * (m + 1) + m) * FLOAT, m * FLOAT, eigenvalues);
 }
+
+int64_t unroll_factor_count(const struct unroll *u) {
+    return u->spec.rank ? u->spec.rank * (u->p + 1) : 0;
+}
+
+int unroll_read_factor(struct unroll *u, float *factor) {
+    size_t values = (size_t)u->spec.rank * (size_t)u->p;
+    int status = device_read(u->device, u->vectors, 0, values * FLOAT, factor);
+    return status < 0 ? status : unroll_read_eigenvalues(u, factor + values);
+}
+
+int unroll_write_factor(struct unroll *u, const float *factor) {
+    size_t m = (size_t)u->spec.rank, values = m * (size_t)u->p;
+    int status = device_write(u->device, u->vectors, 0, values * FLOAT, factor);
+    if (status >= 0)
+        status = device_write(u->device, u->lanczos, (m * (m + 1) + m) * FLOAT, m * FLOAT, factor + values);
+    if (status >= 0) u->has_factor = true;
+    return status;
+}

@@ -95,5 +95,9 @@ int unroll_backward_again(struct unroll *unroll, const struct unroll_meta *meta,
 int unroll_lanczos(struct unroll *unroll, int step, uint64_t seed);
 /* The factor's eigenvalues, largest magnitude first: [rank]. */
 int unroll_read_eigenvalues(struct unroll *unroll, float *eigenvalues);
+/* The factor as numbers, for checkpoints: count 0 without Lanczos. */
+int64_t unroll_factor_count(const struct unroll *unroll);
+int unroll_read_factor(struct unroll *unroll, float *factor);
+int unroll_write_factor(struct unroll *unroll, const float *factor);
 
 #endif

@@ -1,0 +1,55 @@
+/* Which inner steps are back-propagated: where the window ends and how long it is, per outer step.
+ *
+ * Inner steps count from 1 to T; a window of w steps with end N covers N - w + 1 .. N. Norms n_t are those of the inner
+ * loss's gradient at step t of a probe run, changes are c_t = |n_t - n_{t-1}| with c_1 = 0.
+ *
+ *   fixed        N = T, w = W
+ *   forward      N = W at first; moves on by W after `patience` outer steps without a better meta-loss, up to T
+ *   random       start uniform in 0 .. T - W, w = W (RaT-BPTT)
+ *   dynamic      three stages (AT-BPTT); the paper leaves three readings open:
+ *     literal       Eq. 5 to 7 as printed: N by softmax(n / tau) early, uniform in the middle, by (1 - P) / (T - 1)
+ * late; w = W - d + 2 d eta(N), eta = softmax(c / tau) released      what the authors' public code does: START by
+ * softmax(n / tau); w by the rank of the change there early, W + d at a uniform start in the middle, W - d at the
+ * mirrored start late standardised  N by softmax(z / tau) early, uniform in the middle, by softmax(-z / tau) late, z
+ * the standardised norms; w = W - d + 2 d (c_N - min c) / (max c - min c)
+ *
+ * The stage moves on when enough epochs brought too little (Eq. 8): counters add up, the second one starts at the first
+ * switch. */
+#ifndef RETORT_DISTILL_TRUNCATION_H
+#define RETORT_DISTILL_TRUNCATION_H
+
+#include "base/random.h"
+#include "distill/distill.h"
+
+/* All of it is part of a checkpoint. */
+struct truncation_state {
+    int stage;                 /* enum stage */
+    int count[2];              /* epochs of small gain: before the first switch, since it */
+    int epoch_steps;           /* outer steps of the current epoch */
+    double epoch_sum;          /* of their training accuracies */
+    double accuracy, previous; /* running accuracy of this and the last epoch; NaN: none yet */
+    int stage_steps[3];        /* outer steps spent in each stage */
+    int forward_end;           /* forward: N; 0: not begun */
+    int stale;                 /* forward: outer steps without a better loss */
+    double best;               /* forward: the best loss at this position */
+};
+
+void truncation_begin(struct truncation_state *state);
+
+/* Whether this outer step's choice needs the norms of a probe. */
+bool truncation_needs_norms(const struct method_spec *method, const struct truncation_state *state);
+
+struct window_choice {
+    int end, window; /* N and w, 1 <= w <= N <= T */
+};
+/* norms: [T], or NULL where not needed. probability: [T], becomes P_trunc(t) of the step. scratch: [2 T]. */
+struct window_choice truncation_choose(const struct method_spec *method, const struct truncation_state *state,
+                                       struct random *random, const double *norms, double *probability,
+                                       double *scratch);
+
+/* After an outer step: its meta-loss and training accuracy in percent. `period` outer steps make an epoch, `epochs` of
+ * them the whole run. */
+void truncation_advance(const struct method_spec *method, struct truncation_state *state, double loss, double accuracy,
+                        int period, double epochs);
+
+#endif
