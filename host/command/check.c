@@ -214,7 +214,7 @@ done:
 
 /* --- comparing --- */
 struct tally {
-    const char *folder; /* as it was given */
+    const char *folder; /* as it was given, without slashes at its end */
     bool json;
     json_t *rows;
     int failures;
@@ -314,7 +314,10 @@ static int check_all(const struct options *options, enum family family, struct t
     int exit_status = EXIT_DONE;
     for (int i = 0; i < options->operand_count; i++) {
         struct library *library = NULL;
-        tally->folder = options->operands[i];
+        char folder[FILE_PATH_MAX];
+        snprintf(folder, sizeof folder, "%s", options->operands[i]);
+        for (size_t n = strlen(folder); n > 1 && folder[n - 1] == '/'; n--) folder[n - 1] = '\0';
+        tally->folder = folder;
         status = library_create(device, family, &library);
         if (status == RETORT_OK) status = check_folder(library, tally);
         library_destroy(library);

@@ -560,6 +560,7 @@ static int read_option(struct reader *reader, const struct schema_override *over
     }
 done:
     if (present) yaml_document_delete(&document);
+    reader->document = NULL;
     return status;
 }
 
