@@ -36,12 +36,9 @@ int run_create(const char *descriptor, const struct schema_override *overrides, 
     fresh->folder.lock = -1;
     fresh->options = *options;
     if (!(fresh->options.checkpoint_every > 0)) fresh->options.checkpoint_every = CHECKPOINT_SECONDS;
-    if (!descriptor) {
-        if (!options->resume || !options->out) RAISE(RETORT_EINVAL, "no descriptor was named");
-        TRY(path_join(options->out, "descriptor.yaml", kept));
-        descriptor = kept;
-    }
-    status = descriptor_read(descriptor, overrides, override_count, &fresh->descriptor);
+    if (!descriptor && (!options->resume || !options->out)) RAISE(RETORT_EINVAL, "no descriptor was named");
+    if (!descriptor) TRY(path_join(options->out, "descriptor.yaml", kept));
+    status = descriptor_read(descriptor ? descriptor : kept, overrides, override_count, &fresh->descriptor);
     /* Not to be read is as much a wrong descriptor as not to be understood. */
     if (status == RETORT_EIO) status = RETORT_EINVAL;
     TRY(status);
