@@ -3,8 +3,11 @@
  * BPTT protocol (RaT-BPTT, AT-BPTT): the inner optimiser, its mini-batches and augmentation; tested at several numbers
  * of steps. The field reports the best of them, chosen on the test set; with a held-out split of train the choice is
  * made there instead. Every result says which.
- * DC protocol (DC, DSA, DM, MTT): SGD 0.01, momentum 0.9, weight decay 5e-4, batches of 256, rate x 0.1 at epoch
- * E / 2 + 1, E + 1 epochs; E = 1000 with the DSA augmentation, 300 without; the last network is tested. */
+ * DC protocol (DC, DSA, DM, MTT): SGD 0.01, momentum 0.9, weight decay 5e-4, batches of 256, epochs 0 .. E, rate x 0.1
+ * after epoch E / 2 + 1; E = 1000 with the DSA augmentation, 300 without; the last network is tested.
+ *
+ * Network i of every row starts from the same weights, so rows are compared in pairs. Everything follows from the seed;
+ * nothing depends on how long a step takes or where a run is cut into chunks. */
 #ifndef RETORT_EVALUATE_EVALUATE_H
 #define RETORT_EVALUATE_EVALUATE_H
 
@@ -29,7 +32,7 @@ struct evaluate_spec {
 /* A set to train on: images in network space, rows grouped by class. Borrowed arrays. */
 struct training_set {
     int64_t count;
-    int classes, ipc; /* ipc 0: not a regular set (full data) */
+    int classes, ipc; /* ipc 0: not equally many of each class; steps go through all of it in batches of at most 256 */
     const float *images;
     const float *soft_labels;   /* [count, classes] or NULL */
     const int32_t *hard_labels; /* [count] or NULL */
@@ -45,7 +48,7 @@ struct evaluate_problem {
     const struct dataset *holdout; /* count 0: none */
     struct evaluate_spec spec;
     uint64_t seed;
-    const volatile int *interrupt; /* non-zero: leave with RETORT_EINTERRUPTED at the next network; may be NULL */
+    const volatile int *interrupt; /* non-zero: leave with RETORT_EINTERRUPTED within about a second; may be NULL */
 };
 
 /* Percent correct. sd with n - 1 (NaN for one network). */
@@ -60,15 +63,18 @@ struct accuracy {
 };
 void accuracy_finish(struct accuracy *accuracy); /* NULL-safe, zeroes */
 
+/* All three: RETORT_EINVAL where set, data and specification do not go together, RETORT_EINTERRUPTED, and whatever the
+ * device says. `what` names the row on the progress line. */
 int evaluate_set(const struct evaluate_problem *problem, const struct training_set *set, const char *what,
                  struct accuracy *accuracy);
 /* A random subset of train of the same size under the same protocol; each network gets its own draw of the subset. */
 int evaluate_random(const struct evaluate_problem *problem, const struct dataset *train, int ipc,
                     struct accuracy *accuracy);
-/* All of train. */
+/* All of train, in the fewest equal batches of at most 256; the DC protocol ends after about 20000 steps of it. */
 int evaluate_full(const struct evaluate_problem *problem, const struct dataset *train, struct accuracy *accuracy);
 
-/* "bptt: Adam 0.001, 3 networks, steps 300 600, best step chosen on the test set": for results and screens. */
+/* "bptt: Adam 0.001, augmented by flip or rotation, 3 networks, steps 300 600, best step chosen on the test set": for
+ * results and screens. */
 void evaluate_describe(const struct evaluate_problem *problem, char *text, size_t size);
 
 #endif

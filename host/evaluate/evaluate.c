@@ -1,0 +1,376 @@
+/* Training and testing fresh networks, whatever the protocol: one unroll serves all networks of a row. */
+#include "evaluate/evaluate.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "evaluate/plan.h"
+#include "unroll/unroll.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CHUNK_STEPS      256 /* uploaded at once */
+#define TEST_BATCH       256
+#define TEST_SLICE       (16 * TEST_BATCH) /* images between two looks at the interrupt */
+#define FULL_CHUNK_STEPS 8                 /* of all of train: so many batches lie on the device at a time, */
+#define FULL_CHUNK_BYTES (64 << 20)        /* or as many as fit here */
+
+/* What networks are trained on: exactly one of the three. */
+struct source {
+    const struct training_set *set;
+    const struct dataset *random; /* `ipc` images of each class, drawn for each network */
+    int ipc;
+    const struct dataset *all; /* every image, a few batches at a time */
+};
+
+struct trainer {
+    const struct evaluate_problem *problem;
+    const struct source *source;
+    struct plan plan;
+    struct unroll *unroll;
+    struct tables tables;
+    float *theta;    /* [p] */
+    float *images;   /* of a random subset or a chunk of train, */
+    int32_t *labels; /* with its labels */
+    struct progress progress;
+    char what[64];
+    int64_t done; /* steps of all networks */
+    int network;
+    int piece; /* steps between two looks at the interrupt */
+    bool warned;
+};
+
+/* --- checks --- */
+
+static int check_images(const struct network *network, const struct dataset *dataset, const char *what) {
+    if (dataset->classes == network->classes && dataset->channels == network->channels
+        && dataset->height == network->height && dataset->width == network->width)
+        return RETORT_OK;
+    return error_set(RETORT_EINVAL,
+                     "the %s images are %d x %d x %d in %d classes, the network to evaluate takes %d x %d x %d and %d "
+                     "classes; the data must be those the set was made from",
+                     what, dataset->channels, dataset->height, dataset->width, dataset->classes, network->channels,
+                     network->height, network->width, network->classes);
+}
+
+static int check_problem(const struct evaluate_problem *problem) {
+    int status = RETORT_OK;
+    if (problem->spec.networks < 1)
+        RAISE(RETORT_EINVAL, "evaluate.networks is %d; expected 1 or more", problem->spec.networks);
+    if (problem->test->count < 1)
+        RAISE(RETORT_EINVAL, "the data have no test images, so nothing can be evaluated; give data.path a test part");
+    TRY(check_images(problem->network, problem->test, "test"));
+    if (problem->holdout && problem->holdout->count) TRY(check_images(problem->network, problem->holdout, "held-out"));
+done:
+    return status;
+}
+
+static int check_set(const struct evaluate_problem *problem, const struct training_set *set) {
+    if (set->count < 1 || set->count > INT32_MAX)
+        return error_set(RETORT_EINVAL, "a training set of %lld images; expected 1 to %d", (long long)set->count,
+                         INT32_MAX);
+    if (set->classes != problem->network->classes)
+        return error_set(RETORT_EINVAL,
+                         "the set has %d classes, the data have %d; evaluate it on the data it was made "
+                         "from (the same data.classes)",
+                         set->classes, problem->network->classes);
+    if (set->ipc < 0 || (set->ipc > 0 && (int64_t)set->ipc * set->classes != set->count))
+        return error_set(RETORT_EINVAL, "a set of %lld images cannot be %d for each of %d classes",
+                         (long long)set->count, set->ipc, set->classes);
+    if (!set->soft_labels == !set->hard_labels)
+        return error_set(RETORT_EINVAL, "a set to evaluate needs soft labels or hard ones, and not both");
+    return RETORT_OK;
+}
+
+/* --- one network --- */
+
+static int check_interrupt(const struct trainer *trainer) {
+    const volatile int *interrupt = trainer->problem->interrupt;
+    if (interrupt && *interrupt) return error_set(RETORT_EINTERRUPTED, "interrupted during the evaluation");
+    return RETORT_OK;
+}
+
+static void show(struct trainer *trainer) {
+    char detail[64];
+    snprintf(detail, sizeof detail, "network %d of %d", trainer->network + 1, trainer->problem->spec.networks);
+    progress_update(&trainer->progress, trainer->done, detail);
+}
+
+/* Copies the images of the tables' rows of train to the device, where they are the rows 0, 1, 2, ... */
+static int upload_chunk(struct trainer *trainer, int steps) {
+    const struct dataset *all = trainer->source->all;
+    int64_t count = steps * trainer->plan.batch;
+    size_t size = (size_t)all->channels * (size_t)all->height * (size_t)all->width;
+    for (int64_t i = 0; i < count; i++) {
+        int32_t row = trainer->tables.rows[i];
+        memcpy(trainer->images + (size_t)i * size, all->images + (size_t)row * size, size * sizeof *trainer->images);
+        trainer->labels[i] = all->labels[row];
+        trainer->tables.rows[i] = (int32_t)i;
+    }
+    return unroll_set(trainer->unroll, trainer->images, NULL, trainer->labels);
+}
+
+static int upload_steps(struct trainer *trainer, uint64_t seed, int first, int count) {
+    int status = RETORT_OK;
+    struct tables *tables = &trainer->tables;
+    TRY(tables_fill(tables, seed, first, count));
+    if (trainer->source->all) TRY(upload_chunk(trainer, count));
+    TRY(unroll_upload_steps(trainer->unroll, &(struct unroll_steps){.first = first,
+                                                                    .count = count,
+                                                                    .lr = tables->lr,
+                                                                    .rows = tables->rows,
+                                                                    .maps = tables->maps,
+                                                                    .colour = tables->colour}));
+done:
+    return status;
+}
+
+/* Runs the uploaded steps in pieces of about half a second, so that a Ctrl-C is heeded and the progress line moves. */
+static int run_steps(struct trainer *trainer, int count) {
+    int status = RETORT_OK;
+    for (int from = 0, n; from < count; from += n) {
+        TRY(check_interrupt(trainer));
+        n = count - from < trainer->piece ? count - from : trainer->piece;
+        double begun = clock_seconds();
+        TRY(unroll_train(trainer->unroll, from, n, false));
+        TRY(device_finish(library_device(trainer->problem->library)));
+        double seconds = clock_seconds() - begun;
+        if (seconds < 0.25 && n == trainer->piece && trainer->piece < CHUNK_STEPS) trainer->piece *= 2;
+        if (seconds > 1 && trainer->piece > 1) trainer->piece /= 2;
+        trainer->done += n;
+        show(trainer);
+    }
+done:
+    return status;
+}
+
+static int test(struct trainer *trainer, const struct dataset *dataset, double *percent) {
+    int status = RETORT_OK;
+    size_t size = (size_t)dataset->channels * (size_t)dataset->height * (size_t)dataset->width;
+    int64_t correct = 0;
+    for (int64_t from = 0, n, part; from < dataset->count; from += n) {
+        TRY(check_interrupt(trainer));
+        n = dataset->count - from < TEST_SLICE ? dataset->count - from : TEST_SLICE;
+        TRY(unroll_test(trainer->unroll, dataset->images + (size_t)from * size, dataset->labels + from, n, &part));
+        correct += part;
+    }
+    *percent = 100.0 * (double)correct / (double)dataset->count;
+done:
+    return status;
+}
+
+/* A network whose training diverged scores what it scores, but not in silence. */
+static int check_finite(struct trainer *trainer, int step) {
+    int status = RETORT_OK;
+    if (trainer->warned) goto done;
+    TRY(unroll_read_theta(trainer->unroll, trainer->theta));
+    for (int64_t i = 0; i < trainer->problem->network->theta_count && !trainer->warned; i++)
+        trainer->warned = !isfinite(trainer->theta[i]);
+    if (trainer->warned)
+        log_warning("%s: the weights of network %d are not finite after %d steps; its accuracy is near chance. A lower "
+                    "learning rate helps.",
+                    trainer->what, trainer->network + 1, step);
+done:
+    return status;
+}
+
+/* A new optimiser: momentum zero. Batch norm keeps its momentum instead, or its running statistics would go with it. */
+static int forget_momentum(struct trainer *trainer) {
+    int status = RETORT_OK;
+    if (trainer->problem->network->stats_count) goto done;
+    TRY(unroll_read_theta(trainer->unroll, trainer->theta));
+    TRY(unroll_begin_from(trainer->unroll, trainer->theta));
+done:
+    return status;
+}
+
+/* Trains one network from a seed and tests it: percent correct at each checkpoint. holdout: may be NULL. */
+static int train_and_test(struct trainer *trainer, uint64_t seed, double *runs, double *holdout) {
+    int status = RETORT_OK;
+    const struct plan *plan = &trainer->plan;
+    int done = 0;
+    TRY(unroll_begin(trainer->unroll, seed));
+    for (int c = 0; c < plan->checkpoints; c++) {
+        while (done < plan->steps[c]) {
+            int stop = done < plan->drop && plan->drop < plan->steps[c] ? plan->drop : plan->steps[c];
+            int count = stop - done < trainer->tables.capacity ? stop - done : trainer->tables.capacity;
+            TRY(upload_steps(trainer, seed, done + 1, count));
+            TRY(run_steps(trainer, count));
+            done += count;
+            if (done == plan->drop) TRY(forget_momentum(trainer));
+        }
+        TRY(check_finite(trainer, done));
+        TRY(test(trainer, trainer->problem->test, &runs[c]));
+        if (holdout) TRY(test(trainer, trainer->problem->holdout, &holdout[c]));
+        log_debug("%s: network %d after %d steps: %.2f %%", trainer->what, trainer->network + 1, done, runs[c]);
+    }
+done:
+    return status;
+}
+
+/* --- all networks --- */
+
+static void trainer_finish(struct trainer *trainer) {
+    unroll_destroy(trainer->unroll);
+    tables_finish(&trainer->tables);
+    free(trainer->theta);
+    free(trainer->images);
+    free(trainer->labels);
+}
+
+/* Steps that are uploaded at once. */
+static int chunk_steps(const struct source *source, const struct plan *plan, size_t image_bytes) {
+    if (!source->all) return CHUNK_STEPS;
+    size_t fit = FULL_CHUNK_BYTES / ((size_t)plan->batch * image_bytes);
+    return fit < 1 ? 1 : fit < FULL_CHUNK_STEPS ? (int)fit : FULL_CHUNK_STEPS;
+}
+
+/* Under a tight ceiling tests take smaller batches, which change no result. */
+static int create_unroll(struct library *library, struct unroll_spec spec, struct unroll **unroll) {
+    int status;
+    while ((status = unroll_create(library, &spec, unroll)) == RETORT_ELIMIT && spec.test_batch > 8)
+        spec.test_batch = (spec.test_batch + 1) / 2;
+    return status;
+}
+
+/* What was made before a failure is for trainer_finish too. */
+static int trainer_init(struct trainer *trainer, const struct evaluate_problem *problem, const struct source *source,
+                        const struct plan_input *input, const char *what) {
+    int status = RETORT_OK;
+    const struct network *network = problem->network;
+    size_t size = (size_t)network->channels * (size_t)network->height * (size_t)network->width;
+    *trainer = (struct trainer){.problem = problem, .source = source, .piece = 4};
+    snprintf(trainer->what, sizeof trainer->what, "evaluate %s", what);
+    TRY(problem->spec.protocol == PROTOCOL_DC ? plan_dc(problem, input, &trainer->plan)
+                                              : plan_bptt(problem, input, &trainer->plan));
+    const struct plan *plan = &trainer->plan;
+    int chunk = chunk_steps(source, plan, size * sizeof(float));
+    TRY(tables_init(&trainer->tables, plan, chunk, network->height, network->width));
+    int64_t most_tests = problem->test->count;
+    if (problem->holdout && problem->holdout->count > most_tests) most_tests = problem->holdout->count;
+    const struct unroll_spec spec = {
+        .network = network,
+        .optimizer = plan->optimizer,
+        .set_count = source->all ? trainer->tables.capacity * plan->batch : input->count,
+        .batch = plan->batch,
+        .soft_labels = source->set && source->set->soft_labels,
+        .augment = plan_augments(plan),
+        .colour = plan->dsa,
+        .test_batch = most_tests < TEST_BATCH ? most_tests : TEST_BATCH,
+    };
+    TRY(create_unroll(problem->library, spec, &trainer->unroll));
+    trainer->theta = malloc((size_t)network->theta_count * sizeof *trainer->theta);
+    if (!source->set) {
+        trainer->images = calloc((size_t)spec.set_count * size, sizeof *trainer->images);
+        trainer->labels = calloc((size_t)spec.set_count, sizeof *trainer->labels);
+    }
+    if (!trainer->theta || (!source->set && (!trainer->images || !trainer->labels)))
+        RAISE(RETORT_ENOMEM, "out of memory for %lld images to train on", (long long)spec.set_count);
+done:
+    return status;
+}
+
+static uint64_t network_seed(uint64_t seed, int network) {
+    struct random random = random_begin(seed, RANDOM_EVALUATE, (uint32_t)network);
+    uint64_t high = random_bits(&random);
+    return high << 32 | random_bits(&random);
+}
+
+/* A network's own random subset. */
+static int upload_random(struct trainer *trainer) {
+    int status = RETORT_OK;
+    const struct source *source = trainer->source;
+    struct random random = random_begin(trainer->problem->seed, RANDOM_BASELINE, (uint32_t)trainer->network);
+    TRY(dataset_draw_per_class(source->random, &random, source->ipc, trainer->images, trainer->labels));
+    TRY(unroll_set(trainer->unroll, trainer->images, NULL, trainer->labels));
+done:
+    return status;
+}
+
+static int measure(const struct evaluate_problem *problem, const struct source *source, const struct plan_input *input,
+                   const char *what, struct accuracy *accuracy) {
+    int status = RETORT_OK;
+    bool has_holdout = problem->holdout && problem->holdout->count;
+    struct trainer trainer = {0};
+    struct accuracy fresh = {0};
+    double *holdout = NULL;
+    TRY(trainer_init(&trainer, problem, source, input, what));
+    const struct plan *plan = &trainer.plan;
+    fresh.networks = problem->spec.networks;
+    fresh.checkpoints = plan->checkpoints;
+    memcpy(fresh.steps, plan->steps, sizeof fresh.steps);
+    fresh.runs = calloc((size_t)fresh.networks * (size_t)fresh.checkpoints, sizeof *fresh.runs);
+    if (has_holdout) holdout = calloc((size_t)fresh.networks * (size_t)fresh.checkpoints, sizeof *holdout);
+    if (!fresh.runs || (has_holdout && !holdout)) RAISE(RETORT_ENOMEM, "out of memory for the accuracies");
+    if (input->all_of_train)
+        log_info("%s: %d steps with batches of %lld", trainer.what, plan->steps[plan->checkpoints - 1],
+                 (long long)plan->batch);
+    progress_begin(&trainer.progress, trainer.what, 0, (int64_t)fresh.networks * plan->steps[plan->checkpoints - 1]);
+    if (source->set)
+        TRY(unroll_set(trainer.unroll, source->set->images, source->set->soft_labels, source->set->hard_labels));
+    for (int i = 0; i < fresh.networks; i++) {
+        size_t at = (size_t)i * (size_t)fresh.checkpoints;
+        trainer.network = i;
+        if (source->random) TRY(upload_random(&trainer));
+        TRY(train_and_test(&trainer, network_seed(problem->seed, i), fresh.runs + at, holdout ? holdout + at : NULL));
+    }
+    accuracy_choose(&fresh, holdout);
+    *accuracy = fresh;
+    fresh = (struct accuracy){0};
+done:
+    progress_end(&trainer.progress);
+    trainer_finish(&trainer);
+    accuracy_finish(&fresh);
+    free(holdout);
+    return status;
+}
+
+/* --- the three rows --- */
+
+int evaluate_set(const struct evaluate_problem *problem, const struct training_set *set, const char *what,
+                 struct accuracy *accuracy) {
+    int status = RETORT_OK;
+    TRY(check_problem(problem));
+    TRY(check_set(problem, set));
+    const struct plan_input input = {.count = set->count, .classes = set->classes, .ipc = set->ipc};
+    TRY(measure(problem, &(struct source){.set = set}, &input, what, accuracy));
+done:
+    return status;
+}
+
+int evaluate_random(const struct evaluate_problem *problem, const struct dataset *train, int ipc,
+                    struct accuracy *accuracy) {
+    int status = RETORT_OK;
+    TRY(check_problem(problem));
+    TRY(check_images(problem->network, train, "training"));
+    if (ipc < 1 || ipc > INT32_MAX / train->classes)
+        RAISE(RETORT_EINVAL, "a random subset of %d images of each class; expected 1 or more", ipc);
+    const struct plan_input input = {.count = (int64_t)ipc * train->classes, .classes = train->classes, .ipc = ipc};
+    TRY(measure(problem, &(struct source){.random = train, .ipc = ipc}, &input, "random", accuracy));
+done:
+    return status;
+}
+
+int evaluate_full(const struct evaluate_problem *problem, const struct dataset *train, struct accuracy *accuracy) {
+    int status = RETORT_OK;
+    TRY(check_problem(problem));
+    TRY(check_images(problem->network, train, "training"));
+    if (train->count < 1) RAISE(RETORT_EINVAL, "the data have no training images");
+    const struct plan_input input = {.count = train->count, .classes = train->classes, .all_of_train = true};
+    TRY(measure(problem, &(struct source){.all = train}, &input, "full data", accuracy));
+done:
+    return status;
+}
+
+void evaluate_describe(const struct evaluate_problem *problem, char *text, size_t size) {
+    struct text words;
+    text_init(&words);
+    if (problem->spec.protocol == PROTOCOL_DC)
+        describe_dc(problem, &words);
+    else
+        describe_bptt(problem, &words);
+    snprintf(text, size, "%s", text_get(&words));
+    text_finish(&words);
+}
