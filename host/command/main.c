@@ -11,8 +11,10 @@ static const struct {
     int (*run)(int argc, char **argv);
     const char *line;
 } verbs[] = {
-    {"check", command_check, "meta-gradients against oracle cases: relative errors"},
+    {"run", command_run, "distil a data set, evaluate the result, write a run folder"},
+    {"eval", command_eval, "train fresh networks on a distilled set and test them"},
     {"devices", command_devices, "every OpenCL device, what it can do, and whether it works"},
+    {"check", command_check, "meta-gradients of this device against exact answers"},
 };
 #define VERB_COUNT (sizeof verbs / sizeof *verbs)
 
