@@ -135,14 +135,15 @@ static int prepare_executable(struct executable *executable) {
         struct launch *launch = l->launches.items[i];
         char name[32];
         snprintf(name, sizeof name, "k%d", launch->kernel);
-        if (!launch->handle)
-            TRY(device_kernel_create(library->kernels.items[launch->kernel].program, name, &launch->handle));
+        /* A kernel keeps its arguments; a buffer bound long ago may be gone by now. */
+        bool fresh = !launch->handle;
+        if (fresh) TRY(device_kernel_create(library->kernels.items[launch->kernel].program, name, &launch->handle));
         for (int b = 0; b < launch->buffer_count; b++) {
             size_t offset;
             struct value *root = root_value(launch->buffers[b], &offset);
             if (root->slot < 0)
                 TRY(device_kernel_set_buffer(launch->handle, (unsigned)b, library->scratch, root->offset + offset));
-            else if (l->slots.items[root->slot].buffer)
+            else if (fresh && l->slots.items[root->slot].buffer)
                 TRY(device_kernel_set_buffer(launch->handle, (unsigned)b, l->slots.items[root->slot].buffer,
                                              l->slots.items[root->slot].offset / 4 + offset));
         }
@@ -244,7 +245,6 @@ int executable_bind_slot(struct executable *executable, int slot, struct device_
     if (!buffer || offset + at->value->floats * 4 > device_buffer_size(buffer))
         return error_set(RETORT_EINVAL, "the %s: %s needs %zu bytes at %zu of its buffer", executable->label, at->name,
                          at->value->floats * 4, offset);
-    if (at->buffer == buffer && at->offset == offset) return RETORT_OK;
     at->buffer = buffer;
     at->offset = offset;
     for (size_t i = 0; i < executable->uses.count; i++) {

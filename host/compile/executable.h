@@ -30,7 +30,8 @@ int executable_create(struct library *library, const struct graph *graph, const 
 void executable_destroy(struct executable *executable); /* NULL-safe */
 
 /* Inputs and outputs by name; RETORT_EINVAL names the unknown one. Offsets in bytes, multiples of 4. An output must not
- * overlap an input. A binding stays until changed. Data layout: dense row-major, float32 or int32. */
+ * overlap an input. A binding stays until changed; bind anew, before the next run, what has been destroyed. Data
+ * layout: dense row-major, float32 or int32. */
 int executable_bind(struct executable *executable, const char *name, struct device_buffer *buffer, size_t offset);
 /* The same by slot, for loops: slots are found once. */
 int executable_slot(const struct executable *executable, const char *name); /* or -1 */
