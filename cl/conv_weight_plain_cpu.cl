@@ -4,25 +4,29 @@
  *
  * As conv_weight_cpu.cl, but there are too few channels to make a register tile of: here it is TILE_LINES lines x
  * TILE_TAPS taps x TILE_BLOCKS blocks of output channels, a line being a pair (input channel, kernel row) and the taps
- * those along a kernel row. All of the tile's sums pass the pixels together. The input rows of the lines, with the
- * zeros beyond the border, are copied to private memory SEGMENT outputs at a time. Global (tap groups * line groups,
- * output groups, splits). */
+ * those along a kernel row. All of a tile's sums pass the pixels of ROWS rows together, and ITEM_TILES tiles pass them
+ * in turn. The input rows of the lines, with the zeros beyond the border, are copied to private memory SEGMENT outputs
+ * at a time. Global (tiles / ITEM_TILES rounded up, output groups, splits). */
 #define TAPS (KERNEL_HEIGHT * KERNEL_WIDTH)
 #define LINES (IN_CHANNELS * KERNEL_HEIGHT)
 #define TAP_GROUPS ((KERNEL_WIDTH + TILE_TAPS - 1) / TILE_TAPS)
+#define TILES ((LINES + TILE_LINES - 1) / TILE_LINES * TAP_GROUPS)
+#define FIRST_LINE(tile) ((first_tile + (tile)) / TAP_GROUPS * TILE_LINES)
+#define FIRST_TAP(tile) ((first_tile + (tile)) % TAP_GROUPS * TILE_TAPS)
 #define BLOCKS(channels) (((channels) + V - 1) / V)
 #define REACH ((SEGMENT - 1) * STRIDE + TILE_TAPS)
 
 __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *restrict out, ulong out_offset,
                                                                 global const float *restrict x, ulong x_offset,
                                                                 global const float *restrict y, ulong y_offset) {
-    const int first_tap = get_global_id(0) % TAP_GROUPS * TILE_TAPS, split = get_global_id(2);
-    const int first_line = get_global_id(0) / TAP_GROUPS * TILE_LINES, first_block = get_global_id(1) * TILE_BLOCKS;
+    const int first_tile = get_global_id(0) * ITEM_TILES, first_block = get_global_id(1) * TILE_BLOCKS;
+    const int split = get_global_id(2), tiles = min(ITEM_TILES, TILES - first_tile);
 
-    floatv total[TILE_LINES][TILE_TAPS][TILE_BLOCKS];
-    for (int l = 0; l < TILE_LINES; l++)
-        for (int t = 0; t < TILE_TAPS; t++)
-            for (int b = 0; b < TILE_BLOCKS; b++) total[l][t][b] = 0;
+    floatv total[ITEM_TILES][TILE_LINES][TILE_TAPS][TILE_BLOCKS];
+    for (int tile = 0; tile < ITEM_TILES; tile++)
+        for (int l = 0; l < TILE_LINES; l++)
+            for (int t = 0; t < TILE_TAPS; t++)
+                for (int b = 0; b < TILE_BLOCKS; b++) total[tile][l][t][b] = 0;
 
     for (int n = split * IMAGES; n < min((split + 1) * IMAGES, N); n++) {
         global const float *image = x + x_offset + (ulong)n * (IN_CHANNELS * IN_HEIGHT * IN_WIDTH);
@@ -35,49 +39,53 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
 #else
         global const float *plane = y + y_offset + (ulong)n * (OUT_CHANNELS * OUT_HEIGHT * OUT_WIDTH);
 #endif
-        floatv sum[TILE_LINES][TILE_TAPS][TILE_BLOCKS];
-        UNROLL for (int l = 0; l < TILE_LINES; l++)
-            UNROLL for (int t = 0; t < TILE_TAPS; t++)
-                UNROLL for (int b = 0; b < TILE_BLOCKS; b++) sum[l][t][b] = 0;
-        for (int oy = 0; oy < OUT_HEIGHT; oy++)
-            for (int segment = 0; segment < OUT_WIDTH; segment += SEGMENT) {
-                float under[TILE_LINES][REACH];
-                for (int l = 0; l < TILE_LINES; l++) {
-                    const int channel = (first_line + l) / KERNEL_HEIGHT, ky = (first_line + l) % KERNEL_HEIGHT;
-                    const int iy = oy * STRIDE - PADDING + ky, start = segment * STRIDE - PADDING + first_tap;
-                    const bool inside = channel < IN_CHANNELS && iy >= 0 && iy < IN_HEIGHT;
-                    const int first = inside ? clamp(-start, 0, REACH) : REACH;
-                    const int last = inside ? clamp(IN_WIDTH - start, first, REACH) : REACH;
-                    global const float *row = image + (inside ? (channel * IN_HEIGHT + iy) * IN_WIDTH + start : 0);
-                    for (int i = 0; i < first; i++) under[l][i] = 0;
-                    for (int i = first; i < last; i++) under[l][i] = row[i];
-                    for (int i = last; i < REACH; i++) under[l][i] = 0;
-                }
-                for (int c = 0; c < min(SEGMENT, OUT_WIDTH - segment); c++) {
-                    const int ox = segment + c;
-                    floatv gradient[TILE_BLOCKS];
-                    UNROLL for (int b = 0; b < TILE_BLOCKS; b++) {
+        for (int chunk = 0; chunk < OUT_HEIGHT; chunk += ROWS)
+            for (int tile = 0; tile < tiles; tile++) {
+                const int first_line = FIRST_LINE(tile), first_tap = FIRST_TAP(tile);
+                floatv sum[TILE_LINES][TILE_TAPS][TILE_BLOCKS];
+                UNROLL for (int l = 0; l < TILE_LINES; l++)
+                    UNROLL for (int t = 0; t < TILE_TAPS; t++)
+                        UNROLL for (int b = 0; b < TILE_BLOCKS; b++) sum[l][t][b] = 0;
+                for (int oy = chunk; oy < min(chunk + ROWS, OUT_HEIGHT); oy++)
+                    for (int segment = 0; segment < OUT_WIDTH; segment += SEGMENT) {
+                        float under[TILE_LINES][REACH];
+                        for (int l = 0; l < TILE_LINES; l++) {
+                            const int channel = (first_line + l) / KERNEL_HEIGHT, ky = (first_line + l) % KERNEL_HEIGHT;
+                            const int iy = oy * STRIDE - PADDING + ky, start = segment * STRIDE - PADDING + first_tap;
+                            const bool inside = channel < IN_CHANNELS && iy >= 0 && iy < IN_HEIGHT;
+                            const int first = inside ? clamp(-start, 0, REACH) : REACH;
+                            const int last = inside ? clamp(IN_WIDTH - start, first, REACH) : REACH;
+                            const int line = inside ? (channel * IN_HEIGHT + iy) * IN_WIDTH + start : 0;
+                            for (int i = 0; i < first; i++) under[l][i] = 0;
+                            for (int i = first; i < last; i++) under[l][i] = image[line + i];
+                            for (int i = last; i < REACH; i++) under[l][i] = 0;
+                        }
+                        for (int c = 0; c < min(SEGMENT, OUT_WIDTH - segment); c++) {
+                            const int ox = segment + c;
+                            floatv gradient[TILE_BLOCKS];
+                            UNROLL for (int b = 0; b < TILE_BLOCKS; b++) {
 #if OUT_BLOCKED
-                        gradient[b] = LOADV(plane[b] + (oy * OUT_WIDTH + ox) * V);
+                                gradient[b] = LOADV(plane[b] + (oy * OUT_WIDTH + ox) * V);
 #else
-                        for (int lane = 0; lane < V; lane++) {
-                            const int channel = (first_block + b) * V + lane;
-                            ((float *)&gradient[b])[lane] =
-                                channel < OUT_CHANNELS ? plane[(channel * OUT_HEIGHT + oy) * OUT_WIDTH + ox] : 0;
-                        }
+                                for (int lane = 0; lane < V; lane++) {
+                                    const int channel = (first_block + b) * V + lane;
+                                    const int pixel = (channel * OUT_HEIGHT + oy) * OUT_WIDTH + ox;
+                                    ((float *)&gradient[b])[lane] = channel < OUT_CHANNELS ? plane[pixel] : 0;
+                                }
 #endif
-                    }
-                    UNROLL for (int l = 0; l < TILE_LINES; l++)
-                        UNROLL for (int t = 0; t < TILE_TAPS; t++) {
-                            const float value = under[l][c * STRIDE + t];
-                            UNROLL for (int b = 0; b < TILE_BLOCKS; b++)
-                                sum[l][t][b] = FMA((floatv)value, gradient[b], sum[l][t][b]);
+                            }
+                            UNROLL for (int l = 0; l < TILE_LINES; l++)
+                                UNROLL for (int t = 0; t < TILE_TAPS; t++) {
+                                    const float value = under[l][c * STRIDE + t];
+                                    UNROLL for (int b = 0; b < TILE_BLOCKS; b++)
+                                        sum[l][t][b] = FMA((floatv)value, gradient[b], sum[l][t][b]);
+                                }
                         }
-                }
+                    }
+                UNROLL for (int l = 0; l < TILE_LINES; l++)
+                    UNROLL for (int t = 0; t < TILE_TAPS; t++)
+                        UNROLL for (int b = 0; b < TILE_BLOCKS; b++) total[tile][l][t][b] += sum[l][t][b];
             }
-        UNROLL for (int l = 0; l < TILE_LINES; l++)
-            UNROLL for (int t = 0; t < TILE_TAPS; t++)
-                UNROLL for (int b = 0; b < TILE_BLOCKS; b++) total[l][t][b] += sum[l][t][b];
     }
 
     out += out_offset + (ulong)split * (OUT_CHANNELS * IN_CHANNELS * TAPS);
@@ -85,16 +93,22 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
         for (int lane = 0; lane < V; lane++) {
             const int channel = (first_block + b) * V + lane;
             if (channel >= OUT_CHANNELS) break;
-            for (int l = 0; l < min(TILE_LINES, LINES - first_line); l++)
-                for (int t = 0; t < min(TILE_TAPS, KERNEL_WIDTH - first_tap); t++)
-                    out[(channel * LINES + first_line + l) * KERNEL_WIDTH + first_tap + t] =
-                        ((const float *)&total[l][t][b])[lane];
+            for (int tile = 0; tile < tiles; tile++) {
+                const int first_line = FIRST_LINE(tile), first_tap = FIRST_TAP(tile);
+                for (int l = 0; l < min(TILE_LINES, LINES - first_line); l++)
+                    for (int t = 0; t < min(TILE_TAPS, KERNEL_WIDTH - first_tap); t++)
+                        out[(channel * LINES + first_line + l) * KERNEL_WIDTH + first_tap + t] =
+                            ((const float *)&total[tile][l][t][b])[lane];
+            }
         }
 }
 
 #undef TAPS
 #undef LINES
 #undef TAP_GROUPS
+#undef TILES
+#undef FIRST_LINE
+#undef FIRST_TAP
 #undef BLOCKS
 #undef REACH
 #undef NAME
@@ -110,7 +124,9 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
 #undef KERNEL_HEIGHT
 #undef KERNEL_WIDTH
 #undef STRIDE
+#undef ROWS
 #undef PADDING
+#undef ITEM_TILES
 #undef TILE_BLOCKS
 #undef TILE_LINES
 #undef TILE_TAPS

@@ -288,11 +288,10 @@ static struct kernel_target cpu_target(int lanes) {
 
 static const struct conv_row usual_rows[] = {
     {2, 1, 14, 14, 16, 3, 3, 1, 1}, {1, 3, 8, 8, 33, 3, 3, 1, 1},  {5, 17, 7, 7, 20, 3, 3, 1, 1},
-    {2, 33, 4, 4, 15, 3, 3, 1, 1},  {1, 16, 5, 5, 48, 3, 3, 1, 1}, {2, 6, 17, 17, 8, 3, 3, 1, 1},
-    {5, 8, 2, 3, 3, 3, 3, 1, 1},    {1, 20, 1, 1, 17, 3, 3, 1, 1}, {2, 3, 4, 5, 3, 3, 3, 1, 1},
-    {2, 15, 14, 14, 6, 3, 3, 2, 1}, {1, 8, 7, 5, 20, 5, 5, 1, 2},  {2, 33, 8, 8, 16, 1, 1, 1, 0},
-    {2, 17, 5, 8, 8, 1, 1, 2, 0},   {1, 3, 9, 7, 16, 5, 4, 3, 2},  {2, 6, 4, 4, 6, 2, 3, 1, 3},
-    {1, 8, 6, 6, 20, 6, 6, 1, 0},   {1, 16, 8, 8, 80, 3, 3, 1, 1},
+    {2, 33, 4, 4, 15, 3, 3, 1, 1},  {1, 16, 5, 5, 80, 3, 3, 1, 1}, {2, 6, 17, 17, 8, 3, 3, 1, 1},
+    {5, 8, 2, 3, 3, 3, 3, 1, 1},    {1, 20, 1, 1, 17, 3, 3, 1, 1}, {2, 15, 14, 14, 6, 3, 3, 2, 1},
+    {1, 8, 7, 5, 20, 5, 5, 1, 2},   {2, 33, 8, 8, 16, 1, 1, 2, 0}, {1, 3, 9, 7, 16, 5, 4, 3, 2},
+    {2, 6, 4, 4, 6, 2, 3, 1, 3},
 };
 static const struct conv_row few_rows[] = {
     {2, 1, 7, 7, 8, 3, 3, 1, 1},
@@ -330,7 +329,7 @@ static void test_conv_layouts(void **state) {
                                                 .x = layouts[i][0],
                                                 .y = layouts[i][1]};
     cases[count++] = (struct test_case){
-        .kind = CONV_WEIGHT, .conv = {50, 8, 16, 16, 16, 3, 3, 16, 16, 1, 1}, .x = LAYOUT_BLOCKED, .y = LAYOUT_BLOCKED};
+        .kind = CONV_WEIGHT, .conv = {50, 12, 16, 16, 20, 3, 3, 16, 16, 1, 1}, .x = LAYOUT_BLOCKED, .y = LAYOUT_BLOCKED};
     cases[count++] = (struct test_case){
         .kind = CONV_WEIGHT, .conv = {50, 3, 16, 16, 16, 3, 3, 16, 16, 1, 1}, .x = LAYOUT_PLAIN, .y = LAYOUT_BLOCKED};
     run_cases(&target, cases, count);

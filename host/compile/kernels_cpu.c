@@ -60,7 +60,7 @@ static struct tile choose_tile(const struct kernel_target *target, const struct 
             for (int64_t columns = 1; columns <= task->out_width; columns++) {
                 if (rows * columns * blocks * depth > tile_budget(target)) break;
                 if (rows * columns > 1 && private_floats(task, rows, columns, in_depth) > PRIVATE_EASE) break;
-                double fmas = (double)max_of(rows * columns * blocks * depth, 8);
+                double fmas = (double)max_of(rows * columns * blocks * depth, 10);
                 double loads = (double)(rows * columns + blocks * depth);
                 double tiles = (double)(divide_up(task->out_height, rows) * divide_up(task->out_width, columns)
                                         * divide_up(out_blocks, blocks));
@@ -194,7 +194,8 @@ int kernels_cpu_conv_backward_data(const struct kernel_target *target, const str
 
 /* --- backward-weight --- */
 
-enum { SPLIT_ITEMS = 64, SEGMENT = 64, SUM_SHARE = 1024 };
+/* CHUNK_PIXELS: what the taps or tiles of an item pass in turn while it is in the first cache. */
+enum { SPLIT_ITEMS = 128, CHUNK_PIXELS = 256, CACHE_PIXELS = 4096, SEGMENT = 64, SUM_SHARE = 1024 };
 
 /* Into how many parts the images are split: as many as give SPLIT_ITEMS work-items, while writing and adding the parts
  * stays small beside the products. By the sizes alone, not the device's number of cores: so is the order of summation.
@@ -209,26 +210,29 @@ int kernels_cpu_conv_backward_weight(const struct kernel_target *target, const s
     bool blocked = x == LAYOUT_BLOCKED;
     int64_t v = target->lanes, out_blocks = divide_up(s->o, v), taps = s->kh * s->kw;
     int64_t tile_blocks = v < 16 && out_blocks % 3 == 0 ? 3 : min_of(out_blocks, 2);
-    int64_t out_groups = divide_up(out_blocks, tile_blocks), in_groups, tap_groups;
-    int64_t tile_channels = 0, tile_lines = 0, tile_taps;
+    int64_t out_groups = divide_up(out_blocks, tile_blocks), in_items; /* work-items along channels and taps */
+    int64_t tile_channels = 0, item_channels = 0, tile_lines = 0, item_tiles = 0, tile_taps;
     if (blocked) {
         tile_channels = min_of(v, v == 16 ? 16 / tile_blocks : tile_blocks == 1 ? 8 : 4);
-        in_groups = divide_up(s->c, tile_channels);
+        /* Where the images overflow the cache, an item takes all channels of a block while it has their rows. */
+        item_channels = s->n * s->oh * s->ow > CACHE_PIXELS ? v : tile_channels;
+        int64_t in_groups = divide_up(s->c, item_channels);
         /* All taps of a small kernel share what an item reads; but first there must be items. */
         tile_taps = taps <= 25 ? taps : min_of(s->kw, 25);
         while (tile_taps > 1
                && divide_up(taps, tile_taps) * in_groups * out_groups * choose_splits(target, s, in_groups * out_groups)
-                      < SPLIT_ITEMS / 4)
+                      < SPLIT_ITEMS / 8)
             tile_taps = tile_taps > s->kw ? s->kw : 1;
-        tap_groups = divide_up(taps, tile_taps);
+        in_items = in_groups * divide_up(taps, tile_taps);
     } else {
         int64_t sums = v == 16 ? 20 / tile_blocks : 12 / tile_blocks;
         tile_taps = min_of(s->kw, sums);
         tile_lines = max_of(1, min_of(sums / tile_taps, s->c * s->kh));
-        in_groups = divide_up(s->c * s->kh, tile_lines);
-        tap_groups = divide_up(s->kw, tile_taps);
+        int64_t tiles = divide_up(s->c * s->kh, tile_lines) * divide_up(s->kw, tile_taps);
+        item_tiles = min_of(tiles, max_of(1, PRIVATE_EASE / (tile_lines * tile_taps * tile_blocks * v)));
+        in_items = divide_up(tiles, item_tiles);
     }
-    int64_t splits = choose_splits(target, s, in_groups * tap_groups * out_groups);
+    int64_t splits = choose_splits(target, s, in_items * out_groups);
     int64_t images = divide_up(s->n, splits), count = s->o * s->c * taps;
     splits = divide_up(s->n, images);
     /* A segment of input rows is kept in private memory: shorter where strides are long. */
@@ -248,15 +252,18 @@ int kernels_cpu_conv_backward_weight(const struct kernel_target *target, const s
     kernel_use_define(&use->main, "KERNEL_WIDTH", s->kw);
     kernel_use_define(&use->main, "STRIDE", s->stride);
     kernel_use_define(&use->main, "PADDING", s->padding);
+    kernel_use_define(&use->main, "ROWS", max_of(1, CHUNK_PIXELS / s->ow));
     kernel_use_define(&use->main, "TILE_BLOCKS", tile_blocks);
     kernel_use_define(&use->main, "TILE_TAPS", tile_taps);
-    if (blocked)
+    if (blocked) {
         kernel_use_define(&use->main, "TILE_CHANNELS", tile_channels);
-    else {
+        kernel_use_define(&use->main, "ITEM_CHANNELS", item_channels);
+    } else {
         kernel_use_define(&use->main, "TILE_LINES", tile_lines);
+        kernel_use_define(&use->main, "ITEM_TILES", item_tiles);
         kernel_use_define(&use->main, "SEGMENT", segment);
     }
-    kernel_use_launch(&use->main, (size_t)(tap_groups * in_groups), (size_t)out_groups, (size_t)splits, 1, 1, 1);
+    kernel_use_launch(&use->main, (size_t)in_items, (size_t)out_groups, (size_t)splits, 1, 1, 1);
     if (splits > 1) {
         use->work_floats = (size_t)(splits * count);
         kernel_use_begin(&use->finish, "sum_cpu.cl");
