@@ -44,13 +44,15 @@ static struct node *column(struct node *x, int64_t at) {
     return node_reshape(node_slice(x, (int64_t[]){0, at}, (int64_t[]){1, 1}, SHAPE(b, 1)), SHAPE(b, 1, 1, 1));
 }
 
-/* 1 where |index along axis - centre| <= half, per image. */
+/* 1 where |index along axis - centre| <= half, per image; nowhere where half <= 0. */
 static struct node *band(struct graph *graph, struct shape shape, int axis, struct node *centre, struct node *half) {
     struct shape line = SHAPE(shape.size[0], 1, 1, 1);
     line.size[axis] = shape.size[axis];
     struct node *offset =
         node_subtract_stretched(node_cast(graph_iota(graph, line, axis), FLOAT32), node_broadcast(centre, line));
     struct node *distance = node_max(offset, node_negate(offset));
+    struct node *some = node_compare(graph_constant(graph, 0, half ? half->shape : SCALAR_SHAPE), half, COMPARE_LESS);
+    half = node_select(some, half, node_shift(node_scale(half, 0), -1));
     return node_compare(distance, node_broadcast(half, line), COMPARE_LESS_EQUAL);
 }
 

@@ -159,16 +159,21 @@ static void lay_out(struct unroll *u) {
     u->adjoint_bytes = total ? total : 128;
 }
 
-static size_t largest_arena(const struct unroll *u, bool *is_meta) {
-    const struct executable *all[] = {u->initial,         u->gradient,         u->gradient_more, u->probe,
-                                      u->probe_more,      u->update,           u->adjoint,       u->product,
-                                      u->product_low,     u->product_low_more, u->test,          u->lanczos_start,
-                                      u->lanczos_product, u->lanczos_next,     u->lanczos_finish};
-    size_t largest = 0, meta = u->meta ? executable_arena_bytes(u->meta) : 0;
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        if (all[i] && executable_arena_bytes(all[i]) > largest) largest = executable_arena_bytes(all[i]);
-    *is_meta = meta >= largest;
-    return *is_meta ? meta : largest;
+/* The batch whose executables need the most scratch memory, and how much. */
+enum batch_kind { BATCH_INNER, BATCH_META, BATCH_TEST };
+static size_t largest_arena(const struct unroll *u, enum batch_kind *kind) {
+    const struct executable *all[] = {u->initial,      u->gradient,         u->gradient_more, u->probe,
+                                      u->probe_more,   u->update,           u->adjoint,       u->product,
+                                      u->product_low,  u->product_low_more, u->lanczos_start, u->lanczos_product,
+                                      u->lanczos_next, u->lanczos_finish,   u->meta,          u->test};
+    size_t largest = 0, count = sizeof all / sizeof *all;
+    *kind = BATCH_INNER;
+    for (size_t i = 0; i < count; i++) {
+        if (!all[i] || executable_arena_bytes(all[i]) <= largest) continue;
+        largest = executable_arena_bytes(all[i]);
+        *kind = i == count - 1 ? BATCH_TEST : i == count - 2 ? BATCH_META : BATCH_INNER;
+    }
+    return largest;
 }
 
 /* Bytes of everything but the scratch memory. Tables are small and not counted. */
@@ -200,16 +205,19 @@ static int fit(struct unroll *u) {
     TRY(compile_rest(u));
     for (;;) {
         lay_out(u);
-        bool is_meta;
-        size_t arena = largest_arena(u, &is_meta), scratch = library_scratch_bytes(u->library);
+        enum batch_kind kind;
+        size_t arena = largest_arena(u, &kind), scratch = library_scratch_bytes(u->library);
         uint64_t others = device_bytes(u->device) - scratch;
         uint64_t needed = others + fixed_bytes(u) + (arena > scratch ? arena : scratch);
         if (!ceiling || needed <= ceiling) break;
         bool can_split = u->q == 0;
-        if (is_meta && can_split && u->meta_batch > 1) {
+        if (kind == BATCH_TEST && u->spec.test_batch > 1) {
+            u->spec.test_batch = (u->spec.test_batch + 1) / 2;
+            TRY(compile(u, graph_test(&u->spec), "test", &u->test));
+        } else if (kind == BATCH_META && can_split && u->meta_batch > 1) {
             u->meta_splits = (int)((u->spec.meta_batch + u->meta_batch / 2 - 1) / (u->meta_batch / 2));
             TRY(compile_meta(u));
-        } else if (!is_meta && can_split && next_divisor(u->spec.batch, u->inner_splits)) {
+        } else if (kind == BATCH_INNER && can_split && next_divisor(u->spec.batch, u->inner_splits)) {
             u->inner_splits = (int)next_divisor(u->spec.batch, u->inner_splits);
             TRY(compile_inner(u));
         } else
@@ -344,8 +352,8 @@ void unroll_destroy(struct unroll *u) {
 }
 
 void unroll_describe(const struct unroll *u, char *text, size_t size) {
-    bool is_meta;
-    size_t bytes = fixed_bytes(u) + largest_arena(u, &is_meta);
+    enum batch_kind kind;
+    size_t bytes = fixed_bytes(u) + largest_arena(u, &kind);
     int length = snprintf(text, size, "inner batch %lld in %d", (long long)u->spec.batch, u->inner_splits);
     if (u->meta && length > 0 && (size_t)length < size)
         length += snprintf(text + length, size - (size_t)length, ", meta-loss batch %lld in %d",

@@ -27,12 +27,13 @@ struct unroll_spec {
     bool meta_augment;  /* the real images go through node_sample too */
     int max_window;     /* longest window (store size); 0: training only */
     int rank;           /* Lanczos rank; 0: exact Hessian only */
-    int64_t test_batch; /* images per launch of unroll_test; 0: no tests wanted */
+    int64_t test_batch; /* images per launch of unroll_test, or fewer under a ceiling; 0: no tests wanted */
 };
 
 struct unroll;
 /* Compiles and builds everything. Under the device's ceiling it splits the meta-loss batch and the inner batch into
- * micro-batches until all fits; batch norm cannot be split. RETORT_ELIMIT with the least number of bytes otherwise. */
+ * micro-batches, and makes the test batch smaller, until all fits; batch norm cannot be split. RETORT_ELIMIT with the
+ * least number of bytes otherwise. */
 int unroll_create(struct library *library, const struct unroll_spec *spec, struct unroll **unroll);
 void unroll_destroy(struct unroll *unroll); /* NULL-safe */
 /* "inner batch 10 in 1, meta-loss batch 256 in 2, 34.1 MB": what was chosen. */
