@@ -351,6 +351,28 @@ static void test_self_test(void **state) {
     assert_int_equal(device_bytes(device), 0);
 }
 
+/* Without any driver there are no devices, and that is no failure of listing; opening says what to do. The loader reads
+ * its environment once, so this needs a process of its own: this program, started with an argument. */
+static int without_drivers(void) {
+    struct device_traits *list = NULL;
+    size_t count = 99;
+    struct device *none = NULL;
+    if (device_list(&list, &count) != RETORT_OK || count != 0) return 1;
+    free(list);
+    if (device_open(NULL, &none) != RETORT_EDEVICE || none) return 2;
+    return strstr(retort_error_message(), "install a driver") ? 0 : 3;
+}
+
+static const char *own_path;
+
+static void test_no_drivers(void **state) {
+    (void)state;
+    char command[FILE_PATH_MAX + 100];
+    snprintf(command, sizeof command,
+             "OCL_ICD_VENDORS=/nowhere OPENCL_VENDOR_PATH=/nowhere LD_PRELOAD= '%s' no-drivers", own_path);
+    assert_int_equal(system(command), 0);
+}
+
 /* A launch must cost a few microseconds of the host; the bound is loose, for shared machines. */
 static void test_launch_cost(void **state) {
     (void)state;
@@ -379,11 +401,14 @@ static void test_launch_cost(void **state) {
     device_buffer_destroy(buffer);
 }
 
-int main(void) {
+int main(int count, char **words) {
+    if (count > 1) return without_drivers();
+    own_path = words[0];
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_list),      cmocka_unit_test(test_open_by_spec),  cmocka_unit_test(test_ceiling),
-        cmocka_unit_test(test_transfers), cmocka_unit_test(test_program_cache), cmocka_unit_test(test_failures),
-        cmocka_unit_test(test_profile),   cmocka_unit_test(test_self_test),     cmocka_unit_test(test_launch_cost),
+        cmocka_unit_test(test_list),        cmocka_unit_test(test_open_by_spec),  cmocka_unit_test(test_ceiling),
+        cmocka_unit_test(test_transfers),   cmocka_unit_test(test_program_cache), cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_profile),     cmocka_unit_test(test_self_test),     cmocka_unit_test(test_no_drivers),
+        cmocka_unit_test(test_launch_cost),
     };
     return cmocka_run_group_tests_name("device", tests, begin, end);
 }

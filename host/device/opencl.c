@@ -114,7 +114,10 @@ int opencl_check_queue(struct device *device, cl_int code, const char *format, .
     pthread_mutex_unlock(&device->lock);
     error_set(status_of(code), "%s on %s: %s (%d)", words, device->traits.name, opencl_name(code), code);
     if (said[0]) error_set(0, "%s; the driver says: %s", retort_error_message(), said);
-    if (device->launched && !device->synchronous)
+    /* Drivers refuse a call's own arguments with CL_INVALID_..., but a queue that a kernel broke is called invalid too.
+     */
+    bool late = code > CL_INVALID_VALUE || code == CL_INVALID_COMMAND_QUEUE;
+    if (late && device->launched && !device->synchronous)
         error_set(0,
                   "%s; the last kernel launched was %s, earlier ones may be the cause (with RETORT_SYNC=1 in the "
                   "environment the failing one is named)",
