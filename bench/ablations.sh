@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # The table of docs/results.md: every truncation policy and reading, exact and low-rank Hessian, three seeds each, equal
 # outer steps. Writes one run folder per row and seed below OUT and prints the table as Markdown; what is finished is not
-# run again. Needs jq. Two runs at a time, one core each.
+# run again. Needs jq. JOBS runs at a time (2), one core each.
 #
 #   bench/ablations.sh fashion OUT          Fashion-MNIST, ConvNet-3-32
 #   bench/ablations.sh cifar10 OUT PATH     CIFAR-10's binary records below PATH
-#   SEEDS="0 1 2" STEPS=300 T=60 W=20 D=5 may be set in the environment.
+#   SEEDS="0 1 2" STEPS=300 T=60 W=20 D=5 may be set in the environment, and JOBS, and RETORT, the program.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 data=$1 out=$2 path=${3:-}
-seeds=${SEEDS:-0 1 2} steps=${STEPS:-300}
+seeds=${SEEDS:-0 1 2} steps=${STEPS:-300} jobs=${JOBS:-2} retort=${RETORT:-build/retort}
 common=(--set "outer.steps=$steps" --set "method.steps=${T:-60}" --set "method.window=${W:-20}" --set "method.range=${D:-5}")
 [ "$data" = fashion ] || common+=(--set data.kind=cifar10 --set "data.path=$path")
 
@@ -32,14 +32,14 @@ one() { # name settings seed
   [ ! -e "$to/result.json" ] || return 0
   for setting in $2; do options+=(--set "$setting"); done
   rm -rf "$to"
-  POCL_MAX_PTHREAD_COUNT=1 build/retort run configs/quickstart.yaml --quiet --seed "$3" --out "$to" \
+  POCL_MAX_PTHREAD_COUNT=1 "$retort" run configs/quickstart.yaml --quiet --seed "$3" --out "$to" \
     "${common[@]}" "${options[@]}" >"$to.log" 2>&1 || echo "failed: $1, seed $3 (see $to.log)" >&2
 }
 
 mkdir -p "$out"
 for seed in $seeds; do
   for row in "${rows[@]}"; do
-    while [ "$(jobs -rp | wc -l)" -ge 2 ]; do wait -n; done
+    while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
     one "${row%%|*}" "${row#*|}" "$seed" &
   done
 done
