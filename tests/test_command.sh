@@ -146,7 +146,7 @@ survives() { # name, kill command
   while :; do
     "$program" run small.yaml --out "$1" --resume --checkpoint-every 0.05 >out 2>err </dev/null &
     local pid=$!
-    (sleep "$(awk -v n=$sittings 'BEGIN { print 0.8 + n * 0.37 }')"; kill -"$2" $pid) 2>/dev/null &
+    (sleep "$(awk -v n=$sittings 'BEGIN { print 0.6 * 1.3 ^ n }')"; kill -"$2" $pid) 2>/dev/null &
     local killer=$!
     status=0
     wait $pid || status=$?
@@ -154,7 +154,7 @@ survives() { # name, kill command
     wait $killer 2>/dev/null
     sittings=$((sittings + 1))
     [ $status = 0 ] && break
-    if [ $status != "$3" ] || [ $sittings -gt 60 ]; then
+    if [ $status != "$3" ] || [ $sittings -gt 40 ]; then
       report "$1: resumed to the end" "exit status $status after $sittings sittings: $(cat err)"
       return
     fi
