@@ -21,7 +21,7 @@ static const char help[] =
     "  retort run configs/quickstart.yaml --seed 1 --device gpu\n"
     "  retort run --resume --out runs/ten       go on after Ctrl-C, a crash or a power cut: the result is the same\n\n"
     "  --out DIR               the run folder, new or empty; without it runs/NAME-SEED\n"
-    "  --set KEY=VALUE         overrides a key of the descriptor; may be repeated\n"
+    "  --set KEY=VALUE         overrides a key of the descriptor, paths from its folder; may be repeated\n"
     "  --seed N                the same as --set seed=N\n"
     "  --device SPEC           index or words of `retort devices`\n"
     "  --resume                goes on from the newest good checkpoint in the folder\n"

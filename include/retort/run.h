@@ -1,6 +1,6 @@
 /* Distillation runs: what `retort run` does, for programs of your own.
  *
- *     struct retort_run *run;
+ *     struct retort_run *run = NULL;
  *     if (retort_run_create("quickstart.yaml", &(struct retort_run_options){.out = "runs/one"}, &run) < 0
  *         || retort_run_execute(run) < 0)
  *         fprintf(stderr, "%s\n", retort_error_message());
