@@ -188,7 +188,15 @@ struct graph *graph_product(const struct unroll_spec *spec, int64_t count, doubl
         int64_t k = spec->rank;
         struct node *basis = graph_input(graph, "basis", FLOAT32, SHAPE(k, p));
         struct node *values = graph_input(graph, "eigenvalues", FLOAT32, VECTOR(k));
-        struct node *along = node_matmul(basis, node_reshape(a_g, SHAPE(p, 1)), false, false);
+        struct node *direction = a_g;
+        if (spec->optimizer.kind == OPTIMIZER_ADAM) {
+            /* Weights without any gradient so far: there 1 / (sqrt(v) + eps) makes a_g huge, and the exact Hessian's
+             * row is zero. A factor from other weights does not know that, so the row is made zero here. */
+            struct node *v = graph_input(graph, "new state 1", FLOAT32, VECTOR(p)),
+                        *zero = graph_constant(graph, 0, VECTOR(p));
+            direction = node_select(node_compare(zero, v, COMPARE_LESS), a_g, zero);
+        }
+        struct node *along = node_matmul(basis, node_reshape(direction, SHAPE(p, 1)), false, false);
         along = node_multiply(along, node_reshape(values, SHAPE(k, 1)));
         if (first) hessian = node_reshape(node_matmul(basis, along, true, false), VECTOR(p));
     }
@@ -247,9 +255,16 @@ static struct node *unit(struct node *x, struct node **norm) {
 struct graph *graph_lanczos_start(const struct unroll_spec *spec) {
     struct graph *graph;
     if (graph_create(&graph) < 0) return NULL;
-    struct node *seed = graph_input(graph, "seed", INT32, VECTOR(2)), *norm;
-    struct node *x = graph_random(seed, RANDOM_NORMAL01, 11, VECTOR(spec->network->theta_count));
-    graph_output(graph, "vector", unit(x, &norm));
+    struct node *seed = graph_input(graph, "seed", INT32, VECTOR(2));
+    graph_output(graph, "vector", graph_random(seed, RANDOM_NORMAL01, 11, VECTOR(spec->network->theta_count)));
+    return finish(graph, 0);
+}
+
+struct graph *graph_lanczos_unit(const struct unroll_spec *spec) {
+    struct graph *graph;
+    if (graph_create(&graph) < 0) return NULL;
+    struct node *product = graph_input(graph, "product", FLOAT32, VECTOR(spec->network->theta_count)), *norm;
+    graph_output(graph, "vector", unit(product, &norm));
     return finish(graph, 0);
 }
 

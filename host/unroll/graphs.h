@@ -16,7 +16,7 @@ struct graph *graph_update(const struct unroll_spec *spec);
 /* theta, new state 0.., gradient, scalars, lambda, lambda 0.., dlr -> a_g, out lambda, out lambda 0.., out dlr */
 struct graph *graph_adjoint(const struct unroll_spec *spec);
 /* theta, set ..., a_g, scalars, lambda, dS, dy? -> out lambda, out dS, out dy?; with lanczos also basis, eigenvalues,
- * `first` telling whether this micro-batch adds the low-rank product. */
+ * (Adam) new state 1, `first` telling whether this micro-batch adds the low-rank product. */
 struct graph *graph_product(const struct unroll_spec *spec, int64_t batch, double share, bool lanczos, bool first);
 /* theta, images, targets, labels, maps?, lambda, loss, correct -> out lambda, out loss, out correct. Targets carry the
  * weight of their row: batch / meta_batch for a real one, 0 for padding, whose label is -1. */
@@ -27,6 +27,7 @@ struct graph *graph_test(const struct unroll_spec *spec);
 /* Lanczos. seed -> vector;  theta, set ..., vector, product in -> product;  basis, product, -> projection [m+1], next,
  * norm; basis, alpha, beta -> vectors, eigenvalues. */
 struct graph *graph_lanczos_start(const struct unroll_spec *spec);
+struct graph *graph_lanczos_unit(const struct unroll_spec *spec);
 struct graph *graph_lanczos_product(const struct unroll_spec *spec, int64_t batch, double share);
 struct graph *graph_lanczos_next(const struct unroll_spec *spec);
 struct graph *graph_lanczos_finish(const struct unroll_spec *spec);

@@ -35,7 +35,7 @@ struct unroll {
 
     struct executable *initial, *gradient, *gradient_more, *probe, *probe_more, *update;
     struct executable *adjoint, *product, *product_low, *product_low_more, *meta, *test;
-    struct executable *lanczos_start, *lanczos_product, *lanczos_next, *lanczos_finish;
+    struct executable *lanczos_start, *lanczos_unit, *lanczos_product, *lanczos_next, *lanczos_finish;
 
     /* Slots of the store: theta, states, gradient, stats. Window step i reads slot base + i, writes slot base + i + 1.
      */
@@ -119,6 +119,7 @@ static int compile_rest(struct unroll *u) {
     if (spec->test_batch) TRY(compile(u, graph_test(spec), "test", &u->test));
     if (spec->rank) {
         TRY(compile(u, graph_lanczos_start(spec), "Lanczos start", &u->lanczos_start));
+        TRY(compile(u, graph_lanczos_unit(spec), "Lanczos vector", &u->lanczos_unit));
         TRY(compile(u, graph_lanczos_next(spec), "Lanczos step", &u->lanczos_next));
         TRY(compile(u, graph_lanczos_finish(spec), "Lanczos end", &u->lanczos_finish));
     }
@@ -162,10 +163,11 @@ static void lay_out(struct unroll *u) {
 /* The batch whose executables need the most scratch memory, and how much. */
 enum batch_kind { BATCH_INNER, BATCH_META, BATCH_TEST };
 static size_t largest_arena(const struct unroll *u, enum batch_kind *kind) {
-    const struct executable *all[] = {u->initial,      u->gradient,         u->gradient_more, u->probe,
-                                      u->probe_more,   u->update,           u->adjoint,       u->product,
-                                      u->product_low,  u->product_low_more, u->lanczos_start, u->lanczos_product,
-                                      u->lanczos_next, u->lanczos_finish,   u->meta,          u->test};
+    const struct executable *all[] = {
+        u->initial,       u->gradient,     u->gradient_more,   u->probe,        u->probe_more,
+        u->update,        u->adjoint,      u->product,         u->product_low,  u->product_low_more,
+        u->lanczos_start, u->lanczos_unit, u->lanczos_product, u->lanczos_next, u->lanczos_finish,
+        u->meta,          u->test};
     size_t largest = 0, count = sizeof all / sizeof *all;
     *kind = BATCH_INNER;
     for (size_t i = 0; i < count; i++) {
@@ -295,7 +297,8 @@ static int bind_fixed(struct unroll *u) {
     }
     if (m) {
         TRY(executable_bind(u->lanczos_start, "seed", u->seed, 0));
-        TRY(executable_bind(u->lanczos_start, "vector", u->basis, 0));
+        TRY(executable_bind(u->lanczos_start, "vector", u->vectors, 0));
+        TRY(executable_bind(u->lanczos_unit, "vector", u->basis, 0));
         TRY(executable_bind(u->lanczos_next, "basis", u->basis, 0));
         TRY(executable_bind(u->lanczos_finish, "basis", u->basis, 0));
         TRY(executable_bind(u->lanczos_finish, "projections", u->lanczos, 0));
@@ -337,10 +340,11 @@ done:
 
 void unroll_destroy(struct unroll *u) {
     if (!u) return;
-    struct executable *executables[] = {u->initial,       u->gradient,         u->gradient_more, u->probe,
-                                        u->probe_more,    u->update,           u->adjoint,       u->product,
-                                        u->product_low,   u->product_low_more, u->meta,          u->test,
-                                        u->lanczos_start, u->lanczos_product,  u->lanczos_next,  u->lanczos_finish};
+    struct executable *executables[] = {
+        u->initial,      u->gradient,      u->gradient_more, u->probe,        u->probe_more,
+        u->update,       u->adjoint,       u->product,       u->product_low,  u->product_low_more,
+        u->meta,         u->test,          u->lanczos_start, u->lanczos_unit, u->lanczos_product,
+        u->lanczos_next, u->lanczos_finish};
     struct device_buffer *buffers[] = {
         u->store,          u->adjoints,    u->set_images,  u->set_labels,    u->real_images,   u->real_targets,
         u->real_labels,    u->real_maps,   u->test_images, u->test_labels,   u->seed,          u->counts,
@@ -656,6 +660,8 @@ static int backward_step(struct unroll *u, int step, int slot, bool lanczos) {
         run = !lanczos ? u->product : part ? u->product_low_more : u->product_low;
         TRY(executable_bind(run, "scalars", u->scalars.buffer, scalars));
         TRY(executable_bind(run, "theta", u->store, theta_at(u, slot)));
+        if (executable_slot(run, "new state 1") >= 0)
+            TRY(executable_bind(run, "new state 1", u->store, state_at(u, slot + 1, 1)));
         TRY(bind_batch(u, run, step, part));
         TRY(bind_pair(u, run, "lambda", "out lambda", &u->lambda));
         TRY(bind_pair(u, run, "dS", "out dS", &u->ds));
@@ -722,6 +728,20 @@ int unroll_backward_again(struct unroll *u, const struct unroll_meta *meta, stru
 }
 
 /* --- Lanczos --- */
+/* The Hessian times the vector at `offset` of a buffer, on the rows of table step `step`, into the current `sum`. */
+static int hessian_product(struct unroll *u, int step, struct device_buffer *vectors, size_t offset) {
+    int status = RETORT_OK;
+    TRY(zero_pair(u, &u->sum, (size_t)u->p * FLOAT));
+    TRY(executable_bind(u->lanczos_product, "vector", vectors, offset));
+    for (int part = 0; part < u->inner_splits; part++) {
+        TRY(bind_batch(u, u->lanczos_product, step, part));
+        TRY(bind_pair(u, u->lanczos_product, "product in", "product", &u->sum));
+        TRY(executable_enqueue(u->lanczos_product));
+    }
+done:
+    return status;
+}
+
 int unroll_lanczos(struct unroll *u, int step, uint64_t seed) {
     int status = RETORT_OK;
     size_t vector = (size_t)u->p * FLOAT, m = (size_t)u->spec.rank;
@@ -729,16 +749,14 @@ int unroll_lanczos(struct unroll *u, int step, uint64_t seed) {
     if (!m) RAISE(RETORT_EINVAL, "no low-rank Hessian was planned");
     TRY(device_write(u->device, u->seed, 0, sizeof halves, halves));
     TRY(device_fill_zero(u->device, u->basis, 0, (m + 1) * vector));
-    TRY(executable_enqueue(u->lanczos_start));
     TRY(executable_bind(u->lanczos_product, "theta", u->store, theta_at(u, u->current)));
+    /* The start vector is a product itself: nothing of it lies where the Hessian is zero (dead biases, dead units). */
+    TRY(executable_enqueue(u->lanczos_start));
+    TRY(hessian_product(u, step, u->vectors, 0));
+    TRY(executable_bind(u->lanczos_unit, "product", u->adjoints, u->sum.at[u->sum.now]));
+    TRY(executable_enqueue(u->lanczos_unit));
     for (size_t j = 0; j < m; j++) {
-        TRY(zero_pair(u, &u->sum, vector));
-        TRY(executable_bind(u->lanczos_product, "vector", u->basis, j * vector));
-        for (int part = 0; part < u->inner_splits; part++) {
-            TRY(bind_batch(u, u->lanczos_product, step, part));
-            TRY(bind_pair(u, u->lanczos_product, "product in", "product", &u->sum));
-            TRY(executable_enqueue(u->lanczos_product));
-        }
+        TRY(hessian_product(u, step, u->basis, j * vector));
         TRY(executable_bind(u->lanczos_next, "product", u->adjoints, u->sum.at[u->sum.now]));
         TRY(executable_bind(u->lanczos_next, "projection", u->lanczos, j * (m + 1) * FLOAT));
         TRY(executable_bind(u->lanczos_next, "norm", u->lanczos, (m * (m + 1) + j) * FLOAT));
