@@ -13,6 +13,7 @@
 #include <string.h>
 
 #define GUARD 64 /* floats before and behind each output */
+#define MOST  64 /* inputs, and results, of a case */
 
 /* --- the cases: a function of inputs; v chooses sizes --- */
 static const int64_t channels[] = {1, 3, 8, 16, 17, 33};
@@ -194,9 +195,35 @@ static struct node *make_random(struct graph *g, int v) {
     return node_multiply(y, in(g, "x", shape));
 }
 
+/* Limits: these mark their results themselves and are not differentiated. */
+static struct node *make_many(struct graph *g, int v) { /* more operands and results than a kernel takes */
+    struct node *sum = NULL, *parts[50];
+    char name[32];
+    for (int i = 0; i < 50; i++) {
+        snprintf(name, sizeof name, "part %d", i);
+        parts[i] = in(g, name, SHAPE(2, odd[v]));
+        sum = sum ? node_add(node_tanh(sum), parts[i]) : parts[i];
+        snprintf(name, sizeof name, "sum %d", i);
+        graph_output(g, name, sum);
+    }
+    graph_output(g, "joined", node_concat(parts, 50, 1));
+    return NULL;
+}
+static struct node *make_stretched(struct graph *g, int v) { /* many small values that are only stretched */
+    struct node *x = in(g, "x", SHAPE(odd[v], 40)), *total = NULL;
+    for (int i = 0; i < 40; i++) {
+        struct node *part = node_slice(x, (int64_t[]){0, i}, (int64_t[]){1, 1}, SHAPE(odd[v], 1));
+        total = total ? node_add(total, node_tanh(part)) : part;
+    }
+    struct node *tower = node_tanh(total); /* 3^40 paths lead from its top to its bottom */
+    for (int i = 0; i < 40; i++) tower = node_add(node_sin(tower), node_multiply(node_cos(tower), tower));
+    graph_output(g, "y", node_multiply_stretched(x, node_add(total, tower)));
+    return NULL;
+}
+
 static const struct {
     const char *name;
-    struct node *(*make)(struct graph *g, int v);
+    struct node *(*make)(struct graph *g, int v); /* NULL where it marks its results itself */
 } cases[] = {
     {"unary", make_unary},
     {"binary", make_binary},
@@ -220,6 +247,8 @@ static const struct {
     {"one_hot", make_one_hot},
     {"argmax", make_argmax},
     {"random", make_random},
+    {"many", make_many},
+    {"stretched", make_stretched},
 };
 #define CASES (sizeof cases / sizeof *cases)
 
@@ -238,6 +267,7 @@ static struct graph *differentiated(size_t c, int v) {
     assert_ok(graph_create(&g));
     struct node *y = cases[c].make(g, v);
     assert_ok(graph_status(g));
+    if (!y) return g;
     struct node *wrt[8], *tangents[8], *gradients[8], *second[9];
     int count = 0;
     for (int i = 0; i < graph_count(g); i++) {
@@ -282,8 +312,8 @@ static void fill_input(const struct node *node, struct random *random, double *v
 static void run_case(struct prepared *p, double tolerance) {
     struct graph *g = p->graph;
     int inputs = 0, outputs = graph_output_count(g);
-    double *values[32], *expected[32];
-    struct device_buffer *in_buffers[32], *out_buffers[32];
+    double *values[MOST], *expected[MOST];
+    struct device_buffer *in_buffers[MOST], *out_buffers[MOST];
     struct random random = random_begin(11, RANDOM_TEST, 0);
     for (int i = 0; i < graph_count(g); i++) {
         const struct node *node = graph_node(g, i);

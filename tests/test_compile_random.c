@@ -481,7 +481,9 @@ static void step_iota(struct program *p) {
 
 static void step_random(struct program *p) {
     int seed = add_input(p, INT32, SHAPE(2), 1000);
+    const struct node reversed = {.op = OP_REVERSE, .input_count = 1, .attributes.axes = 1};
     if (pick(p, 2)) seed = binary(p, OP_ADD, seed, seed);
+    if (pick(p, 2)) seed = add_step(p, &reversed, seed, -1, -1);
     struct node draft = {.op = OP_RANDOM, .input_count = 1, .shape = shape_of(p, any_item(p))};
     draft.attributes.kind = pick(p, 2) ? RANDOM_NORMAL01 : RANDOM_UNIFORM01;
     draft.attributes.stream = (uint32_t)pick(p, 9);

@@ -487,11 +487,9 @@ static struct expr emit(struct emitter *e, struct node *node, const struct index
         result = average_pool(e, node, at);
     else if (node->op == OP_RANDOM)
         result = random_number(e, node, at);
-    else if (node->op == OP_IOTA) {
-        int axis = node->attributes.axis;
-        bool lane = at->lane == axis && e->lanes > 1;
-        result = declare(e, at, lane, true, arena_printf(&e->arena, lane ? "(intv)(%s) + LANES" : "%s", at->at[axis]));
-    } else if (at->flat) { /* broadcasts of one element and reshapes: flat_fits() lets nothing else through */
+    else if (node->op == OP_IOTA)
+        result = declare(e, at, false, true, at->at[node->attributes.axis]);
+    else if (at->flat) { /* broadcasts of one element and reshapes: flat_fits() lets nothing else through */
         struct index to = *at;
         if (shape_count(node->inputs[0]->shape) == 1) to = (struct index){.flat = "0", .lane = -1};
         result = emit(e, node->inputs[0], &to);

@@ -75,6 +75,22 @@ size_t library_scratch_bytes(const struct library *library) {
     return library->scratch_floats * sizeof(float);
 }
 
+/* Kernels index with int, and round counts of work-items up. */
+#define MOST_ELEMENTS (INT32_MAX - (1 << 16))
+
+static int check_size(const struct kernel_target *target, const struct node *node) {
+    struct shape padded = node->shape;
+    if (padded.rank == 4 && kernels_conv_layout(target, padded.size[1]) == LAYOUT_BLOCKED)
+        padded.size[1] = (padded.size[1] + target->lanes - 1) / target->lanes * target->lanes;
+    int64_t count = shape_count(padded);
+    if (count >= 0 && count <= MOST_ELEMENTS) return RETORT_OK;
+    char shape[128];
+    shape_print(node->shape, shape, sizeof shape);
+    return error_set(RETORT_ELIMIT,
+                     "a tensor %s has more elements than the %d that kernels can count: use smaller batches", shape,
+                     MOST_ELEMENTS);
+}
+
 /* The number of a kernel of this text, entered if it is new; -1 when out of memory. */
 static int library_kernel(struct library *library, const char *text) {
     uint64_t hash = hash_fast(text, strlen(text), 0);
@@ -187,6 +203,7 @@ int executable_create(struct library *library, const struct graph *graph, const 
     TRY(prepare_graph(graph, &prepared));
     for (int i = 0; i < graph_count(prepared); i++) {
         const struct node *node = graph_node(prepared, i);
+        TRY(check_size(&library->target, node));
         executable->flops += op_info(node->op)->cost(node);
     }
     TRY(grouping_create(prepared, &library->target, &grouping));

@@ -6,6 +6,8 @@
 #include <string.h>
 
 #define PLANE_INNER (1u << 2 | 1u << 3)
+/* What a node may read through inline operands, counted on every path. */
+#define MOST_INLINE_LEAVES 20
 
 bool is_elementwise(const struct node *node) {
     switch (node->op) {
@@ -68,13 +70,21 @@ static bool is_contiguous_concat(const struct node *node) {
     return true;
 }
 
+/* Whether lanes would run along integers: only float vectors are laid out in blocks. */
+static bool has_integer_lanes(const struct node *node) {
+    if (node->shape.rank != 4 || node->shape.size[1] == 1) return false;
+    bool any = node->dtype == INT32;
+    for (int k = 0; k < node->input_count && is_elementwise(node); k++) any |= node->inputs[k]->dtype == INT32;
+    return any;
+}
+
 bool lanes_can_inline(const struct node *node) {
     const int64_t *size = node->shape.size;
+    if (has_integer_lanes(node)) return false;
     switch (node->op) {
     case OP_CONSTANT:
     case OP_IOTA:
     case OP_AVERAGE_POOL_TRANSPOSE:
-        return true;
     case OP_BROADCAST:
     case OP_GATHER_ROWS:
         return true;
@@ -93,9 +103,29 @@ bool lanes_can_inline(const struct node *node) {
     }
 }
 
-/* --- bit sets of groups --- */
+/* A member that evaluates whatever it reads somewhere else. */
+static bool is_index_map(const struct node *node) {
+    return !is_elementwise(node) && !is_reduction(node) && node->op != OP_AVERAGE_POOL;
+}
+
+/* Lanes of the kernel that computes a member. */
+static int node_lanes(const struct grouping *g, const struct node *node) {
+    bool plane = node->shape.rank == 4 && (!is_reduction(node) || reduced_axes(node) == PLANE_INNER);
+    if (!plane || kernels_conv_layout(&g->target, node->shape.size[1]) != LAYOUT_BLOCKED) return 1;
+    return has_integer_lanes(node) || (is_index_map(node) && !lanes_can_inline(node)) ? 1 : g->target.lanes;
+}
+
+/* --- bit sets --- */
+static bool bit(const uint64_t *set, int i) {
+    return set[i / 64] >> (i % 64) & 1;
+}
+
+static void bit_set(uint64_t *set, int i) {
+    set[i / 64] |= (uint64_t)1 << (i % 64);
+}
+
 static bool needs(const struct grouping *g, int group, int other) {
-    return g->groups[group].needs[other / 64] >> (other % 64) & 1;
+    return bit(g->groups[group].needs, other);
 }
 
 /* `group` comes to depend on `other` and all that it needs, and so do all groups that depend on `group`. */
@@ -104,7 +134,7 @@ static void add_need(struct grouping *g, int group, int other) {
     for (int k = 0; k < g->group_count; k++) {
         if (k != group && !needs(g, k, group)) continue;
         for (int w = 0; w < g->words; w++) g->groups[k].needs[w] |= g->groups[other].needs[w];
-        g->groups[k].needs[other / 64] |= (uint64_t)1 << (other % 64);
+        bit_set(g->groups[k].needs, other);
     }
 }
 
@@ -125,6 +155,28 @@ static void find_users(struct grouping *g) {
             g->user_count[i] = 0;
         }
         if (g->arena.failed) return;
+    }
+}
+
+/* Whether a node takes its operands from memory as they lie there. */
+static bool reads_memory(const struct grouping *g, int user) {
+    return g->role[user] == ROLE_LIBRARY || g->role[user] == ROLE_VIEW || graph_node(g->graph, user)->op == OP_RANDOM;
+}
+
+static void keep_in_memory(struct grouping *g, const struct node *node) {
+    if (g->role[node->index] == ROLE_INLINE) g->role[node->index] = ROLE_MEMBER;
+}
+
+/* Inline operands that lanes cannot read get memory of their own. */
+static void settle_operands(struct grouping *g, const struct node *node, bool *settled) {
+    for (int k = 0; k < node->input_count; k++) {
+        const struct node *operand = node->inputs[k];
+        if (g->role[operand->index] != ROLE_INLINE || settled[operand->index]) continue;
+        settled[operand->index] = true;
+        if (lanes_can_inline(operand))
+            settle_operands(g, operand, settled);
+        else
+            keep_in_memory(g, operand);
     }
 }
 
@@ -188,21 +240,35 @@ static void find_roles(struct grouping *g, const bool *is_output) {
             g->role[i] = small[i] ? ROLE_INLINE : ROLE_MEMBER;
         }
     }
-    /* What a hand-written kernel or a view reads must be in memory. */
+    int *leaves = arena_array(&g->arena, (size_t)g->node_count, sizeof *leaves);
+    bool *settled = arena_array(&g->arena, (size_t)g->node_count, sizeof *settled);
+    if (!leaves || !settled) return;
+    /* What would take too many operands reads some of them from memory. */
     for (int i = 0; i < g->node_count; i++) {
-        if (g->role[i] != ROLE_INLINE) continue;
-        for (int k = 0; k < g->user_count[i]; k++) {
-            enum role user = g->role[g->users[i][k]];
-            if (user == ROLE_LIBRARY || user == ROLE_VIEW) g->role[i] = ROLE_MEMBER;
+        const struct node *node = graph_node(g->graph, i);
+        if (g->role[i] != ROLE_INLINE && g->role[i] != ROLE_MEMBER) continue;
+        for (int k = 0; k < node->input_count; k++) {
+            int operand = node->inputs[k]->index;
+            leaves[i] += g->role[operand] == ROLE_INLINE ? leaves[operand] : 1;
+        }
+        if (leaves[i] > MOST_INLINE_LEAVES) {
+            leaves[i] = node->input_count;
+            for (int k = 0; k < node->input_count; k++) keep_in_memory(g, node->inputs[k]);
         }
     }
+    /* Hand-written kernels and views read nothing else. */
+    for (int i = 0; i < g->node_count; i++) {
+        const struct node *node = graph_node(g->graph, i);
+        for (int k = 0; k < node->input_count && reads_memory(g, i); k++) keep_in_memory(g, node->inputs[k]);
+    }
+    for (int i = 0; i < g->node_count; i++)
+        if (g->role[i] == ROLE_MEMBER && node_lanes(g, graph_node(g->graph, i)) > 1)
+            settle_operands(g, graph_node(g->graph, i), settled);
     for (int i = 0; i < g->node_count; i++) {
         if (g->role[i] != ROLE_MEMBER) continue;
         g->stored[i] = is_output[i];
-        for (int k = 0; k < g->user_count[i]; k++) {
-            enum role user = g->role[g->users[i][k]];
-            if (user == ROLE_LIBRARY || user == ROLE_VIEW || user == ROLE_CONCAT) g->stored[i] = true;
-        }
+        for (int k = 0; k < g->user_count[i]; k++)
+            if (reads_memory(g, g->users[i][k]) || g->role[g->users[i][k]] == ROLE_CONCAT) g->stored[i] = true;
     }
 }
 
@@ -235,7 +301,8 @@ bool is_recomputed(const struct grouping *g, const struct node *node, int reader
     int i = node->index;
     if (g->role[i] != ROLE_MEMBER || g->group_of[i] == reader_group || g->stored[i] || !is_elementwise(node))
         return false;
-    if (node->shape.rank != 4) return false; /* vectors and matrices: memory is cheap, chains are long */
+    if (node->shape.rank != 4) return false;   /* vectors and matrices: memory is cheap, chains are long */
+    if (has_integer_lanes(node)) return false; /* the reader may work in lanes */
     struct leaves leaves = {0};
     return count_leaves(g, node, shape_count(node->shape), &leaves);
 }
@@ -258,7 +325,7 @@ static bool keeps_rows(const struct node *node, uint32_t inner) {
     case OP_REVERSE:
         return !(node->attributes.axes & ~inner);
     case OP_AVERAGE_POOL_TRANSPOSE:
-        return inner == PLANE_INNER;
+        return node->shape.rank == 4 && inner == PLANE_INNER;
     default:
         return is_elementwise(node);
     }
@@ -297,33 +364,67 @@ static enum path path_to(const struct grouping *g, const struct node *node, int 
     return path;
 }
 
-/* The groups whose stored results a member of `group` (or -1) reads through `node`. */
-static void collect(const struct grouping *g, const struct node *node, int group, uint64_t *read) {
-    int i = node->index;
-    switch (g->role[i]) {
-    case ROLE_INPUT:
-    case ROLE_DEAD:
-        return;
-    case ROLE_VIEW:
-        collect(g, node->inputs[0], -1, read);
-        return;
+/* Bit sets of nodes and of groups. */
+struct reads {
+    uint64_t *nodes, *groups;
+};
+
+/* What a member of `group` (or -1) reads through `node`: adds the nodes it loads, and the groups that store them. */
+static void collect(const struct grouping *g, const struct node *node, int group, struct reads *reads) {
+    const struct node *base = node;
+    switch (g->role[node->index]) {
     case ROLE_MEMBER:
-        if (g->group_of[i] == group) return;
+        if (g->group_of[node->index] == group) return;
         if (!is_recomputed(g, node, group)) break;
         /* fall through */
     case ROLE_INLINE:
-        for (int k = 0; k < node->input_count; k++) collect(g, node->inputs[k], group, read);
+        for (int k = 0; k < node->input_count; k++) collect(g, node->inputs[k], group, reads);
         return;
-    case ROLE_CONCAT:
-    case ROLE_LIBRARY:
+    case ROLE_VIEW:
+        while (g->role[base->index] == ROLE_VIEW) base = base->inputs[0];
+        break;
+    default:
         break;
     }
-    if (g->group_of[i] >= 0) read[g->group_of[i] / 64] |= (uint64_t)1 << (g->group_of[i] % 64);
+    bit_set(reads->nodes, node->index);
+    if (g->group_of[base->index] >= 0) bit_set(reads->groups, g->group_of[base->index]);
 }
 
-static int node_lanes(const struct grouping *g, const struct node *node) {
-    bool plane = node->shape.rank == 4 && (!is_reduction(node) || reduced_axes(node) == PLANE_INNER);
-    return plane && kernels_conv_layout(&g->target, node->shape.size[1]) == LAYOUT_BLOCKED ? g->target.lanes : 1;
+static void collect_operands(const struct grouping *g, const struct node *node, int group, struct reads *reads) {
+    memset(reads->groups, 0, (size_t)g->words * sizeof *reads->groups);
+    memset(reads->nodes, 0, (size_t)g->words * sizeof *reads->nodes);
+    for (int k = 0; k < node->input_count; k++) collect(g, node->inputs[k], group, reads);
+}
+
+/* Whether something outside the group reads a member, or may yet. */
+static bool is_read_outside(const struct grouping *g, const struct node *node, int group) {
+    for (int k = 0; k < g->user_count[node->index]; k++) {
+        int user = g->users[node->index][k];
+        if (g->role[user] == ROLE_INLINE ? is_read_outside(g, graph_node(g->graph, user), group)
+                                         : g->group_of[user] != group)
+            return true;
+    }
+    return false;
+}
+
+/* Whether a kernel of the members of `group`, of `other` (or -1) and of a node that reads `reads` has few enough
+ * arguments. Counts too many rather than too few. */
+static bool operands_fit(const struct grouping *g, int group, int other, const struct reads *reads) {
+    int loads = 0, stores = 1;
+    for (int w = 0; w < g->words; w++) {
+        uint64_t nodes = g->groups[group].loads[w];
+        if (reads) nodes |= reads->nodes[w];
+        if (other >= 0) nodes |= g->groups[other].loads[w];
+        loads += __builtin_popcountll(nodes);
+    }
+    size_t members = g->groups[group].members.count + (other >= 0 ? g->groups[other].members.count : 0);
+    if (loads + members + 1 <= LAUNCH_MAX_BUFFERS) return true;
+    for (int part = group; part >= 0; part = part == group ? other : -1)
+        for (size_t k = 0; k < g->groups[part].members.count; k++) {
+            const struct node *node = g->groups[part].members.items[k];
+            stores += g->stored[node->index] || (!is_recomputed(g, node, -1) && is_read_outside(g, node, part));
+        }
+    return loads + stores <= LAUNCH_MAX_BUFFERS;
 }
 
 /* Shape after a reduction is the row's; for the others the node's own. */
@@ -338,7 +439,7 @@ static bool shapes_fit(const struct group *group, const struct node *node, uint3
     return true;
 }
 
-static bool can_join(const struct grouping *g, const struct node *node, int number, uint64_t *read) {
+static bool can_join(const struct grouping *g, const struct node *node, int number, struct reads *reads) {
     const struct group *group = &g->groups[number];
     if (group->members.count == 0 || group->rank != node->shape.rank || group->lanes != node_lanes(g, node))
         return false;
@@ -352,11 +453,10 @@ static bool can_join(const struct grouping *g, const struct node *node, int numb
     if (!shapes_fit(group, node, inner)) return false;
     for (int k = 0; k < node->input_count; k++)
         if (path_to(g, node->inputs[k], number, inner) == PATH_BROKEN) return false;
-    memset(read, 0, (size_t)g->words * sizeof *read);
-    for (int k = 0; k < node->input_count; k++) collect(g, node->inputs[k], number, read);
+    collect_operands(g, node, number, reads);
     for (int other = 0; other < g->group_count; other++)
-        if (read[other / 64] >> (other % 64) & 1 && (other == number || needs(g, other, number))) return false;
-    return true;
+        if (bit(reads->groups, other) && (other == number || needs(g, other, number))) return false;
+    return operands_fit(g, number, -1, reads);
 }
 
 static int new_group(struct grouping *g, const struct node *node) {
@@ -366,6 +466,7 @@ static int new_group(struct grouping *g, const struct node *node) {
     *group = (struct group){.rank = shape->rank, .lanes = node_lanes(g, node)};
     memcpy(group->size, shape->size, sizeof group->size);
     group->needs = arena_array(&g->arena, (size_t)g->words, sizeof *group->needs);
+    group->loads = arena_array(&g->arena, (size_t)g->words, sizeof *group->loads);
     if (is_reduction(node)) {
         group->inner = reduced_axes(node);
         group->inner_known = true;
@@ -377,7 +478,7 @@ static int new_group(struct grouping *g, const struct node *node) {
     return g->group_count++;
 }
 
-static bool enter(struct grouping *g, struct node *node, int number, const uint64_t *read) {
+static bool enter(struct grouping *g, struct node *node, int number, const struct reads *reads) {
     struct group *group = &g->groups[number];
     if (!array_push(&group->members, node)) return false;
     g->group_of[node->index] = number;
@@ -386,7 +487,8 @@ static bool enter(struct grouping *g, struct node *node, int number, const uint6
         group->inner_known = true;
     }
     for (int other = 0; other < g->group_count; other++)
-        if (read[other / 64] >> (other % 64) & 1) add_need(g, number, other);
+        if (bit(reads->groups, other)) add_need(g, number, other);
+    for (int w = 0; w < g->words; w++) group->loads[w] |= reads->nodes[w];
     return true;
 }
 
@@ -399,16 +501,18 @@ static void try_merge(struct grouping *g, int into, int from) {
         return;
     for (int d = 0; d < a->rank; d++)
         if (a->size[d] != b->size[d] && !(a->plane && a->inner >> d & 1)) return;
+    if (!operands_fit(g, into, from, NULL)) return;
     for (size_t k = 0; k < b->members.count; k++) {
         if (!array_push(&a->members, b->members.items[k])) return;
         g->group_of[b->members.items[k]->index] = into;
     }
     b->members.count = 0;
+    for (int w = 0; w < g->words; w++) a->loads[w] |= b->loads[w];
     /* Everything that needed either now needs both, and what each needs. */
     for (int k = 0; k < g->group_count; k++) {
         if (k != into && !needs(g, k, into) && !needs(g, k, from)) continue;
         for (int w = 0; w < g->words; w++) g->groups[k].needs[w] |= a->needs[w] | b->needs[w];
-        if (k != into) g->groups[k].needs[into / 64] |= (uint64_t)1 << (into % 64);
+        if (k != into) bit_set(g->groups[k].needs, into);
         g->groups[k].needs[from / 64] &= ~((uint64_t)1 << (from % 64));
     }
 }
@@ -429,42 +533,21 @@ static void find_candidates(const struct grouping *g, const struct node *node, i
     }
 }
 
-static int place_node(struct grouping *g, struct node *node, uint64_t *read);
-
-/* Inline operands that lanes cannot read get memory of their own. */
-static int settle_operands(struct grouping *g, const struct node *node, uint64_t *read) {
-    int status = RETORT_OK;
-    for (int k = 0; k < node->input_count; k++) {
-        struct node *operand = node->inputs[k];
-        if (g->role[operand->index] != ROLE_INLINE) continue;
-        TRY(settle_operands(g, operand, read));
-        if (!lanes_can_inline(operand)) {
-            g->role[operand->index] = ROLE_MEMBER;
-            g->stored[operand->index] = true;
-            TRY(place_node(g, operand, read));
-        }
-    }
-done:
-    return status;
-}
-
-static int place_node(struct grouping *g, struct node *node, uint64_t *read) {
+static int place_node(struct grouping *g, struct node *node, struct reads *reads) {
     int status = RETORT_OK;
     int chosen = -1, found[16], count = 0;
     enum role role = g->role[node->index];
     if (role == ROLE_MEMBER) {
-        bool index_map = !is_elementwise(node) && !is_reduction(node) && node->op != OP_AVERAGE_POOL;
-        if (!index_map && node_lanes(g, node) > 1) TRY(settle_operands(g, node, read));
-        find_candidates(g, node, found, &count, 0);
-        for (int pick = 0; pick < count && !index_map; pick++) {
+        if (!is_index_map(node)) find_candidates(g, node, found, &count, 0);
+        for (int pick = 0; pick < count; pick++) {
             int best = -1;
             for (int k = 0; k < count; k++)
                 if (found[k] >= 0 && (best < 0 || found[k] > found[best])) best = k;
             if (best < 0) break;
             int number = found[best];
-            if (chosen < 0 && can_join(g, node, number, read)) {
+            if (chosen < 0 && can_join(g, node, number, reads)) {
                 chosen = number;
-                if (!enter(g, node, number, read)) RAISE(RETORT_ENOMEM, "out of memory grouping operations");
+                if (!enter(g, node, number, reads)) RAISE(RETORT_ENOMEM, "out of memory grouping operations");
             } else if (chosen >= 0)
                 try_merge(g, chosen, number);
             found[best] = -1;
@@ -472,17 +555,9 @@ static int place_node(struct grouping *g, struct node *node, uint64_t *read) {
     }
     if (chosen < 0) {
         chosen = new_group(g, node);
-        if (chosen < 0 || !g->groups[chosen].needs) RAISE(RETORT_ENOMEM, "out of memory grouping operations");
-        /* An index map that became a kernel evaluates whatever it reads one element at a time. */
-        if (role == ROLE_MEMBER && g->groups[chosen].lanes > 1 && !is_reduction(node) && node->op != OP_AVERAGE_POOL
-            && !is_elementwise(node)) {
-            bool fits = lanes_can_inline(node);
-            if (fits) TRY(settle_operands(g, node, read));
-            if (!fits) g->groups[chosen].lanes = 1;
-        }
-        memset(read, 0, (size_t)g->words * sizeof *read);
-        for (int k = 0; k < node->input_count; k++) collect(g, node->inputs[k], chosen, read);
-        if (!enter(g, node, chosen, read)) RAISE(RETORT_ENOMEM, "out of memory grouping operations");
+        if (chosen < 0 || g->arena.failed) RAISE(RETORT_ENOMEM, "out of memory grouping operations");
+        collect_operands(g, node, chosen, reads);
+        if (!enter(g, node, chosen, reads)) RAISE(RETORT_ENOMEM, "out of memory grouping operations");
     }
 done:
     return status;
@@ -514,7 +589,8 @@ int grouping_create(const struct graph *graph, const struct kernel_target *targe
     g->user_count = arena_array(&g->arena, count, sizeof *g->user_count);
     g->groups = arena_array(&g->arena, (size_t)g->group_capacity, sizeof *g->groups);
     bool *is_output = arena_array(&g->arena, count, sizeof *is_output);
-    uint64_t *read = arena_array(&g->arena, (size_t)g->words, sizeof *read);
+    struct reads reads = {.groups = arena_array(&g->arena, (size_t)g->words, sizeof *reads.groups),
+                          .nodes = arena_array(&g->arena, (size_t)g->words, sizeof *reads.nodes)};
     if (g->arena.failed) RAISE(RETORT_ENOMEM, "out of memory grouping %d operations", g->node_count);
     for (size_t i = 0; i < count; i++) g->group_of[i] = -1;
     for (int i = 0; i < graph_output_count(graph); i++) is_output[graph_output_at(graph, i, NULL)->index] = true;
@@ -529,9 +605,8 @@ int grouping_create(const struct graph *graph, const struct kernel_target *targe
     if (g->arena.failed) RAISE(RETORT_ENOMEM, "out of memory grouping %d operations", g->node_count);
     for (int i = 0; i < g->node_count; i++) {
         enum role role = g->role[i];
-        bool placed = g->group_of[i] >= 0;
-        if (!placed && (role == ROLE_MEMBER || role == ROLE_LIBRARY || role == ROLE_CONCAT))
-            TRY(place_node(g, graph_node(graph, i), read));
+        if (role == ROLE_MEMBER || role == ROLE_LIBRARY || role == ROLE_CONCAT)
+            TRY(place_node(g, graph_node(graph, i), &reads));
     }
     for (int i = 0; i < g->node_count; i++)
         if (g->group_of[i] >= 0)

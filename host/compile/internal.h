@@ -44,6 +44,7 @@ struct group {
     int lanes;              /* channels per vector: V for planes kept blocked, else 1 */
     ARRAY(struct node *) members;
     uint64_t *needs; /* bit set: the groups this one depends on, transitively */
+    uint64_t *loads; /* bit set: the nodes its members read from memory */
     bool done;       /* lower.c: has been given its place in the launch order */
 };
 
@@ -58,7 +59,7 @@ struct grouping {
     int **users;   /* by node index: user_count indices */
     int *user_count;
     struct group *groups;
-    int group_count, group_capacity, words;
+    int group_count, group_capacity, words; /* words: of a bit set of groups or nodes */
 };
 
 int grouping_create(const struct graph *graph, const struct kernel_target *target, struct grouping *grouping);
@@ -83,7 +84,8 @@ struct value {
     bool input; /* external and read-only */
 };
 
-#define LAUNCH_MAX_BUFFERS 96
+/* A pointer and an offset each: what every device takes (CL_DEVICE_MAX_PARAMETER_SIZE is 1024 bytes at least). */
+#define LAUNCH_MAX_BUFFERS 64
 struct launch {
     char *text; /* kernel text with NAME for its name */
     size_t global[3], local[3];

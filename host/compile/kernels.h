@@ -21,8 +21,8 @@
 enum layout { LAYOUT_PLAIN, LAYOUT_BLOCKED };
 
 struct kernel_use {
-    const char *file;     /* "conv_cpu.cl"; NULL: no kernel needed */
-    char parameters[768]; /* lines "#define KEY value\n" */
+    const char *file;           /* "conv_cpu.cl"; NULL: no kernel needed */
+    char parameters[768];       /* lines "#define KEY value\n" */
     size_t global[3], local[3]; /* local[0] = 0: the driver chooses */
 };
 
@@ -39,14 +39,15 @@ struct conv_sizes {
     int stride, padding;
 };
 
-/* Whether a convolution operand with this many channels is kept blocked (image tensors with few channels stay plain). */
+/* Whether a convolution operand with this many channels is kept blocked (image tensors with few channels stay plain).
+ */
 enum layout kernels_conv_layout(const struct kernel_target *target, int64_t channels);
 
 struct conv_use {
-    size_t packed_floats;    /* size of the packed weights; 0: `main` reads the weights [O,C,KH,KW] as they are */
-    struct kernel_use pack;  /* (packed, weights) */
-    size_t work_floats;      /* scratch of `main` and `finish` */
-    struct kernel_use main;  /* forward: (y, x, packed), data: (x, y, packed), weight: (gw or work, x, y) */
+    size_t packed_floats;     /* size of the packed weights; 0: `main` reads the weights [O,C,KH,KW] as they are */
+    struct kernel_use pack;   /* (packed, weights) */
+    size_t work_floats;       /* scratch of `main` and `finish` */
+    struct kernel_use main;   /* forward: (y, x, packed), data: (x, y, packed), weight: (gw or work, x, y) */
     struct kernel_use finish; /* weight only: (gw, work) */
 };
 /* Layouts are those of the tensors as they lie; gw and weights are plain [O,C,KH,KW]. */
@@ -72,7 +73,8 @@ int kernels_matmul(const struct kernel_target *target, const struct matmul_sizes
 /* (to, from), a tensor [n,c,h,w] from one layout to the other. */
 int kernels_relayout(const struct kernel_target *target, int64_t n, int64_t c, int64_t h, int64_t w, enum layout from,
                      enum layout to, struct kernel_use *use);
-/* (out [count, width], rows' values [rows, width], int rows [rows]): out[r] = sum over b with row[b] = r, b ascending. */
+/* (out [count, width], rows' values [rows, width], int rows [rows]): out[r] = sum over b with row[b] = r, b ascending.
+ */
 int kernels_scatter_rows(const struct kernel_target *target, int64_t rows, int64_t width, int64_t count,
                          struct kernel_use *use);
 /* (out, image, map), plain [n,c,h,w]; node_sample and node_sample_transpose of the graph. */

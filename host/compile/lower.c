@@ -357,6 +357,9 @@ int lowering_create(const struct grouping *g, struct lowering *l) {
             if (any) TRY(emit_group(l, group));
         }
     }
+    for (int k = 0; k < g->group_count; k++)
+        if (g->groups[k].members.count && !g->groups[k].done)
+            RAISE(RETORT_EUNSUPPORTED, "cannot compile: kernels that wait for each other");
     for (int k = 0, first = (int)l->slots.count - graph_output_count(graph); k < graph_output_count(graph); k++) {
         struct node *node = graph_output_at(graph, k, NULL);
         struct value *value = l->plain[node->index];

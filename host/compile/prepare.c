@@ -9,6 +9,7 @@
 
 #define PLANE      (1u << 2 | 1u << 3)
 #define MAX_PIECES 256
+#define MOST_PARTS 16
 
 struct piece {
     struct node *node; /* rank 1; NULL: zeros */
@@ -59,6 +60,17 @@ static bool is_padded_sum(struct node *node) {
            && collect_pieces(node, pieces, &count);
 }
 
+/* Kernels take a limited number of operands: long rows of parts are joined in stages. */
+static struct node *concat_in_stages(struct node **parts, int count, int axis) {
+    while (count > MOST_PARTS) {
+        int stages = 0;
+        for (int k = 0; k < count; k += MOST_PARTS)
+            parts[stages++] = node_concat(parts + k, count - k < MOST_PARTS ? count - k : MOST_PARTS, axis);
+        count = stages;
+    }
+    return node_concat(parts, count, axis);
+}
+
 static struct node *rebuild(struct graph *graph, const struct node *node, struct node **inputs) {
     if (node->op == OP_STOP_GRADIENT) return inputs[0];
     bool waits = node->op == OP_ADD && is_padded_sum(inputs[0]) && is_padded_sum(inputs[1]);
@@ -67,6 +79,7 @@ static struct node *rebuild(struct graph *graph, const struct node *node, struct
     uint32_t axes = node->attributes.axes;
     if (node->op == OP_REDUCE_SUM && node->shape.rank == 4 && (axes & PLANE) == PLANE && axes != PLANE)
         return node_reduce_sum(node_reduce_sum(inputs[0], PLANE), axes & ~PLANE);
+    if (node->op == OP_CONCAT) return concat_in_stages(inputs, node->input_count, node->attributes.axis);
     return node_rebuild(graph, node, inputs);
 }
 
