@@ -1,0 +1,688 @@
+/* The unroll on the device against one graph of the whole training, differentiated in reverse and evaluated in double:
+ * no replay, no stored window, no micro-batches there. */
+#include "graphs.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/memory.h"
+#include "base/random.h"
+#include "transform/transform.h"
+#include "unroll/unroll.h"
+
+#define TOLERANCE 2e-5
+
+/* --- problems --- */
+struct problem {
+    struct arena arena;
+    struct network network;
+    struct unroll_spec spec;
+    int steps, prefix, window;
+    float *theta, *images, *soft, *maps, *colour, *weights, *real_images, *real_maps;
+    int32_t *hard, *rows, *real_labels;
+    double *lr;
+};
+
+static float *floats(struct problem *p, int64_t count, double scale, struct random *random) {
+    float *values = arena_array(&p->arena, (size_t)count + 1, sizeof *values);
+    for (int64_t i = 0; i < count; i++) values[i] = (float)(scale * random_normal(random));
+    return values;
+}
+
+static int32_t *integers(struct problem *p, int64_t count, int64_t bound, struct random *random) {
+    int32_t *values = arena_array(&p->arena, (size_t)count + 1, sizeof *values);
+    for (int64_t i = 0; i < count; i++) values[i] = (int32_t)random_below(random, (uint32_t)bound);
+    return values;
+}
+
+/* Maps a little off the identity. */
+static float *affine(struct problem *p, int64_t count, struct random *random) {
+    float *maps = floats(p, 6 * count, 0.2, random);
+    for (int64_t i = 0; i < count; i++) maps[6 * i] += 1, maps[6 * i + 4] += 1;
+    return maps;
+}
+
+static int64_t pixels(const struct problem *p) {
+    return (int64_t)p->network.channels * p->network.height * p->network.width;
+}
+
+/* Fills everything else at random from what is given: the network's spec, and the unroll's without the network. */
+static void problem_init(struct problem *p, const struct network_spec *network, int channels, int side,
+                         const struct unroll_spec *spec, int prefix) {
+    struct random random = random_begin(5, RANDOM_TEST, 0);
+    *p = (struct problem){.spec = *spec, .prefix = prefix, .window = spec->max_window};
+    arena_init(&p->arena);
+    assert_ok(network_describe(network, channels, side, side, 3, &p->network));
+    p->spec.network = &p->network;
+    p->steps = prefix + p->window;
+    int64_t n = spec->set_count, r = spec->meta_batch, k = p->network.classes, draws = p->steps * spec->batch;
+    p->theta = floats(p, p->network.theta_count, 0.4, &random);
+    p->images = floats(p, n * pixels(p), 1, &random);
+    p->soft = floats(p, n * k, 1, &random);
+    for (int64_t i = 0; i < n * k; i++) p->soft[i] = 0.1f + p->soft[i] * p->soft[i];
+    p->hard = integers(p, n, k, &random);
+    p->rows = integers(p, draws, n, &random);
+    p->maps = affine(p, draws, &random);
+    p->real_images = floats(p, r * pixels(p), 1, &random);
+    p->real_labels = integers(p, r, k, &random);
+    p->real_maps = affine(p, r, &random);
+    p->lr = arena_array(&p->arena, (size_t)p->steps, sizeof *p->lr);
+    p->weights = arena_array(&p->arena, (size_t)p->steps, sizeof *p->weights);
+    assert_false(p->arena.failed);
+    for (int t = 0; t < p->steps; t++) p->lr[t] = spec->optimizer.lr, p->weights[t] = 1;
+}
+
+static void problem_finish(struct problem *p) {
+    arena_finish(&p->arena);
+}
+
+/* --- answers --- */
+struct answer {
+    double loss, accuracy, lr;
+    float *images, *labels;
+    double *losses, *norms; /* of every step */
+};
+
+static struct answer answer_make(struct problem *p) {
+    return (struct answer){.images = arena_array(&p->arena, (size_t)(p->spec.set_count * pixels(p)), sizeof(float)),
+                           .labels = arena_array(&p->arena, (size_t)(p->spec.set_count * p->network.classes), 4),
+                           .losses = arena_array(&p->arena, (size_t)p->steps, sizeof(double)),
+                           .norms = arena_array(&p->arena, (size_t)p->steps, sizeof(double))};
+}
+
+static void upload(struct unroll *unroll, const struct problem *p) {
+    assert_ok(
+        unroll_set(unroll, p->images, p->spec.soft_labels ? p->soft : NULL, p->spec.soft_labels ? NULL : p->hard));
+    assert_ok(unroll_upload_steps(unroll, &(struct unroll_steps){.first = 1,
+                                                                 .count = p->steps,
+                                                                 .lr = p->lr,
+                                                                 .rows = p->rows,
+                                                                 .maps = p->maps,
+                                                                 .colour = p->colour,
+                                                                 .weights = p->weights}));
+}
+
+static struct unroll_meta meta_of(const struct problem *p) {
+    return (struct unroll_meta){.prefix = p->prefix,
+                                .window = p->window,
+                                .images = p->real_images,
+                                .labels = p->real_labels,
+                                .maps = p->real_maps,
+                                .probe = true};
+}
+
+static struct answer device_answer(struct unroll *unroll, struct problem *p) {
+    struct answer answer = answer_make(p);
+    struct unroll_gradient gradient = {.images = answer.images, .labels = answer.labels};
+    struct unroll_meta meta = meta_of(p);
+    upload(unroll, p);
+    assert_ok(unroll_begin_from(unroll, p->theta));
+    assert_ok(unroll_meta_gradient(unroll, &meta, &gradient));
+    assert_ok(unroll_read_probe(unroll, p->steps, answer.losses, answer.norms));
+    answer.loss = gradient.loss;
+    answer.accuracy = gradient.accuracy;
+    answer.lr = gradient.lr;
+    return answer;
+}
+
+static double *widen(struct problem *p, const void *values, int64_t count, bool is_int) {
+    double *wide = arena_array(&p->arena, (size_t)count + 1, sizeof *wide);
+    for (int64_t i = 0; i < count; i++) wide[i] = is_int ? ((const int32_t *)values)[i] : ((const float *)values)[i];
+    return wide;
+}
+
+static const char *numbered(struct problem *p, const char *name, int i) {
+    return arena_printf(&p->arena, "%s %d", name, i);
+}
+
+/* The same by plain reverse differentiation of the whole run. */
+static struct answer reference_answer(struct problem *p) {
+    const struct unroll_spec *spec = &p->spec;
+    const struct network *net = &p->network;
+    int64_t n = spec->set_count, b = spec->batch, k = net->classes, theta_count = net->theta_count;
+    struct answer answer = answer_make(p);
+    struct binding bindings[64];
+    int bound = 0;
+    struct graph *g;
+    assert_ok(graph_create(&g));
+#define BIND(text, array)                  \
+    bindings[bound++] = (struct binding) { \
+        (text), (array)                    \
+    }
+    struct node *theta = graph_input(g, "theta", FLOAT32, SHAPE(theta_count));
+    BIND("theta", widen(p, p->theta, theta_count, false));
+    struct node *images = graph_input(g, "images", FLOAT32, SHAPE(n, net->channels, net->height, net->width));
+    BIND("images", widen(p, p->images, n * pixels(p), false));
+    bool soft = spec->soft_labels;
+    struct node *labels = graph_input(g, "labels", soft ? FLOAT32 : INT32, soft ? SHAPE(n, k) : SHAPE(n));
+    BIND("labels", soft ? widen(p, p->soft, n * k, false) : widen(p, p->hard, n, true));
+    struct node *lr = graph_input(g, "lr", FLOAT32, SHAPE(1));
+    double rate = (float)spec->optimizer.lr;
+    BIND("lr", &rate);
+    int states = optimizer_state_count(&spec->optimizer);
+    struct node *state[OPTIMIZER_MAX_STATE], *next[OPTIMIZER_MAX_STATE], *gradient;
+    for (int i = 0; i < states; i++) state[i] = graph_constant(g, 0, SHAPE(theta_count));
+    for (int t = 0; t < p->steps; t++) {
+        if (t == p->prefix) {
+            theta = node_stop_gradient(theta);
+            for (int i = 0; i < states; i++) state[i] = node_stop_gradient(state[i]);
+        }
+        struct node *rows = graph_input(g, numbered(p, "rows", t), INT32, SHAPE(b));
+        BIND(rows->name, widen(p, p->rows + t * b, b, true));
+        struct network_pass pass = {.theta = theta, .images = node_gather_rows(images, rows)};
+        if (spec->augment) {
+            struct node *map = graph_input(g, numbered(p, "maps", t), FLOAT32, SHAPE(b, 2, 3));
+            BIND(map->name, widen(p, p->maps + t * b * 6, b * 6, false));
+            pass.images = node_sample(pass.images, map);
+        }
+        struct node *logits = network_logits(g, net, &pass, NULL, NULL), *answers = node_gather_rows(labels, rows);
+        struct node *loss = soft ? loss_soft(g, logits, answers) : loss_hard(g, logits, answers);
+        assert_ok(graph_status(g));
+        assert_ok(transform_vjp(loss, NULL, &theta, 1, &gradient));
+        graph_output(g, numbered(p, "loss", t), loss);
+        BIND(numbered(p, "loss", t), &answer.losses[t]);
+        graph_output(g, numbered(p, "norm", t), node_sqrt(node_sum_all(node_square(gradient))));
+        BIND(numbered(p, "norm", t), &answer.norms[t]);
+        float row[OPTIMIZER_SCALARS];
+        optimizer_scalars(&spec->optimizer, spec->optimizer.lr, t + 1, row);
+        struct node *scalars[OPTIMIZER_SCALARS] = {lr};
+        for (int i = 1; i < OPTIMIZER_SCALARS; i++) scalars[i] = graph_constant(g, row[i], SHAPE(1));
+        optimizer_update(g, &spec->optimizer, node_concat(scalars, OPTIMIZER_SCALARS, 0), theta, state, gradient,
+                         &theta, next);
+        memcpy(state, next, sizeof state);
+    }
+    int64_t r = spec->meta_batch;
+    struct network_pass pass = {.theta = theta};
+    pass.images = graph_input(g, "real", FLOAT32, SHAPE(r, net->channels, net->height, net->width));
+    BIND("real", widen(p, p->real_images, r * pixels(p), false));
+    if (spec->meta_augment) {
+        pass.images = node_sample(pass.images, graph_input(g, "real maps", FLOAT32, SHAPE(r, 2, 3)));
+        BIND("real maps", widen(p, p->real_maps, 6 * r, false));
+    }
+    struct node *real_labels = graph_input(g, "real labels", INT32, SHAPE(r));
+    BIND("real labels", widen(p, p->real_labels, r, true));
+    struct node *logits = network_logits(g, net, &pass, NULL, NULL), *loss = loss_hard(g, logits, real_labels);
+    struct node *wrt[] = {images, lr, labels}, *gradients[3];
+    assert_ok(graph_status(g));
+    assert_ok(transform_vjp(loss, NULL, wrt, soft ? 3 : 2, gradients));
+    double correct, *d_images = arena_array(&p->arena, (size_t)(n * pixels(p)), sizeof *d_images);
+    double *d_labels = arena_array(&p->arena, (size_t)(n * k), sizeof *d_labels);
+    graph_output(g, "meta-loss", loss);
+    BIND("meta-loss", &answer.loss);
+    graph_output(g, "correct", count_correct(g, logits, real_labels));
+    BIND("correct", &correct);
+    graph_output(g, "d images", gradients[0]);
+    BIND("d images", d_images);
+    graph_output(g, "d lr", gradients[1]);
+    BIND("d lr", &answer.lr);
+    if (soft) graph_output(g, "d labels", gradients[2]);
+    BIND("d labels", d_labels);
+    BIND(NULL, NULL);
+#undef BIND
+    evaluate(g, bindings);
+    graph_destroy(g);
+    answer.accuracy = 100.0 * correct / (double)r;
+    for (int64_t i = 0; i < n * pixels(p); i++) answer.images[i] = (float)d_images[i];
+    for (int64_t i = 0; i < n * k; i++) answer.labels[i] = (float)d_labels[i];
+    return answer;
+}
+
+static double error_of(const float *got, const float *expected, int64_t count) {
+    double difference = 0, scale = 0;
+    for (int64_t i = 0; i < count; i++) {
+        if (!(fabs((double)got[i] - expected[i]) <= difference)) difference = fabs((double)got[i] - expected[i]);
+        scale = fmax(scale, fabs(expected[i]));
+    }
+    return scale > 0 ? difference / scale : difference;
+}
+
+static void expect_close(const char *what, double error, double tolerance) {
+    if (!(error <= tolerance)) fail_msg("%s: relative error %.3g, allowed %.3g", what, error, tolerance);
+}
+
+static void expect_answer(const struct problem *p, const struct answer *got, const struct answer *expected,
+                          double tolerance) {
+    int64_t n = p->spec.set_count;
+    expect_close("inner losses", relative_error(got->losses, expected->losses, p->steps), tolerance);
+    expect_close("gradient norms", relative_error(got->norms, expected->norms, p->steps), tolerance);
+    expect_close("meta-loss", fabs(got->loss / expected->loss - 1), tolerance);
+    expect_close("accuracy", fabs(got->accuracy - expected->accuracy), 1e-9);
+    expect_close("derivative by the learning rate", fabs(got->lr / expected->lr - 1), tolerance);
+    expect_close("gradient of the images", error_of(got->images, expected->images, n * pixels(p)), tolerance);
+    if (p->spec.soft_labels)
+        expect_close("gradient of the labels", error_of(got->labels, expected->labels, n * p->network.classes),
+                     tolerance);
+}
+
+/* --- the cases --- */
+static struct device *device;
+
+/* One library a family: kernels that tests share are built once. */
+static struct library *libraries[3];
+
+static struct library *library_of(enum family family) {
+    if (!libraries[family]) assert_ok(library_create(device, family, &libraries[family]));
+    return libraries[family];
+}
+
+static struct unroll *make_unroll(enum family family, const struct problem *p) {
+    struct unroll *unroll;
+    assert_ok(unroll_create(library_of(family), &p->spec, &unroll));
+    return unroll;
+}
+
+static const struct network_spec mlp = {
+    .kind = NETWORK_MLP, .depth = 1, .width = 5, .activation = ACTIVATION_SWISH, .pool = POOL_AVERAGE};
+static const struct network_spec convnet = {.kind = NETWORK_CONVNET,
+                                            .depth = 1,
+                                            .width = 5,
+                                            .norm = NORM_INSTANCE,
+                                            .activation = ACTIVATION_SWISH,
+                                            .pool = POOL_AVERAGE};
+static const struct optimizer_spec momentum = {
+    .kind = OPTIMIZER_SGD, .lr = 0.05, .momentum = 0.8, .weight_decay = 0.01};
+static const struct optimizer_spec adam = {
+    .kind = OPTIMIZER_ADAM, .lr = 0.02, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-6, .weight_decay = 0.01};
+
+static void augmented_problem(struct problem *p) {
+    problem_init(p, &mlp, 2, 4,
+                 &(struct unroll_spec){.optimizer = momentum,
+                                       .set_count = 6,
+                                       .batch = 4,
+                                       .soft_labels = true,
+                                       .augment = true,
+                                       .meta_batch = 7,
+                                       .meta_augment = true,
+                                       .max_window = 3},
+                 2);
+}
+
+/* Sampled images, soft labels, momentum with decay, a prefix. */
+static void test_augmented(void **state) {
+    struct problem p;
+    augmented_problem(&p);
+    struct answer expected = reference_answer(&p);
+    struct unroll *unroll = make_unroll(*(enum family *)*state, &p);
+    /* Tables that grow later must not leave kernels with the old ones. */
+    assert_ok(
+        unroll_upload_steps(unroll, &(struct unroll_steps){.first = 1, .count = 1, .rows = p.rows, .maps = p.maps}));
+    assert_ok(unroll_set(unroll, p.images, p.soft, NULL));
+    assert_ok(unroll_begin(unroll, 3));
+    assert_ok(unroll_train(unroll, 0, 1, false));
+    struct answer got = device_answer(unroll, &p);
+    expect_answer(&p, &got, &expected, TOLERANCE);
+    unroll_destroy(unroll);
+    problem_finish(&p);
+}
+
+/* Weights of steps scale their shares of the gradient; the learning rate's derivative is that of the meta-loss. */
+static void test_weights_and_rates(void **state) {
+    (void)state;
+    struct problem p;
+    augmented_problem(&p);
+    struct unroll *unroll = make_unroll(FAMILY_CPU, &p);
+    struct answer whole = device_answer(unroll, &p);
+    int64_t images = p.spec.set_count * pixels(&p), labels = p.spec.set_count * p.network.classes;
+    float *expected_images = arena_array(&p.arena, (size_t)images, sizeof(float));
+    float *expected_labels = arena_array(&p.arena, (size_t)labels, sizeof(float));
+    const float factors[] = {0.5f, -2, 3};
+    for (int chosen = 0; chosen < p.window; chosen++) {
+        for (int t = 0; t < p.window; t++) p.weights[p.prefix + t] = t == chosen;
+        struct answer one = device_answer(unroll, &p);
+        assert_true(one.loss == whole.loss && one.lr == whole.lr);
+        for (int64_t i = 0; i < images; i++) expected_images[i] += factors[chosen] * one.images[i];
+        for (int64_t i = 0; i < labels; i++) expected_labels[i] += factors[chosen] * one.labels[i];
+    }
+    memcpy(p.weights + p.prefix, factors, sizeof factors);
+    struct answer weighted = device_answer(unroll, &p);
+    expect_close("weighted images", error_of(weighted.images, expected_images, images), 2e-6);
+    expect_close("weighted labels", error_of(weighted.labels, expected_labels, labels), 2e-6);
+
+    double step = 0.03 * p.spec.optimizer.lr, losses[2];
+    for (int side = 0; side < 2; side++) {
+        for (int t = p.prefix; t < p.steps; t++) p.lr[t] = p.spec.optimizer.lr + (side ? step : -step);
+        losses[side] = device_answer(unroll, &p).loss;
+    }
+    expect_close("difference quotient by the learning rate", fabs((losses[1] - losses[0]) / (2 * step * whole.lr) - 1),
+                 5e-3);
+    unroll_destroy(unroll);
+    problem_finish(&p);
+}
+
+/* What unroll.h says of the colour parameters, on one image. */
+static void colour_image(const struct problem *p, const float *from, const float *colour, float *to) {
+    int channels = p->network.channels, height = p->network.height, width = p->network.width, area = height * width;
+    double mean = 0;
+    for (int i = 0; i < area; i++) {
+        double grey = 0;
+        for (int c = 0; c < channels; c++) grey += (from[c * area + i] + (double)colour[0]) / channels;
+        for (int c = 0; c < channels; c++) {
+            double value = (from[c * area + i] + (double)colour[0] - grey) * colour[1] + grey;
+            to[c * area + i] = (float)value;
+            mean += value / (channels * area);
+        }
+    }
+    for (int i = 0; i < channels * area; i++) {
+        bool inside = fabs(i / width % height - colour[3]) <= colour[5] && fabs(i % width - colour[4]) <= colour[6];
+        bool hole = inside && colour[5] > 0 && colour[6] > 0;
+        to[i] = hole ? 0 : (float)((to[i] - mean) * colour[2] + mean);
+    }
+}
+
+/* Colours and cutout: as if the images had been so from the start, and derivatives that fit the values. */
+static void test_colour(void **state) {
+    (void)state;
+    struct problem p, plain;
+    struct unroll_spec spec = {
+        .optimizer = momentum, .set_count = 5, .batch = 4, .colour = true, .meta_batch = 6, .max_window = 3};
+    problem_init(&p, &mlp, 3, 5, &spec, 1);
+    struct random random = random_begin(6, RANDOM_TEST, 0);
+    p.colour = floats(&p, p.steps * spec.batch * 8, 0.3, &random);
+    for (int64_t i = 0; i < p.steps * spec.batch; i++) {
+        float *row = p.colour + 8 * i, hole[4] = {1.5f, 2, 1, (float)(i % 3) - 0.5f};
+        row[1] += 1, row[2] += 1;
+        memcpy(row + 3, hole, sizeof hole);
+    }
+    spec.colour = false;
+    spec.set_count = p.steps * spec.batch;
+    problem_init(&plain, &mlp, 3, 5, &spec, 1);
+    for (int32_t i = 0; i < spec.set_count; i++) {
+        colour_image(&p, p.images + p.rows[i] * pixels(&p), p.colour + 8 * i, plain.images + i * pixels(&p));
+        plain.hard[i] = p.hard[p.rows[i]];
+        plain.rows[i] = i;
+    }
+    plain.theta = p.theta;
+    plain.real_images = p.real_images;
+    plain.real_labels = p.real_labels;
+    struct unroll *coloured = make_unroll(FAMILY_CPU, &p), *uncoloured = make_unroll(FAMILY_CPU, &plain);
+    struct answer got = device_answer(coloured, &p), expected = device_answer(uncoloured, &plain);
+    expect_close("losses on coloured images", relative_error(got.losses, expected.losses, p.steps), 2e-6);
+    expect_close("norms on coloured images", relative_error(got.norms, expected.norms, p.steps), 5e-6);
+    expect_close("meta-loss", fabs(got.loss / expected.loss - 1), 2e-6);
+
+    /* Along a random direction and along the gradient; only rows of the window count, so the prefix reads none. */
+    int64_t count = p.spec.set_count * pixels(&p);
+    for (int64_t i = 0; i < p.prefix * p.spec.batch; i++) p.rows[i] = (int32_t)p.spec.set_count - 1;
+    for (int64_t i = p.prefix * p.spec.batch; i < p.steps * p.spec.batch; i++)
+        p.rows[i] = (int32_t)(i % (p.spec.set_count - 1));
+    got = device_answer(coloured, &p);
+    float *direction = floats(&p, count, 1, &random), *start = p.images;
+    double norm = 0, slope = 0, losses[2];
+    for (int64_t i = 0; i < count; i++) norm += got.images[i] * got.images[i];
+    norm = sqrt(norm);
+    for (int64_t i = 0; i < count; i++) {
+        if (i >= count - pixels(&p))
+            direction[i] = 0;
+        else
+            direction[i] = direction[i] / sqrtf((float)count) + got.images[i] / (float)norm;
+        slope += direction[i] * got.images[i];
+    }
+    for (int side = 0; side < 2; side++) {
+        p.images = arena_array(&p.arena, (size_t)count, sizeof(float));
+        for (int64_t i = 0; i < count; i++) p.images[i] = start[i] + (side ? 0.05f : -0.05f) * direction[i];
+        losses[side] = device_answer(coloured, &p).loss;
+    }
+    expect_close("difference quotient by the images", fabs((losses[1] - losses[0]) / (0.1 * slope) - 1), 5e-3);
+    unroll_destroy(coloured);
+    unroll_destroy(uncoloured);
+    problem_finish(&p);
+    problem_finish(&plain);
+}
+
+/* A Hessian factor of rank p - 1 misses at most what lies along one vector, and a shift of all biases of the head has
+ * curvature zero: the low-rank meta-gradient is the exact one. */
+static void test_lanczos(void **state) {
+    (void)state;
+    struct problem p;
+    problem_init(&p, &mlp, 1, 2,
+                 &(struct unroll_spec){
+                     .optimizer = momentum, .set_count = 6, .batch = 4, .meta_batch = 5, .max_window = 2, .rank = 1000},
+                 0);
+    struct unroll *unroll = make_unroll(FAMILY_CPU, &p);
+    struct unroll_meta meta = meta_of(&p);
+    struct answer exact = answer_make(&p), low = answer_make(&p), again = answer_make(&p);
+    struct unroll_gradient gradient = {.images = low.images};
+    upload(unroll, &p);
+    assert_ok(unroll_begin_from(unroll, p.theta));
+    meta.lanczos = true;
+    assert_int_equal(unroll_meta_gradient(unroll, &meta, &gradient), RETORT_EINVAL);
+    /* The factor is wanted where the exact pass takes its product: at the weights before the second step. */
+    assert_ok(unroll_begin_from(unroll, p.theta));
+    assert_ok(unroll_train(unroll, 0, 1, false));
+    assert_ok(unroll_lanczos(unroll, 1, 7));
+    assert_ok(unroll_begin_from(unroll, p.theta));
+    assert_ok(unroll_meta_gradient(unroll, &meta, &gradient));
+    meta.lanczos = false;
+    gradient.images = exact.images;
+    assert_ok(unroll_backward_again(unroll, &meta, &gradient));
+    int64_t count = p.spec.set_count * pixels(&p);
+    expect_close("low-rank meta-gradient", error_of(low.images, exact.images, count), 1e-4);
+    struct answer expected = reference_answer(&p);
+    expect_close("exact meta-gradient", error_of(exact.images, expected.images, count), TOLERANCE);
+    /* The first step's factor is another one. */
+    float *factor = arena_array(&p.arena, (size_t)unroll_factor_count(unroll), sizeof *factor);
+    assert_ok(unroll_read_factor(unroll, factor));
+    assert_ok(unroll_begin_from(unroll, p.theta));
+    assert_ok(unroll_lanczos(unroll, 0, 7));
+    meta.lanczos = true;
+    gradient.images = again.images;
+    assert_ok(unroll_meta_gradient(unroll, &meta, &gradient));
+    assert_true(error_of(again.images, exact.images, count) > 1e-3);
+    assert_ok(unroll_write_factor(unroll, factor));
+    assert_ok(unroll_backward_again(unroll, &meta, &gradient));
+    assert_memory_equal(again.images, low.images, (size_t)count * sizeof(float));
+    unroll_destroy(unroll);
+    problem_finish(&p);
+}
+
+/* A unit that never answers has zero second moments: as if it were not there, and nothing is NaN. */
+static void test_dead_unit(void **state) {
+    (void)state;
+    struct problem p, without;
+    struct network_spec network = mlp;
+    struct optimizer_spec optimizer = adam;
+    optimizer.weight_decay = 0;
+    const struct unroll_spec spec = {
+        .optimizer = optimizer, .set_count = 5, .batch = 4, .meta_batch = 6, .max_window = 3};
+    network.activation = ACTIVATION_RELU;
+    network.width = 4;
+    problem_init(&p, &network, 1, 3, &spec, 1);
+    network.width = 3;
+    problem_init(&without, &network, 1, 3, &spec, 1);
+    /* Of [4,9] weights, [4] biases, [3,4] weights and [3] biases of the head the last unit's are left out. */
+    memset(p.theta + 3 * 9, 0, 9 * sizeof(float));
+    p.theta[36 + 3] = -1;
+    memcpy(without.theta, p.theta, 27 * sizeof(float));
+    memcpy(without.theta + 27, p.theta + 36, 3 * sizeof(float));
+    for (int k = 0; k < 3; k++) memcpy(without.theta + 30 + 3 * k, p.theta + 40 + 4 * k, 3 * sizeof(float));
+    memcpy(without.theta + 39, p.theta + 52, 3 * sizeof(float));
+    without.images = p.images, without.hard = p.hard, without.rows = p.rows;
+    without.real_images = p.real_images, without.real_labels = p.real_labels;
+    struct unroll *dead = make_unroll(FAMILY_CPU, &p), *none = make_unroll(FAMILY_CPU, &without);
+    struct answer got = device_answer(dead, &p), expected = device_answer(none, &without);
+    expect_answer(&p, &got, &expected, TOLERANCE);
+    unroll_destroy(dead);
+    unroll_destroy(none);
+    problem_finish(&p);
+    problem_finish(&without);
+}
+
+static void adam_problem(struct problem *p) {
+    problem_init(
+        p, &convnet, 2, 8,
+        &(struct unroll_spec){
+            .optimizer = adam, .set_count = 7, .batch = 6, .soft_labels = true, .meta_batch = 10, .max_window = 3},
+        1);
+}
+
+/* Adam, a convnet; the same again bit for bit; and under a ceiling that forces micro-batches. */
+static void test_adam_and_ceiling(void **state) {
+    (void)state;
+    struct problem p;
+    struct library *library = library_of(FAMILY_CPU);
+    int64_t image_count, label_count;
+    adam_problem(&p);
+    image_count = p.spec.set_count * pixels(&p);
+    label_count = p.spec.set_count * p.network.classes;
+    struct unroll *whole = make_unroll(FAMILY_CPU, &p);
+    struct answer expected = reference_answer(&p), first = device_answer(whole, &p), again = device_answer(whole, &p);
+    expect_answer(&p, &first, &expected, TOLERANCE);
+    assert_memory_equal(first.images, again.images, (size_t)image_count * sizeof(float));
+    assert_memory_equal(first.labels, again.labels, (size_t)label_count * sizeof(float));
+    assert_true(first.loss == again.loss && first.lr == again.lr && first.accuracy == again.accuracy);
+    assert_memory_equal(first.losses, again.losses, (size_t)p.steps * sizeof(double));
+    unroll_destroy(whole);
+
+    struct unroll *unroll = NULL;
+    uint64_t ceiling = 16000;
+    device_set_ceiling(device, ceiling);
+    assert_int_equal(unroll_create(library, &p.spec, &unroll), RETORT_ELIMIT);
+    assert_non_null(strstr(retort_error_message(), "ceiling"));
+    assert_non_null(strstr(retort_error_message(), "lower"));
+    /* The least ceiling that suffices splits most. */
+    library_destroy(library);
+    libraries[FAMILY_CPU] = NULL;
+    library = library_of(FAMILY_CPU);
+    device_reset_peak(device);
+    int status;
+    do {
+        ceiling += ceiling / 16;
+        device_set_ceiling(device, ceiling);
+    } while ((status = unroll_create(library, &p.spec, &unroll)) == RETORT_ELIMIT);
+    assert_ok(status);
+    char text[200];
+    int batch, inner_splits = 0, meta_batch, meta_splits = 0;
+    unroll_describe(unroll, text, sizeof text);
+    assert_int_equal(sscanf(text, "inner batch %d in %d, meta-loss batch %d in %d", &batch, &inner_splits, &meta_batch,
+                            &meta_splits),
+                     4);
+    if (inner_splits < 2 || meta_splits < 2) fail_msg("under %llu bytes: %s", (unsigned long long)ceiling, text);
+    /* Tables of steps are extra. */
+    device_set_ceiling(device, ceiling + 4096);
+    struct answer split = device_answer(unroll, &p);
+    assert_in_range(device_peak_bytes(device), 1, ceiling + 4096);
+    expect_answer(&p, &split, &first, 2e-6);
+    expect_answer(&p, &split, &expected, TOLERANCE);
+    unroll_destroy(unroll);
+    device_set_ceiling(device, 0);
+    problem_finish(&p);
+}
+
+/* Batch norm: training by the batch's statistics, tests by the running ones, several batches of tests with a rest. */
+static void test_batch_norm(void **state) {
+    (void)state;
+    struct problem p;
+    struct network_spec network = convnet;
+    enum { TESTS = 20, STEPS = 3 };
+    network.norm = NORM_BATCH;
+    struct unroll_spec spec = {.optimizer = momentum, .set_count = 7, .batch = 6, .max_window = STEPS, .meta_batch = 1};
+    problem_init(&p, &network, 2, 4, &spec, 0);
+    struct random random = random_begin(8, RANDOM_TEST, 0);
+    float *images = floats(&p, TESTS * pixels(&p), 1, &random);
+    int32_t *labels = integers(&p, TESTS, p.network.classes, &random);
+    struct unroll *unroll = NULL;
+    device_set_ceiling(device, 1 << 12);
+    assert_int_equal(unroll_create(library_of(FAMILY_CPU), &p.spec, &unroll), RETORT_ELIMIT);
+    assert_non_null(strstr(retort_error_message(), "batch norm cannot be split"));
+    device_set_ceiling(device, 0);
+    p.spec.max_window = p.spec.meta_batch = 0;
+    p.spec.test_batch = 8;
+    unroll = make_unroll(FAMILY_CPU, &p);
+    upload(unroll, &p);
+    assert_ok(unroll_begin_from(unroll, p.theta));
+    assert_ok(unroll_train(unroll, 0, STEPS, true));
+    int64_t theta_count = p.network.theta_count, correct, stats_count = p.network.stats_count;
+    float *theta = arena_array(&p.arena, (size_t)theta_count, sizeof *theta);
+    assert_ok(unroll_read_theta(unroll, theta));
+    assert_ok(unroll_test(unroll, images, labels, TESTS, &correct));
+    unroll_destroy(unroll);
+
+    struct graph *g;
+    assert_ok(graph_create(&g));
+    struct node *at = graph_input(g, "theta", FLOAT32, SHAPE(theta_count)), *velocity, *gradient;
+    struct node *stats = graph_input(g, "stats", FLOAT32, SHAPE(stats_count));
+    struct node *set = graph_input(g, "set", FLOAT32, SHAPE(7, 2, 4, 4)),
+                *hard = graph_input(g, "hard", INT32, SHAPE(7));
+    struct node *rows = graph_input(g, "rows", INT32, SHAPE(STEPS, 6));
+    velocity = graph_constant(g, 0, SHAPE(theta_count));
+    for (int64_t t = 0; t < STEPS; t++) {
+        struct node *here = node_reshape(node_slice(rows, (int64_t[]){t, 0}, (int64_t[]){1, 1}, SHAPE(1, 6)), SHAPE(6));
+        struct network_pass pass = {.theta = at, .images = node_gather_rows(set, here)};
+        struct node *logits = network_logits(g, &p.network, &pass, stats, &stats);
+        struct node *loss = loss_hard(g, logits, node_gather_rows(hard, here));
+        assert_ok(graph_status(g));
+        assert_ok(transform_vjp(loss, NULL, &at, 1, &gradient));
+        float row[OPTIMIZER_SCALARS];
+        struct node *scalars[OPTIMIZER_SCALARS];
+        optimizer_scalars(&momentum, momentum.lr, (int)t + 1, row);
+        for (int i = 0; i < OPTIMIZER_SCALARS; i++) scalars[i] = graph_constant(g, row[i], SHAPE(1));
+        optimizer_update(g, &momentum, node_concat(scalars, OPTIMIZER_SCALARS, 0), at, &velocity, gradient, &at,
+                         &velocity);
+    }
+    struct network_pass pass = {
+        .theta = at, .images = graph_input(g, "tests", FLOAT32, SHAPE(TESTS, 2, 4, 4)), .stats_in = stats};
+    struct node *answers = graph_input(g, "answers", INT32, SHAPE(TESTS));
+    graph_output(g, "correct", count_correct(g, network_logits(g, &p.network, &pass, NULL, NULL), answers));
+    graph_output(g, "theta end", at);
+    double expected_correct, *expected = arena_array(&p.arena, (size_t)theta_count, sizeof *expected);
+    double *start = arena_array(&p.arena, (size_t)stats_count, sizeof *start);
+    for (int64_t i = 0; i < stats_count; i++) start[i] = i >= stats_count / 2; /* variances 1 */
+    evaluate(g, BINDINGS({"theta", widen(&p, p.theta, theta_count, false)}, {"stats", start},
+                         {"set", widen(&p, p.images, 7 * pixels(&p), false)}, {"hard", widen(&p, p.hard, 7, true)},
+                         {"rows", widen(&p, p.rows, STEPS * 6, true)},
+                         {"tests", widen(&p, images, TESTS * pixels(&p), false)},
+                         {"answers", widen(&p, labels, TESTS, true)}, {"correct", &expected_correct},
+                         {"theta end", expected}));
+    graph_destroy(g);
+    expect_close("weights after training with batch norm",
+                 relative_error(widen(&p, theta, theta_count, false), expected, theta_count), 1e-5);
+    assert_int_equal(correct, (int64_t)expected_correct);
+    problem_finish(&p);
+}
+
+/* What was not planned or not uploaded is refused. */
+static void test_refusals(void **state) {
+    (void)state;
+    struct problem p;
+    augmented_problem(&p);
+    struct unroll *unroll = make_unroll(FAMILY_CPU, &p);
+    struct answer answer = answer_make(&p);
+    struct unroll_gradient gradient = {.images = answer.images, .labels = answer.labels};
+    struct unroll_meta meta = meta_of(&p);
+    assert_int_equal(unroll_set(unroll, p.images, NULL, p.hard), RETORT_EINVAL);
+    assert_int_equal(unroll_train(unroll, 0, 1, false), RETORT_EINVAL);
+    upload(unroll, &p);
+    assert_ok(unroll_begin_from(unroll, p.theta));
+    assert_int_equal(unroll_train(unroll, 0, p.steps + 1, false), RETORT_EINVAL);
+    assert_int_equal(unroll_train(unroll, -1, 1, false), RETORT_EINVAL);
+    meta.prefix++;
+    assert_int_equal(unroll_meta_gradient(unroll, &meta, &gradient), RETORT_EINVAL);
+    meta.prefix = 0, meta.window = p.window + 1;
+    assert_int_equal(unroll_meta_gradient(unroll, &meta, &gradient), RETORT_EINVAL);
+    assert_int_equal(unroll_lanczos(unroll, 0, 1), RETORT_EINVAL);
+    unroll_destroy(unroll);
+    problem_finish(&p);
+}
+
+int main(void) {
+    if (device_open("cpu", &device) < 0) {
+        printf("1..0 # SKIP no OpenCL CPU device: %s\n", retort_error_message());
+        return 0;
+    }
+    static enum family cpu = FAMILY_CPU, gpu = FAMILY_GPU;
+    const struct CMUnitTest tests[] = {
+        {"test_augmented, CPU family", test_augmented, NULL, NULL, &cpu},
+        {"test_augmented, GPU family", test_augmented, NULL, NULL, &gpu},
+        cmocka_unit_test(test_weights_and_rates),
+        cmocka_unit_test(test_colour),
+        cmocka_unit_test(test_lanczos),
+        cmocka_unit_test(test_dead_unit),
+        cmocka_unit_test(test_batch_norm),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_adam_and_ceiling),
+    };
+    int failed = cmocka_run_group_tests_name("unroll", tests, NULL, NULL);
+    for (int i = 0; i < 3; i++) library_destroy(libraries[i]);
+    device_close(device);
+    return failed;
+}
