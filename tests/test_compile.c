@@ -360,7 +360,7 @@ static void run_case(struct prepared *p, double tolerance) {
         bool intact = true;
         for (size_t i = 0; i < GUARD; i++) intact &= got[i] == -12345.5f && got[GUARD + count + i] == -12345.5f;
         if (!(error <= tolerance * largest) || !intact) {
-            executable_print(p->executable, stderr);
+            executable_print(p->executable, true, stderr);
             fail_msg("%s: %s: relative error %g%s", p->name, name, error / largest, intact ? "" : ", written outside");
         }
         free(got);

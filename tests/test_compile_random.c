@@ -718,7 +718,7 @@ static int run_batch(enum family family, uint64_t first, int count) {
         print_message("%s\n", words);
         if (!print_failures) continue;
         graph_print(p->graph, stderr);
-        executable_print(p->executable, stderr);
+        executable_print(p->executable, true, stderr);
     }
     for (int i = 0; i < count; i++) finish_program(&programs[i]);
     library_destroy(library);

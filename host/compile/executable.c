@@ -6,11 +6,12 @@
 #include "compile/internal.h"
 #include "transform/transform.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct kernel_text {
-    const char *text; /* borrowed from the executable that brought it, copied into the library's arena */
+    const char *text, *name; /* in the library's arena */
     uint64_t hash;
     struct device_program *program; /* NULL: not built yet */
 };
@@ -92,12 +93,16 @@ static int check_size(const struct kernel_target *target, const struct node *nod
 }
 
 /* The number of a kernel of this text, entered if it is new; -1 when out of memory. */
-static int library_kernel(struct library *library, const char *text) {
+static int library_kernel(struct library *library, const char *text, const char *what) {
     uint64_t hash = hash_fast(text, strlen(text), 0);
     for (size_t i = 0; i < library->kernels.count; i++)
         if (library->kernels.items[i].hash == hash && strcmp(library->kernels.items[i].text, text) == 0) return (int)i;
-    struct kernel_text entry = {.text = arena_copy_text(&library->arena, text), .hash = hash};
-    if (!entry.text || !array_push(&library->kernels, entry)) return -1;
+    /* The name says what it is: "k12_conv_cpu_cl", so that profiles and drivers' messages can be read. */
+    char *name = arena_printf(&library->arena, "k%zu_%s", library->kernels.count, what);
+    for (char *c = name; c && *c; c++)
+        if (!isalnum((unsigned char)*c)) *c = '_';
+    struct kernel_text entry = {.text = arena_copy_text(&library->arena, text), .name = name, .hash = hash};
+    if (!entry.text || !entry.name || !array_push(&library->kernels, entry)) return -1;
     return (int)library->kernels.count - 1;
 }
 
@@ -119,7 +124,8 @@ static int build_programs(struct library *library) {
     for (size_t i = 0; i < library->kernels.count; i++) {
         used[i] &= !library->kernels.items[i].program;
         if (!used[i]) continue;
-        text_printf(&source, "#define NAME k%zu\n%s\n#undef NAME\n", i, library->kernels.items[i].text);
+        text_printf(&source, "#define NAME %s\n%s\n#undef NAME\n", library->kernels.items[i].name,
+                    library->kernels.items[i].text);
         fresh++;
     }
     if (!fresh) goto done;
@@ -149,11 +155,10 @@ static int prepare_executable(struct executable *executable) {
     struct lowering *l = &executable->lowering;
     for (size_t i = 0; i < l->launches.count; i++) {
         struct launch *launch = l->launches.items[i];
-        char name[32];
-        snprintf(name, sizeof name, "k%d", launch->kernel);
+        const struct kernel_text *kernel = &library->kernels.items[launch->kernel];
         /* A kernel keeps its arguments; a buffer bound long ago may be gone by now. */
         bool fresh = !launch->handle;
-        if (fresh) TRY(device_kernel_create(library->kernels.items[launch->kernel].program, name, &launch->handle));
+        if (fresh) TRY(device_kernel_create(kernel->program, kernel->name, &launch->handle));
         for (int b = 0; b < launch->buffer_count; b++) {
             size_t offset;
             struct value *root = root_value(launch->buffers[b], &offset);
@@ -211,7 +216,7 @@ int executable_create(struct library *library, const struct graph *graph, const 
     struct lowering *l = &executable->lowering;
     for (size_t i = 0; i < l->launches.count; i++) {
         struct launch *launch = l->launches.items[i];
-        launch->kernel = library_kernel(library, launch->text);
+        launch->kernel = library_kernel(library, launch->text, launch->what);
         if (launch->kernel < 0) RAISE(RETORT_ENOMEM, "out of memory compiling the %s", label);
         for (int b = 0; b < launch->buffer_count; b++) {
             size_t offset;
@@ -313,14 +318,14 @@ double executable_flops(const struct executable *executable) {
     return executable->flops;
 }
 
-void executable_print(const struct executable *executable, FILE *stream) {
+void executable_print(const struct executable *executable, bool launches, FILE *stream) {
     const struct lowering *l = &executable->lowering;
-    fprintf(stream, "%s: %zu launches, %zu bytes of scratch\n", executable->label, l->launches.count,
-            l->arena_floats * 4);
-    for (size_t i = 0; i < l->launches.count; i++) {
+    fprintf(stream, "%-28s %4zu launches, %8.2f MB of scratch memory, %10.3f MFLOP\n", executable->label,
+            l->launches.count, (double)l->arena_floats * 4e-6, executable->flops * 1e-6);
+    for (size_t i = 0; i < l->launches.count && launches; i++) {
         const struct launch *launch = l->launches.items[i];
-        fprintf(stream, "%4zu  k%-4d %-24s %6zu x %-4zu", i, launch->kernel, launch->what, launch->global[0],
-                launch->local[0]);
+        fprintf(stream, "%4zu  k%-4d %-36s %6zu x %-4zu", i, launch->kernel, launch->what,
+                launch->global[0] * launch->global[1] * launch->global[2], launch->local[0]);
         for (int b = 0; b < launch->buffer_count; b++) {
             size_t offset;
             const struct value *root = root_value(launch->buffers[b], &offset);

@@ -160,20 +160,28 @@ static void lay_out(struct unroll *u) {
     u->adjoint_bytes = total ? total : 128;
 }
 
+/* All there may be; those that are not compiled are NULL. */
+#define EXECUTABLES 17
+static void list_executables(const struct unroll *u, struct executable *all[EXECUTABLES]) {
+    struct executable *list[EXECUTABLES] = {
+        u->initial,      u->gradient,      u->gradient_more, u->probe,        u->probe_more,
+        u->update,       u->adjoint,       u->product,       u->product_low,  u->product_low_more,
+        u->meta,         u->test,          u->lanczos_start, u->lanczos_unit, u->lanczos_product,
+        u->lanczos_next, u->lanczos_finish};
+    memcpy(all, list, sizeof list);
+}
+
 /* The batch whose executables need the most scratch memory, and how much. */
 enum batch_kind { BATCH_INNER, BATCH_META, BATCH_TEST };
 static size_t largest_arena(const struct unroll *u, enum batch_kind *kind) {
-    const struct executable *all[] = {
-        u->initial,       u->gradient,     u->gradient_more,   u->probe,        u->probe_more,
-        u->update,        u->adjoint,      u->product,         u->product_low,  u->product_low_more,
-        u->lanczos_start, u->lanczos_unit, u->lanczos_product, u->lanczos_next, u->lanczos_finish,
-        u->meta,          u->test};
-    size_t largest = 0, count = sizeof all / sizeof *all;
+    struct executable *all[EXECUTABLES];
+    list_executables(u, all);
+    size_t largest = 0;
     *kind = BATCH_INNER;
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < EXECUTABLES; i++) {
         if (!all[i] || executable_arena_bytes(all[i]) <= largest) continue;
         largest = executable_arena_bytes(all[i]);
-        *kind = i == count - 1 ? BATCH_TEST : i == count - 2 ? BATCH_META : BATCH_INNER;
+        *kind = all[i] == u->test ? BATCH_TEST : all[i] == u->meta ? BATCH_META : BATCH_INNER;
     }
     return largest;
 }
@@ -340,17 +348,14 @@ done:
 
 void unroll_destroy(struct unroll *u) {
     if (!u) return;
-    struct executable *executables[] = {
-        u->initial,      u->gradient,      u->gradient_more, u->probe,        u->probe_more,
-        u->update,       u->adjoint,       u->product,       u->product_low,  u->product_low_more,
-        u->meta,         u->test,          u->lanczos_start, u->lanczos_unit, u->lanczos_product,
-        u->lanczos_next, u->lanczos_finish};
+    struct executable *executables[EXECUTABLES];
+    list_executables(u, executables);
     struct device_buffer *buffers[] = {
         u->store,          u->adjoints,    u->set_images,  u->set_labels,    u->real_images,   u->real_targets,
         u->real_labels,    u->real_maps,   u->test_images, u->test_labels,   u->seed,          u->counts,
         u->scalars.buffer, u->rows.buffer, u->maps.buffer, u->colour.buffer, u->losses.buffer, u->norms.buffer,
         u->basis,          u->vectors,     u->lanczos};
-    for (size_t i = 0; i < sizeof executables / sizeof *executables; i++) executable_destroy(executables[i]);
+    for (size_t i = 0; i < EXECUTABLES; i++) executable_destroy(executables[i]);
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) device_buffer_destroy(buffers[i]);
     free(u);
 }
@@ -364,6 +369,13 @@ void unroll_describe(const struct unroll *u, char *text, size_t size) {
                            (long long)u->spec.meta_batch, u->meta_splits);
     if (length > 0 && (size_t)length < size)
         snprintf(text + length, size - (size_t)length, ", %.1f MB", (double)bytes * 1e-6);
+}
+
+void unroll_print(const struct unroll *u, bool launches, FILE *stream) {
+    struct executable *all[EXECUTABLES];
+    list_executables(u, all);
+    for (size_t i = 0; i < EXECUTABLES; i++)
+        if (all[i]) executable_print(all[i], launches, stream);
 }
 
 /* --- uploads --- */

@@ -14,6 +14,8 @@
 #include "nn/nn.h"
 #include "optimizer/optimizer.h"
 
+#include <stdio.h>
+
 /* What is compiled. Pointers are borrowed for the life of the unroll. */
 struct unroll_spec {
     const struct network *network;
@@ -38,6 +40,8 @@ int unroll_create(struct library *library, const struct unroll_spec *spec, struc
 void unroll_destroy(struct unroll *unroll); /* NULL-safe */
 /* "inner batch 10 in 1, meta-loss batch 256 in 2, 34.1 MB": what was chosen. */
 void unroll_describe(const struct unroll *unroll, char *text, size_t size);
+/* For benchmarks: a line for each thing compiled (launches, scratch memory, operations), or its whole list of launches. */
+void unroll_print(const struct unroll *unroll, bool launches, FILE *stream);
 
 /* Uploads the set: images [n,C,H,W] in network space; soft [n,K] or hard [n] labels as the spec says. */
 int unroll_set(struct unroll *unroll, const float *images, const float *soft_labels, const int32_t *hard_labels);
