@@ -39,6 +39,13 @@ same() { # name, file, file
 has() { # name, pattern, file
   if grep -Eq -- "$2" "$3"; then report "$1" ""; else report "$1" "no '$2' in $3: $(head -c 1000 "$3")"; fi
 }
+# holds NAME FILE CONDITION: a file of one JSON value fulfils a condition of jq.
+holds() {
+  local complaint
+  command -v jq >/dev/null || { skip "$1: needs jq"; return; }
+  if complaint=$(jq -e -s 'length == 1 and (.[0] | '"$3"')' "$2" 2>&1); then report "$1" ""; else
+    report "$1" "not so ($complaint): $(head -c 3000 "$2")"; fi
+}
 
 # --- words and statuses ---
 expect "help" 0 '^usage: retort VERB' --help
@@ -47,10 +54,11 @@ expect "no verb" 2 '^usage: retort VERB'
 expect "unknown verb" 2 'unknown verb rnu \(did you mean run\?\)' rnu
 expect "unknown verb, nothing near" 2 'unknown verb frobnicate$' frobnicate
 expect "unknown option of the program" 2 'did you mean --version\?' --versoin
-for verb in run eval devices check; do
+for verb in run eval devices check "bench step"; do
   expect "$verb --help" 0 "^usage: retort $verb" $verb --help
   expect "$verb: unknown option" 2 "retort $verb: unknown option --jsno \(did you mean --json\?\)" $verb --jsno
 done
+expect "bench --help" 0 '^usage: retort bench step' bench --help
 expect "an option of another verb" 2 'devices takes no option --seed' devices --seed 3
 expect "a value where none belongs" 2 '--json takes no value, found --json=3' devices --json=3
 expect "no value where one belongs" 2 '--out needs a value: --out DIR' run x.yaml --out
@@ -108,6 +116,30 @@ expect "check: not there" 1 'gone/case\.yaml' check gone
 expect "check: wrong family" 2 '--family x: expected auto, cpu or gpu' check --family x full
 mkdir case && printf 'image: [1, 4, 4]\nclasses: 3\nnetwork: {kind: mpl}\n' >case/case.yaml
 expect "check: wrong case" 2 'case/case\.yaml:3: network\.kind: found .mpl., expected .*did you mean mlp' check case
+
+# --- benchmarks ---
+expect "bench: none" 2 'which benchmark\? A first one is step' bench
+expect "bench: unknown" 2 'unknown benchmark stpe \(did you mean step\?\)' bench stpe
+expect "bench: an option before the name" 2 'bench takes no option --json' bench --json step
+expect "bench step: operand" 2 'bench step: takes no operand, found x' bench step x
+expect "bench step: no image" 2 '--image 3,32: expected channels, height and width' bench step --image 3,32
+expect "bench step: words behind an image" 2 '--image 3,32,32x: expected' bench step --image 3,32,32x
+expect "bench step: image too small for the network" 2 'network: block 3 of 3' bench step --image 1,4,4
+expect "bench step: no repetitions" 2 '--reps 0: expected a whole number of 1 to' bench step --reps 0
+expect "bench step: no number" 2 '--ipc 1x: expected a whole number' bench step --ipc 1x
+expect "bench step: too large a number" 2 '--prefix 99999999999999999999: expected' bench step --prefix 99999999999999999999
+expect "bench step: device not there" 1 'nosuchdevice' bench step --device nosuchdevice
+tiny=(--image 1,8,8 --width 4 --prefix 1 --window 2 --real 8 --reps 2)
+expect "bench step" 0 '^speed +[0-9.]+ GFLOP/s' bench step "${tiny[@]}"
+expect "bench step --profile" 0 '% (fma|copy) +k[0-9]+_' bench step "${tiny[@]}" --profile
+"$program" bench step "${tiny[@]}" --json --profile >out 2>err
+holds "bench step --json" out '
+  .image == [1, 8, 8] and .ipc == 1 and .prefix == 1 and .window == 2 and .real == 8 and .width == 4 and .reps == 2
+  and .seconds_min > 0 and .seconds_median >= .seconds_min and .first_seconds > 0 and .build_seconds > 0
+  and .peak_rss_mb > 1 and .peak_device_bytes > 1000 and .gflop > 0 and .gflops > 0 and .share_of_peak > 0
+  and .peak_gflops > 0 and .peak_gb_per_s > 0 and (.device | length) > 0 and (.version | length) > 0 and .loss > 0
+  and (.profile | length) > 10 and ([.profile[].share] | add | . > 0.999 and . < 1.001)
+  and (.profile | all(.launches > 0 and (.bound == "fma" or .bound == "copy")))'
 
 # --- whole runs ---
 if [ ! -d "$fashion" ]; then

@@ -187,6 +187,7 @@ static float run_add_one(const char *options) {
     assert_ok(device_write(device, buffer, 0, sizeof data, data));
     assert_ok(device_kernel_set_buffer(kernel, 0, buffer, 4));
     assert_ok(device_kernel_set_buffer(kernel, 1, buffer, 0));
+    device_kernel_set_work(kernel, 7, 56);
     assert_ok(device_launch(device, kernel, (size_t[]){4, 1, 1}, (size_t[]){0, 0, 0}));
     assert_ok(device_read(device, buffer, 0, sizeof got, got));
     for (int i = 0; i < 4; i++) assert_true(got[i] == data[i] && got[4 + i] - data[i] == got[4] - data[0]);
@@ -310,31 +311,42 @@ static void test_failures(void **state) {
 
 static void test_profile(void **state) {
     (void)state;
-    char *table = NULL;
-    size_t size = 0;
-    FILE *stream = open_memstream(&table, &size);
-    assert_int_equal(device_profile_report(device, stream), RETORT_EINVAL);
+    struct device_profile profile = {0};
+    assert_int_equal(device_profile_end(device, &profile), RETORT_EINVAL);
     assert_ok(device_profile_begin(device));
     assert_int_equal(device_profile_begin(device), RETORT_EINVAL);
     for (int i = 0; i < 3; i++) run_add_one("-DONE=1.0f");
-    assert_ok(device_profile_report(device, stream));
+    assert_ok(device_profile_end(device, &profile));
     run_add_one("-DONE=1.0f"); /* off again */
-    assert_int_equal(device_profile_report(device, stream), RETORT_EINVAL);
-    fclose(stream);
-    char name[32];
-    double seconds, each, share;
-    unsigned launches;
-    const char *line = strchr(table, '\n');
-    assert_non_null(line);
-    assert_int_equal(sscanf(line, "%lf %u %lf %lf%% %31s", &seconds, &launches, &each, &share, name), 5);
-    assert_string_equal(name, "add_one");
-    assert_int_equal(launches, 3);
-    free(table);
+    assert_int_equal(profile.count, 1);
+    const struct device_profile_row *row = &profile.rows[0];
+    assert_string_equal(row->name, "add_one");
+    assert_int_equal(row->launches, 3);
+    assert_true(row->seconds > 0 && row->seconds < 60);
+    assert_true(row->flops == 3 * 7.0 && row->bytes == 3 * 56.0); /* as run_add_one says */
+    device_profile_finish(&profile);
+    device_profile_finish(&profile);
+    assert_int_equal(device_profile_end(device, &profile), RETORT_EINVAL);
     /* Profiling left on is cleaned up by closing. */
     struct device *other;
     assert_ok(device_open(NULL, &other));
     assert_ok(device_profile_begin(other));
     device_close(other);
+}
+
+static void test_peaks(void **state) {
+    (void)state;
+    struct device_peaks peaks = {0};
+    uint64_t bytes = device_bytes(device);
+    assert_ok(device_measure_peaks(device, &peaks));
+    assert_true(peaks.flops > 1e6 && peaks.flops < 1e16);
+    assert_true(peaks.bytes > 1e6 && peaks.bytes < 1e15);
+    assert_true(device_bytes(device) == bytes);
+    device_set_ceiling(device, bytes + (8 << 20)); /* the copy makes do with less */
+    assert_ok(device_measure_peaks(device, &peaks));
+    device_set_ceiling(device, bytes + 4096);
+    assert_int_equal(device_measure_peaks(device, &peaks), RETORT_ELIMIT);
+    device_set_ceiling(device, 0);
 }
 
 static void test_self_test(void **state) {
@@ -405,10 +417,10 @@ int main(int count, char **words) {
     if (count > 1) return without_drivers();
     own_path = words[0];
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_list),        cmocka_unit_test(test_open_by_spec),  cmocka_unit_test(test_ceiling),
-        cmocka_unit_test(test_transfers),   cmocka_unit_test(test_program_cache), cmocka_unit_test(test_failures),
-        cmocka_unit_test(test_profile),     cmocka_unit_test(test_self_test),     cmocka_unit_test(test_no_drivers),
-        cmocka_unit_test(test_launch_cost),
+        cmocka_unit_test(test_list),       cmocka_unit_test(test_open_by_spec),  cmocka_unit_test(test_ceiling),
+        cmocka_unit_test(test_transfers),  cmocka_unit_test(test_program_cache), cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_profile),    cmocka_unit_test(test_peaks),         cmocka_unit_test(test_self_test),
+        cmocka_unit_test(test_no_drivers), cmocka_unit_test(test_launch_cost),
     };
     return cmocka_run_group_tests_name("device", tests, begin, end);
 }

@@ -342,8 +342,8 @@ int command_check(int argc, char **argv) {
         exit_status = usage_error("check", "which cases? Name folders that hold a case.yaml");
         goto leave;
     }
-    if (options.given[OPTION_FAMILY] && !options_family(options.value[OPTION_FAMILY], &family)) {
-        exit_status = usage_error("check", "--family %s: expected auto, cpu or gpu", options.value[OPTION_FAMILY]);
+    if (!options_family("check", &options, &family)) {
+        exit_status = EXIT_USAGE;
         goto leave;
     }
     tally.json = options.given[OPTION_JSON];

@@ -15,6 +15,7 @@ static const struct {
     {"eval", command_eval, "train fresh networks on a distilled set and test them"},
     {"devices", command_devices, "every OpenCL device, what it can do, and whether it works"},
     {"check", command_check, "meta-gradients of this device against exact answers"},
+    {"bench", command_bench, "speed of this device beside its own peak"},
 };
 #define VERB_COUNT (sizeof verbs / sizeof *verbs)
 

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "run/nearest.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -25,6 +26,18 @@ static const struct {
     [OPTION_WITH] = {"with", "DESCRIPTOR"},
     [OPTION_CHECKPOINT_EVERY] = {"checkpoint-every", "SECONDS"},
     [OPTION_NO_TEST] = {"no-test", NULL},
+    [OPTION_PROFILE] = {"profile", NULL},
+    [OPTION_IMAGE] = {"image", "C,H,W"},
+    [OPTION_IPC] = {"ipc", "N"},
+    [OPTION_PREFIX] = {"prefix", "P"},
+    [OPTION_WINDOW] = {"window", "W"},
+    [OPTION_REAL] = {"real", "B"},
+    [OPTION_WIDTH] = {"width", "C"},
+    [OPTION_REPS] = {"reps", "R"},
+    [OPTION_LAUNCHES] = {"launches", NULL},
+    [OPTION_CHANNELS] = {"channels", "C"},
+    [OPTION_SIDE] = {"side", "S"},
+    [OPTION_BATCH] = {"batch", "N"},
     [OPTION_QUIET] = {"quiet", NULL},
     [OPTION_JSON] = {"json", NULL},
 };
@@ -150,14 +163,32 @@ bool options_parse(const char *verb, const char *help, unsigned long allowed, in
     return true;
 }
 
-bool options_family(const char *word, enum family *family) {
+bool options_family(const char *verb, const struct options *options, enum family *family) {
     static const char *const words[] = {"auto", "cpu", "gpu"};
+    const char *word = options->value[OPTION_FAMILY];
+    if (!word) return true;
     for (int i = 0; i < 3; i++) {
         if (strcmp(word, words[i]) != 0) continue;
         *family = (enum family)i;
         return true;
     }
+    usage_error(verb, "--family %s: expected auto, cpu or gpu", word);
     return false;
+}
+
+bool options_int(const char *verb, const struct options *options, enum option_name option, int least, int most,
+                 int *value) {
+    const char *word = options->value[option];
+    if (!word) return true;
+    char *end;
+    errno = 0;
+    long number = strtol(word, &end, 10);
+    if (end == word || *end || errno || number < least || number > most) {
+        usage_error(verb, "--%s %s: expected a whole number of %d to %d", table[option].name, word, least, most);
+        return false;
+    }
+    *value = (int)number;
+    return true;
 }
 
 void options_finish(struct options *options) {

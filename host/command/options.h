@@ -23,6 +23,18 @@ enum option_name {
     OPTION_WITH,
     OPTION_CHECKPOINT_EVERY,
     OPTION_NO_TEST,
+    OPTION_PROFILE,
+    OPTION_IMAGE,
+    OPTION_IPC,
+    OPTION_PREFIX,
+    OPTION_WINDOW,
+    OPTION_REAL,
+    OPTION_WIDTH,
+    OPTION_REPS,
+    OPTION_LAUNCHES,
+    OPTION_CHANNELS,
+    OPTION_SIDE,
+    OPTION_BATCH,
     OPTION_QUIET,
     OPTION_JSON,
     OPTION_COUNT
@@ -45,8 +57,11 @@ bool options_parse(const char *verb, const char *help, unsigned long allowed, in
                    struct options *options, int *status);
 void options_finish(struct options *options);
 
-/* The value of --family. */
-bool options_family(const char *word, enum family *family);
+/* Values of options, left as they are where the option was not given. False: what was found is not what is expected;
+ * that has been said, exit with EXIT_USAGE. */
+bool options_family(const char *verb, const struct options *options, enum family *family);
+bool options_int(const char *verb, const struct options *options, enum option_name option, int least, int most,
+                 int *value);
 
 /* "retort VERB: words", a hint at --help; EXIT_USAGE. */
 int usage_error(const char *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -56,6 +71,7 @@ int report_failure(const char *verb, int status);
 
 #define OPTION_BIT(option) (1ul << (option))
 
+int command_bench(int argc, char **argv);
 int command_check(int argc, char **argv);
 int command_devices(int argc, char **argv);
 int command_eval(int argc, char **argv);

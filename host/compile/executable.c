@@ -149,6 +149,13 @@ static struct value *root_value(struct value *value, size_t *offset) {
     return value;
 }
 
+/* What a launch must move at least: each of its buffers once. */
+static double launch_bytes(const struct launch *launch) {
+    double bytes = 0;
+    for (int b = 0; b < launch->buffer_count; b++) bytes += 4.0 * (double)launch->buffers[b]->floats;
+    return bytes;
+}
+
 static int prepare_executable(struct executable *executable) {
     int status = RETORT_OK;
     struct library *library = executable->library;
@@ -158,7 +165,10 @@ static int prepare_executable(struct executable *executable) {
         const struct kernel_text *kernel = &library->kernels.items[launch->kernel];
         /* A kernel keeps its arguments; a buffer bound long ago may be gone by now. */
         bool fresh = !launch->handle;
-        if (fresh) TRY(device_kernel_create(kernel->program, kernel->name, &launch->handle));
+        if (fresh) {
+            TRY(device_kernel_create(kernel->program, kernel->name, &launch->handle));
+            device_kernel_set_work(launch->handle, launch->flops, launch_bytes(launch));
+        }
         for (int b = 0; b < launch->buffer_count; b++) {
             size_t offset;
             struct value *root = root_value(launch->buffers[b], &offset);

@@ -354,7 +354,11 @@ int lowering_create(const struct grouping *g, struct lowering *l) {
         else {
             bool any = false;
             for (size_t m = 0; m < group->members.count; m++) any |= g->stored[group->members.items[m]->index];
-            if (any) TRY(emit_group(l, group));
+            if (!any) continue;
+            TRY(emit_group(l, group));
+            struct launch *launch = l->launches.items[l->launches.count - 1];
+            for (size_t m = 0; m < group->members.count; m++)
+                launch->flops += op_info(group->members.items[m]->op)->cost(group->members.items[m]);
         }
     }
     for (int k = 0; k < g->group_count; k++)

@@ -82,6 +82,7 @@ static void query_traits(cl_platform_id platform, cl_device_id device, struct de
     traits->local_is_dedicated = QUERY(cl_device_local_mem_type, device, CL_DEVICE_LOCAL_MEM_TYPE) == CL_LOCAL;
     traits->global_memory = QUERY(cl_ulong, device, CL_DEVICE_GLOBAL_MEM_SIZE);
     traits->max_allocation = QUERY(cl_ulong, device, CL_DEVICE_MAX_MEM_ALLOC_SIZE);
+    traits->cache = QUERY(cl_ulong, device, CL_DEVICE_GLOBAL_MEM_CACHE_SIZE);
     size_t alignment = QUERY(cl_uint, device, CL_DEVICE_MEM_BASE_ADDR_ALIGN) / 8;
     traits->alignment = alignment > 64 ? alignment : 64;
     traits->fma = QUERY(cl_device_fp_config, device, CL_DEVICE_SINGLE_FP_CONFIG) & CL_FP_FMA;

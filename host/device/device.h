@@ -23,6 +23,7 @@ struct device_traits {
     size_t local_memory; /* bytes */
     bool local_is_dedicated;
     uint64_t global_memory, max_allocation; /* bytes */
+    uint64_t cache;                         /* bytes of the largest cache of global memory; 0: none is known */
     size_t alignment;                       /* bytes; of offsets inside a buffer: max(device's base alignment, 64) */
     bool fma, fp64, available;
 };
@@ -89,10 +90,35 @@ int device_kernel_set_buffer(struct device_kernel *kernel, unsigned i, struct de
 /* local[0] 0: the driver chooses. */
 int device_launch(struct device *device, struct device_kernel *kernel, const size_t global[3], const size_t local[3]);
 
-/* Per-kernel device time by profiling events: begin turns it on (the queue is re-created with profiling), end prints a
- * table of name, launches, seconds to the given stream and turns it off. For developers and `bench`. */
+/* --- measuring --- */
+/* Per-kernel device time by profiling events. `begin` turns it on: the queue is re-created with profiling; launches and
+ * results stay the same. `end` turns it off and hands over a row per kernel name, the slowest first. */
+struct device_profile_row {
+    char name[96];
+    size_t launches;
+    double seconds;      /* on the device, of all launches */
+    double flops, bytes; /* of all launches, as told by device_kernel_set_work */
+};
+struct device_profile {
+    struct device_profile_row *rows;
+    size_t count;
+};
 int device_profile_begin(struct device *device);
-int device_profile_report(struct device *device, void *stream_FILE);
+int device_profile_end(struct device *device, struct device_profile *profile);
+void device_profile_finish(struct device_profile *profile); /* NULL-safe, zeroes */
+/* What one launch of a kernel amounts to, for profiles: operations, and bytes of global memory it must move. */
+void device_kernel_set_work(struct device_kernel *kernel, double flops, double bytes);
+
+/* What this device can do at best, measured: chains of independent fused multiply-adds, and a copy of more memory than
+ * its caches hold (less where the ceiling leaves no room for that). Takes about a second. */
+struct device_peaks {
+    double flops; /* per second; a fused multiply-add counts two */
+    double bytes; /* per second, those read and those written */
+};
+int device_measure_peaks(struct device *device, struct device_peaks *peaks);
+/* Seconds of one launch: the best of several rounds, each long enough for the clock. */
+int device_time_launch(struct device *device, struct device_kernel *kernel, const size_t global[3],
+                       const size_t local[3], double *seconds);
 
 /* Runs a few small programs (arithmetic, vectors, loops, offsets, local memory with a barrier, int32, an in-order
  * chain) and compares with the host. RETORT_EDEVICE with what failed. Takes below a second once cached. */

@@ -37,6 +37,7 @@ struct device_program {
 struct device_kernel {
     struct device *device;
     cl_kernel id;
+    double flops, bytes; /* of a launch, for profiles */
     char name[];
 };
 

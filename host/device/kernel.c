@@ -37,6 +37,11 @@ const char *device_kernel_name(const struct device_kernel *kernel) {
     return kernel->name;
 }
 
+void device_kernel_set_work(struct device_kernel *kernel, double flops, double bytes) {
+    kernel->flops = flops;
+    kernel->bytes = bytes;
+}
+
 int device_kernel_set_buffer(struct device_kernel *kernel, unsigned i, struct device_buffer *buffer,
                              uint64_t offset_elements) {
     int status = RETORT_OK;

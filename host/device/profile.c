@@ -7,19 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct row {
-    char name[96];
-    size_t launches;
-    double seconds;
-};
-
 struct launch {
     size_t row;
     cl_event event;
 };
 
 struct profile {
-    ARRAY(struct row) rows;
+    ARRAY(struct device_profile_row) rows;
     ARRAY(struct launch) pending;
 };
 
@@ -40,7 +34,7 @@ static int drain(struct device *device) {
     TRY(device_finish(device));
     while (profile->pending.count) {
         struct launch launch = profile->pending.items[--profile->pending.count];
-        struct row *row = &profile->rows.items[launch.row];
+        struct device_profile_row *row = &profile->rows.items[launch.row];
         cl_ulong begun = 0, ended = 0;
         cl_int code = clGetEventProfilingInfo(launch.event, CL_PROFILING_COMMAND_START, sizeof begun, &begun, NULL);
         if (code == CL_SUCCESS)
@@ -57,7 +51,7 @@ done:
 int profile_add(struct device *device, const struct device_kernel *kernel, cl_event event) {
     int status = RETORT_OK;
     struct profile *profile = device->profile;
-    struct row fresh = {0};
+    struct device_profile_row fresh = {0};
     snprintf(fresh.name, sizeof fresh.name, "%s", kernel->name);
     size_t row = 0;
     while (row < profile->rows.count && strcmp(profile->rows.items[row].name, fresh.name) != 0) row++;
@@ -66,6 +60,8 @@ int profile_add(struct device *device, const struct device_kernel *kernel, cl_ev
         clReleaseEvent(event);
         RAISE(RETORT_ENOMEM, "out of memory profiling kernel %s", kernel->name);
     }
+    profile->rows.items[row].flops += kernel->flops;
+    profile->rows.items[row].bytes += kernel->bytes;
     if (profile->pending.count >= PENDING_MAX) TRY(drain(device));
 done:
     return status;
@@ -87,33 +83,28 @@ done:
 }
 
 static int slower_first(const void *left, const void *right) {
-    const struct row *a = left, *b = right;
+    const struct device_profile_row *a = left, *b = right;
     return (a->seconds < b->seconds) - (a->seconds > b->seconds);
 }
 
-int device_profile_report(struct device *device, void *stream_FILE) {
+int device_profile_end(struct device *device, struct device_profile *profile) {
     int status = RETORT_OK;
-    FILE *stream = stream_FILE;
-    struct profile *profile = device->profile;
-    if (!profile) RAISE(RETORT_EINVAL, "profiling of %s is not on", device->traits.name);
+    struct profile *taken = device->profile;
+    if (!taken) RAISE(RETORT_EINVAL, "profiling of %s is not on", device->traits.name);
     TRY(drain(device));
     TRY(device_create_queue(device, false));
     device->profile = NULL;
-    double total = 0;
-    size_t launches = 0;
-    for (size_t i = 0; i < profile->rows.count; i++) {
-        total += profile->rows.items[i].seconds;
-        launches += profile->rows.items[i].launches;
-    }
-    if (profile->rows.count) qsort(profile->rows.items, profile->rows.count, sizeof(struct row), slower_first);
-    fprintf(stream, "%10s %9s %10s %6s  %s\n", "seconds", "launches", "us each", "share", "kernel");
-    for (size_t i = 0; i < profile->rows.count; i++) {
-        const struct row *row = &profile->rows.items[i];
-        fprintf(stream, "%10.4f %9zu %10.1f %5.1f%%  %s\n", row->seconds, row->launches,
-                1e6 * row->seconds / (double)row->launches, total > 0 ? 100 * row->seconds / total : 0.0, row->name);
-    }
-    fprintf(stream, "%10.4f %9zu %10s %6s  total\n", total, launches, "", "");
-    profile_destroy(profile);
+    profile->rows = taken->rows.items;
+    profile->count = taken->rows.count;
+    taken->rows.items = NULL;
+    profile_destroy(taken);
+    if (profile->count) qsort(profile->rows, profile->count, sizeof *profile->rows, slower_first);
 done:
     return status;
+}
+
+void device_profile_finish(struct device_profile *profile) {
+    if (!profile) return;
+    free(profile->rows);
+    *profile = (struct device_profile){0};
 }

@@ -378,6 +378,12 @@ void unroll_print(const struct unroll *u, bool launches, FILE *stream) {
         if (all[i]) executable_print(all[i], launches, stream);
 }
 
+double unroll_flops(const struct unroll *u, int prefix, int window) {
+    double step = u->inner_splits * executable_flops(u->gradient) + executable_flops(u->update);
+    double back = u->product ? u->inner_splits * executable_flops(u->product) + executable_flops(u->adjoint) : 0;
+    return (prefix + window) * step + (u->meta ? u->meta_splits * executable_flops(u->meta) : 0) + window * back;
+}
+
 /* --- uploads --- */
 int unroll_set(struct unroll *u, const float *images, const float *soft_labels, const int32_t *hard_labels) {
     int status = RETORT_OK;

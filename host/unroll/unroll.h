@@ -40,8 +40,11 @@ int unroll_create(struct library *library, const struct unroll_spec *spec, struc
 void unroll_destroy(struct unroll *unroll); /* NULL-safe */
 /* "inner batch 10 in 1, meta-loss batch 256 in 2, 34.1 MB": what was chosen. */
 void unroll_describe(const struct unroll *unroll, char *text, size_t size);
-/* For benchmarks: a line for each thing compiled (launches, scratch memory, operations), or its whole list of launches. */
+/* For benchmarks: a line for each thing compiled (launches, scratch memory, operations), or its whole list of launches.
+ */
 void unroll_print(const struct unroll *unroll, bool launches, FILE *stream);
+/* Operations of one outer step, each convolution counted as its plain sum of products. */
+double unroll_flops(const struct unroll *unroll, int prefix, int window);
 
 /* Uploads the set: images [n,C,H,W] in network space; soft [n,K] or hard [n] labels as the spec says. */
 int unroll_set(struct unroll *unroll, const float *images, const float *soft_labels, const int32_t *hard_labels);

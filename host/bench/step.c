@@ -1,0 +1,155 @@
+#include "bench/bench.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/random.h"
+#include "unroll/unroll.h"
+
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <time.h>
+
+enum { CLASSES = 10 };
+
+struct data {
+    float *set, *targets, *real;
+    int32_t *labels, *rows;
+    struct unroll_gradient gradient;
+};
+
+static void fill(float *values, size_t count, uint32_t stream) {
+    struct random random = random_begin(1, RANDOM_TEST, stream);
+    for (size_t i = 0; i < count; i++) values[i] = (float)random_normal(&random);
+}
+
+static int prepare_data(const struct bench_step_spec *spec, struct data *data) {
+    int status = RETORT_OK;
+    size_t image = (size_t)spec->image[0] * (size_t)spec->image[1] * (size_t)spec->image[2];
+    size_t n = (size_t)spec->ipc * CLASSES, real = (size_t)spec->real, steps = (size_t)(spec->prefix + spec->window);
+    data->set = calloc(n * image, sizeof *data->set);
+    data->targets = calloc(n * CLASSES, sizeof *data->targets);
+    data->real = calloc(real * image, sizeof *data->real);
+    data->labels = calloc(real, sizeof *data->labels);
+    data->rows = calloc(steps * n, sizeof *data->rows);
+    data->gradient.images = calloc(n * image, sizeof *data->gradient.images);
+    data->gradient.labels = calloc(n * CLASSES, sizeof *data->gradient.labels);
+    if (!data->set || !data->targets || !data->real || !data->labels || !data->rows || !data->gradient.images
+        || !data->gradient.labels)
+        RAISE(RETORT_ENOMEM, "out of memory for %zu synthetic and %zu real images", n, real);
+    fill(data->set, n * image, 1);
+    fill(data->real, real * image, 2);
+    for (size_t i = 0; i < n; i++) data->targets[i * CLASSES + i % CLASSES] = 1;
+    for (size_t i = 0; i < real; i++) data->labels[i] = (int32_t)(i % CLASSES);
+    for (size_t i = 0; i < steps * n; i++) data->rows[i] = (int32_t)(i % n);
+done:
+    return status;
+}
+
+static void data_finish(struct data *data) {
+    free(data->set);
+    free(data->targets);
+    free(data->real);
+    free(data->labels);
+    free(data->rows);
+    free(data->gradient.images);
+    free(data->gradient.labels);
+}
+
+static int outer_step(struct unroll *unroll, const struct bench_step_spec *spec, struct data *data) {
+    int status = RETORT_OK;
+    const struct unroll_steps steps = {.first = 1, .count = spec->prefix + spec->window, .rows = data->rows};
+    const struct unroll_meta meta = {
+        .prefix = spec->prefix, .window = spec->window, .images = data->real, .labels = data->labels};
+    TRY(unroll_set(unroll, data->set, data->targets, NULL));
+    TRY(unroll_upload_steps(unroll, &steps));
+    TRY(unroll_begin(unroll, 1));
+    TRY(unroll_meta_gradient(unroll, &meta, &data->gradient));
+done:
+    return status;
+}
+
+static double processor_clock(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+static int smaller_first(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static int time_steps(struct device *device, struct unroll *unroll, const struct bench_step_spec *spec,
+                      struct data *data, struct bench_step_result *result) {
+    int status = RETORT_OK;
+    size_t reps = (size_t)spec->reps;
+    double *seconds = calloc(2 * reps, sizeof *seconds), *processor = seconds + reps;
+    if (!seconds) RAISE(RETORT_ENOMEM, "out of memory for %d times", spec->reps);
+    double begun = clock_seconds();
+    TRY(outer_step(unroll, spec, data));
+    result->first_seconds = clock_seconds() - begun;
+    if (spec->profile) TRY(device_profile_begin(device));
+    for (size_t i = 0; i < reps; i++) {
+        double before = processor_clock();
+        begun = clock_seconds();
+        TRY(outer_step(unroll, spec, data));
+        seconds[i] = clock_seconds() - begun;
+        processor[i] = processor_clock() - before;
+    }
+    if (spec->profile) TRY(device_profile_end(device, &result->profile));
+    qsort(seconds, reps, sizeof *seconds, smaller_first);
+    qsort(processor, reps, sizeof *processor, smaller_first);
+    result->seconds_min = seconds[0];
+    result->seconds_median = reps % 2 ? seconds[reps / 2] : (seconds[reps / 2 - 1] + seconds[reps / 2]) / 2;
+    result->processor_seconds = processor[0];
+done:
+    free(seconds);
+    return status;
+}
+
+int bench_step(struct device *device, const struct bench_step_spec *spec, struct bench_step_result *result) {
+    int status = RETORT_OK;
+    struct library *library = NULL;
+    struct unroll *unroll = NULL;
+    struct data data = {0};
+    struct bench_step_result fresh = {0};
+    struct network network;
+    struct rusage usage;
+    const struct network_spec network_spec = {.kind = NETWORK_CONVNET,
+                                              .depth = 3,
+                                              .width = spec->width,
+                                              .norm = NORM_INSTANCE,
+                                              .activation = ACTIVATION_RELU,
+                                              .pool = POOL_AVERAGE};
+    const struct unroll_spec unroll_spec = {
+        .network = &network,
+        .optimizer = {.kind = OPTIMIZER_ADAM, .lr = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8},
+        .set_count = (int64_t)spec->ipc * CLASSES,
+        .batch = (int64_t)spec->ipc * CLASSES,
+        .soft_labels = true,
+        .meta_batch = spec->real,
+        .max_window = spec->window,
+    };
+    TRY(network_describe(&network_spec, spec->image[0], spec->image[1], spec->image[2], CLASSES, &network));
+    TRY(prepare_data(spec, &data));
+    double begun = clock_seconds();
+    TRY(library_create(device, spec->family, &library));
+    TRY(unroll_create(library, &unroll_spec, &unroll));
+    fresh.build_seconds = clock_seconds() - begun;
+    if (spec->launches) unroll_print(unroll, true, spec->launches);
+    TRY(time_steps(device, unroll, spec, &data, &fresh));
+    getrusage(RUSAGE_SELF, &usage);
+    fresh.flops = unroll_flops(unroll, spec->prefix, spec->window);
+    fresh.loss = data.gradient.loss;
+    fresh.accuracy = data.gradient.accuracy;
+    fresh.peak_device_bytes = device_peak_bytes(device);
+    fresh.peak_resident_bytes = (uint64_t)usage.ru_maxrss * 1024;
+    *result = fresh;
+    fresh.profile = (struct device_profile){0};
+done:
+    device_profile_finish(&fresh.profile);
+    data_finish(&data);
+    unroll_destroy(unroll);
+    library_destroy(library);
+    return status;
+}
