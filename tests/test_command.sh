@@ -171,6 +171,20 @@ expect "run again" 0 '"set_sha256"' run exponent.yaml --out again --json
 same "one seed, one set: images" whole/set/images.npy again/set/images.npy
 same "one seed, one set: set.json" whole/set/set.json again/set/set.json
 
+expect "run --profile" 0 '^ +[0-9.]+ .* (fma|copy) +k[0-9]+_' run small.yaml --out profiled --profile
+same "a profile changes no images" whole/set/images.npy profiled/set/images.npy
+same "a profile changes no set.json" whole/set/set.json profiled/set/set.json
+head -n 12 profiled/metrics.jsonl | sed 's/"seconds":[^,}]*//' >a
+sed 's/"seconds":[^,}]*//' whole/metrics.jsonl >b
+same "a profile changes no metrics" a b
+tail -n 1 profiled/metrics.jsonl >out
+holds "a profile is the last line of metrics.jsonl" out '
+  .peak_gflops > 0 and .peak_gb_per_s > 0 and (.profile | length) > 10
+  and ([.profile[].share] | add | . > 0.999 and . < 1.001)
+  and (.profile | map(.seconds) | . == (sort | reverse))
+  and (.profile | all(.launches > 0 and .gflops >= 0 and .gb_per_s > 0 and .share_of_peak > 0
+    and (.kernel | startswith("k"))))'
+
 accuracies() { sed -n '/"accuracy"/,/"seconds"/p' "$1"; }
 # Killed at different moments, as often as it takes, then compared with the run that was not.
 survives() { # name, kill command

@@ -27,6 +27,8 @@ static const char help[] =
     "  --resume                goes on from the newest good checkpoint in the folder\n"
     "  --checkpoint-every S    seconds of work between checkpoints (20)\n"
     "  --dry-run               reads everything, builds the kernels, runs nothing, writes nothing\n"
+    "  --profile               device time per kernel beside the device's peaks: a table at the end, a line of\n"
+    "                          metrics.jsonl\n"
     "  --json                  prints result.json instead of the summary\n"
     "  --quiet, -q             only warnings and errors\n"
     "  --help-keys             every key of a descriptor, with its default\n\n"
@@ -50,6 +52,13 @@ static void print_summary(const struct retort_run *run) {
     json_decref(result);
 }
 
+static void print_profile(const struct retort_run *run) {
+    struct text text;
+    text_init(&text);
+    if (run_profile_table(run, &text)) fprintf(stderr, "\n%s", text_get(&text));
+    text_finish(&text);
+}
+
 static bool read_seconds(const char *text, double *seconds) {
     char *end;
     *seconds = strtod(text, &end);
@@ -63,7 +72,7 @@ int command_run(int argc, char **argv) {
     unsigned long allowed = OPTION_BIT(OPTION_HELP_KEYS) | OPTION_BIT(OPTION_DEVICE) | OPTION_BIT(OPTION_SEED)
                             | OPTION_BIT(OPTION_OUT) | OPTION_BIT(OPTION_SET) | OPTION_BIT(OPTION_RESUME)
                             | OPTION_BIT(OPTION_DRY_RUN) | OPTION_BIT(OPTION_CHECKPOINT_EVERY)
-                            | OPTION_BIT(OPTION_QUIET) | OPTION_BIT(OPTION_JSON);
+                            | OPTION_BIT(OPTION_PROFILE) | OPTION_BIT(OPTION_QUIET) | OPTION_BIT(OPTION_JSON);
     if (!options_parse("run", help, allowed, argc, argv, &options, &exit_status)) goto leave;
     if (options.given[OPTION_HELP_KEYS]) {
         exit_status = print_keys();
@@ -80,6 +89,7 @@ int command_run(int argc, char **argv) {
     struct retort_run_options run_options = {.out = options.value[OPTION_OUT],
                                              .resume = options.given[OPTION_RESUME],
                                              .dry_run = options.given[OPTION_DRY_RUN],
+                                             .profile = options.given[OPTION_PROFILE],
                                              .interrupt = interrupt_install()};
     if (options.given[OPTION_CHECKPOINT_EVERY]
         && !read_seconds(options.value[OPTION_CHECKPOINT_EVERY], &run_options.checkpoint_every)) {
@@ -90,6 +100,7 @@ int command_run(int argc, char **argv) {
     int status = run_create(options.operand_count ? options.operands[0] : NULL, options.overrides,
                             options.override_count, &run_options, &run);
     if (status == RETORT_OK) status = retort_run_execute(run);
+    if (run) print_profile(run);
     if (status < 0)
         exit_status = report_failure("run", status);
     else if (retort_run_result(run)) {

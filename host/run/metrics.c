@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "run/json_file.h"
+#include "run/profile.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -41,18 +42,10 @@ static json_t *whole_or_null(int value) {
     return value >= 0 ? json_integer(value) : json_null();
 }
 
-int metrics_write(struct metrics_file *file, const struct distill_metrics *metrics) {
+/* Takes over the reference to `row`; NULL means that building it ran out of memory. */
+static int write_line(struct metrics_file *file, json_t *row) {
     int status = RETORT_OK;
-    const char *stage = metrics_stage_name(metrics->stage);
-    char *line = NULL;
-    json_t *row =
-        json_pack("{s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "outer_step", metrics->outer_step, "loss",
-                  json_number_or_null(metrics->loss), "accuracy", json_number_or_null(metrics->accuracy), "stage",
-                  stage ? json_string(stage) : json_null(), "end", whole_or_null(metrics->end), "window",
-                  whole_or_null(metrics->window), "gradient_norm", json_number_or_null(metrics->gradient_norm),
-                  "inner_lr", json_number_or_null(metrics->inner_lr), "cosine", json_number_or_null(metrics->cosine),
-                  "seconds", json_number_or_null(metrics->seconds));
-    if (row) line = json_dumps(row, JSON_COMPACT | JSON_REAL_PRECISION(9));
+    char *line = row ? json_dumps(row, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
     if (!line) RAISE(RETORT_ENOMEM, "out of memory writing %s", file->path);
     if (fprintf(file->stream, "%s\n", line) < 0 || fflush(file->stream) != 0)
         RAISE(RETORT_EIO, "cannot write %s: %s", file->path, strerror(errno));
@@ -60,6 +53,23 @@ done:
     free(line);
     json_decref(row);
     return status;
+}
+
+int metrics_write(struct metrics_file *file, const struct distill_metrics *metrics) {
+    const char *stage = metrics_stage_name(metrics->stage);
+    return write_line(
+        file, json_pack("{s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "outer_step", metrics->outer_step, "loss",
+                        json_number_or_null(metrics->loss), "accuracy", json_number_or_null(metrics->accuracy), "stage",
+                        stage ? json_string(stage) : json_null(), "end", whole_or_null(metrics->end), "window",
+                        whole_or_null(metrics->window), "gradient_norm", json_number_or_null(metrics->gradient_norm),
+                        "inner_lr", json_number_or_null(metrics->inner_lr), "cosine",
+                        json_number_or_null(metrics->cosine), "seconds", json_number_or_null(metrics->seconds)));
+}
+
+int metrics_write_profile(struct metrics_file *file, const struct device_profile *profile,
+                          const struct device_peaks *peaks) {
+    return write_line(file, json_pack("{s:o, s:f, s:f}", "profile", profile_json(profile, peaks), "peak_gflops",
+                                      peaks->flops * 1e-9, "peak_gb_per_s", peaks->bytes * 1e-9));
 }
 
 int metrics_sync(struct metrics_file *file) {

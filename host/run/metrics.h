@@ -1,7 +1,8 @@
-/* metrics.jsonl: one JSON line per outer step. */
+/* metrics.jsonl: one JSON line per outer step, and one more at the end where a profile was asked for. */
 #ifndef RETORT_RUN_METRICS_H
 #define RETORT_RUN_METRICS_H
 
+#include "device/device.h"
 #include "distill/distill.h"
 
 #include <stdio.h>
@@ -15,6 +16,9 @@ struct metrics_file {
 int metrics_open(const char *path, int keep, struct metrics_file *file);
 /* Appends a line and hands it to the system. */
 int metrics_write(struct metrics_file *file, const struct distill_metrics *metrics);
+/* Appends {"profile": [...], "peak_gflops": ..., "peak_gb_per_s": ...}; profile.h has its rows. */
+int metrics_write_profile(struct metrics_file *file, const struct device_profile *profile,
+                          const struct device_peaks *peaks);
 /* Makes what was written safe against loss of power. */
 int metrics_sync(struct metrics_file *file);
 void metrics_close(struct metrics_file *file); /* NULL-safe */

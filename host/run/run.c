@@ -7,6 +7,7 @@
 #include "run/json_file.h"
 #include "run/metrics.h"
 #include "run/preview.h"
+#include "run/profile.h"
 #include "run/run_folder.h"
 #include "run/score.h"
 #include "run/session.h"
@@ -23,6 +24,8 @@ struct retort_run {
     struct retort_run_options options;
     struct run_folder folder;
     bool begun; /* the folder holds a run to go on with */
+    struct device_profile profile;
+    struct device_peaks peaks;
     char *result;
 };
 
@@ -73,6 +76,7 @@ void retort_run_destroy(struct retort_run *run) {
     if (!run) return;
     run_folder_release(&run->folder);
     descriptor_finish(&run->descriptor);
+    device_profile_finish(&run->profile);
     free(run->result);
     free(run);
 }
@@ -83,6 +87,12 @@ const char *retort_run_folder(const struct retort_run *run) {
 
 const char *retort_run_result(const struct retort_run *run) {
     return run->result;
+}
+
+bool run_profile_table(const struct retort_run *run, struct text *text) {
+    if (!run->profile.count) return false;
+    profile_table(&run->profile, &run->peaks, text);
+    return true;
 }
 
 static bool interrupted(const struct retort_run *run) {
@@ -118,6 +128,7 @@ static int take_steps(struct retort_run *run, struct session *session, struct di
     struct progress line;
     progress_begin(&line, "distil", saved, total);
     TRY(metrics_open(run->folder.metrics, saved, &metrics_file));
+    if (run->options.profile) TRY(device_profile_begin(session->device));
     double saved_at = clock_seconds();
     while (distill_steps_done(distill) < total && !interrupted(run)) {
         struct distill_metrics metrics;
@@ -134,6 +145,10 @@ static int take_steps(struct retort_run *run, struct session *session, struct di
         TRY(checkpoint_save(run->folder.checkpoints, distill, spent));
         saved = distill_steps_done(distill);
         saved_at = clock_seconds();
+    }
+    if (run->options.profile) {
+        TRY(device_profile_end(session->device, &run->profile));
+        TRY(metrics_write_profile(&metrics_file, &run->profile, &run->peaks));
     }
     count_device(session, &before, spent);
     if (distill_steps_done(distill) > saved) {
@@ -174,6 +189,10 @@ static int distil(struct retort_run *run, struct session *session, struct spent 
     const struct descriptor *d = &run->descriptor;
     struct distill *distill = NULL;
     bool found = false;
+    if (run->options.profile) {
+        TRY(device_measure_peaks(session->device, &run->peaks));
+        device_reset_peak(session->device); /* the run's own memory is what counts */
+    }
     TRY(make_distill(run, session, &distill));
     if (run->begun) {
         TRY(run_folder_check_plan(&run->folder, device_traits(session->device)));

@@ -2,6 +2,7 @@
 #ifndef RETORT_RUN_RUN_H
 #define RETORT_RUN_RUN_H
 
+#include "base/memory.h"
 #include "retort/run.h"
 #include "run/schema.h"
 
@@ -9,5 +10,9 @@
  * read. */
 int run_create(const char *descriptor, const struct schema_override *overrides, size_t override_count,
                const struct retort_run_options *options, struct retort_run **run);
+
+/* The table of options->profile, of this sitting's outer steps, also after an interruption; false where there is none.
+ */
+bool run_profile_table(const struct retort_run *run, struct text *text);
 
 #endif

@@ -27,6 +27,7 @@ struct retort_run_options {
     const char *const *settings; /* descriptor keys to override, "outer.lr=0.01", NULL-terminated; NULL: none */
     int resume;                  /* go on from the folder's newest good checkpoint */
     int dry_run;                 /* read everything, build the kernels, run nothing, write nothing */
+    int profile;                 /* measure device time per kernel: a line of metrics.jsonl at the end */
     double checkpoint_every;     /* seconds of work between checkpoints; 0: 20 */
     /* Set it to non-zero, from a signal handler or another thread: the step is finished and saved, and
      * retort_run_execute returns RETORT_EINTERRUPTED. May be NULL. */
