@@ -183,7 +183,8 @@ static int run_all(struct kernel_target target, struct device *device, struct li
     struct device_program *program = NULL;
     double peak = 0;
     text_init(&text);
-    text_printf(&text, "#define V %d\n%s%s", target.lanes, kernels_text("preamble.cl"), peak_text);
+    kernels_preamble(&text, target.lanes);
+    text_append(&text, peak_text);
     for (int i = 0; i < count; i++) {
         char name[32];
         struct line *line = &lines[i];

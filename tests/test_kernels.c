@@ -5,7 +5,7 @@
 
 #include "base/memory.h"
 #include "base/random.h"
-#include "compile/kernels.h"
+#include "compile/kernels_family.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -244,7 +244,7 @@ static void add_text(struct text *text, const struct kernel_use *use, const char
 static void run_cases(const struct kernel_target *target, struct test_case *cases, int count) {
     struct text text;
     text_init(&text);
-    text_printf(&text, "#define V %d\n%s", target->lanes, kernels_text("preamble.cl"));
+    kernels_preamble(&text, target->lanes);
     for (int i = 0; i < count; i++) {
         assert_ok(plan(target, &cases[i]));
         add_text(&text, &cases[i].use.pack, "pack", i);
@@ -293,17 +293,37 @@ static const struct conv_row usual_rows[] = {
     {1, 8, 7, 5, 20, 5, 5, 1, 2},   {2, 33, 8, 8, 16, 1, 1, 2, 0}, {1, 3, 9, 7, 16, 5, 4, 3, 2},
     {2, 6, 4, 4, 6, 2, 3, 1, 3},
 };
+/* Winograd: tiles across images, several groups of channels, splits, borders of 0 to 2; the last are F(2,3). */
+static const struct conv_row winograd_rows[] = {
+    {7, 40, 9, 6, 50, 3, 3, 1, 1},  {24, 64, 8, 8, 80, 3, 3, 1, 1}, {2, 20, 11, 7, 18, 3, 3, 1, 0},
+    {1, 17, 5, 13, 33, 3, 3, 1, 2}, {9, 16, 2, 2, 48, 3, 3, 1, 1},  {3, 33, 6, 2, 16, 3, 3, 1, 1},
+};
 static const struct conv_row few_rows[] = {
-    {2, 1, 7, 7, 8, 3, 3, 1, 1},
-    {1, 17, 4, 5, 20, 3, 3, 1, 1},
-    {2, 8, 8, 8, 3, 3, 3, 1, 1},
-    {1, 6, 7, 9, 24, 5, 3, 2, 1},
+    {2, 1, 7, 7, 8, 3, 3, 1, 1},  {1, 17, 4, 5, 20, 3, 3, 1, 1}, {2, 8, 8, 8, 3, 3, 3, 1, 1},
+    {1, 6, 7, 9, 24, 5, 3, 2, 1}, {3, 20, 7, 6, 40, 3, 3, 1, 1},
 };
 
 static void test_conv(void **state) {
     (void)state;
     struct kernel_target target = cpu_target(16);
     run_conv_rows(&target, usual_rows, sizeof usual_rows / sizeof *usual_rows);
+}
+
+static void test_winograd(void **state) {
+    (void)state;
+    struct kernel_target target = cpu_target(16);
+    struct winograd_task task = {.n = 24,
+                                 .in_channels = 64,
+                                 .in_height = 8,
+                                 .in_width = 8,
+                                 .out_channels = 80,
+                                 .out_height = 8,
+                                 .out_width = 8,
+                                 .pad = 1};
+    assert_int_equal(kernels_winograd_tile(&target, &task), 4);
+    task.in_height = task.in_width = task.out_height = task.out_width = 2;
+    assert_int_equal(kernels_winograd_tile(&target, &task), 2);
+    run_conv_rows(&target, winograd_rows, sizeof winograd_rows / sizeof *winograd_rows);
 }
 
 static void test_conv_lanes(void **state) {
@@ -328,8 +348,10 @@ static void test_conv_layouts(void **state) {
                                                 .conv = {2, 18, 5, 5, 21, 3, 3, 5, 5, 1, 1},
                                                 .x = layouts[i][0],
                                                 .y = layouts[i][1]};
-    cases[count++] = (struct test_case){
-        .kind = CONV_WEIGHT, .conv = {50, 12, 16, 16, 20, 3, 3, 16, 16, 1, 1}, .x = LAYOUT_BLOCKED, .y = LAYOUT_BLOCKED};
+    cases[count++] = (struct test_case){.kind = CONV_WEIGHT,
+                                        .conv = {50, 12, 16, 16, 20, 3, 3, 16, 16, 1, 1},
+                                        .x = LAYOUT_BLOCKED,
+                                        .y = LAYOUT_BLOCKED};
     cases[count++] = (struct test_case){
         .kind = CONV_WEIGHT, .conv = {50, 3, 16, 16, 16, 3, 3, 16, 16, 1, 1}, .x = LAYOUT_PLAIN, .y = LAYOUT_BLOCKED};
     run_cases(&target, cases, count);
@@ -403,8 +425,8 @@ static int end(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_conv),   cmocka_unit_test(test_conv_lanes), cmocka_unit_test(test_conv_layouts),
-        cmocka_unit_test(test_matmul), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_conv),         cmocka_unit_test(test_winograd), cmocka_unit_test(test_conv_lanes),
+        cmocka_unit_test(test_conv_layouts), cmocka_unit_test(test_matmul),   cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests_name("kernels", tests, begin, end);
 }

@@ -41,7 +41,7 @@ struct kernels {
 
 static void kernels_begin(struct kernels *kernels, int lanes) {
     *kernels = (struct kernels){0};
-    text_printf(&kernels->text, "#define V %d\n%s", lanes, kernels_text("preamble.cl"));
+    kernels_preamble(&kernels->text, lanes);
 }
 
 /* Adds a kernel; its number names it. */

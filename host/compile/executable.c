@@ -111,8 +111,7 @@ static int build_programs(struct library *library) {
     struct text source;
     struct device_program *program = NULL;
     text_init(&source);
-    text_printf(&source, "#define V %d\n%s\n%s", library->target.lanes, kernels_text("preamble.cl"),
-                kernels_text("fused.cl"));
+    kernels_preamble(&source, library->target.lanes);
     size_t fresh = 0;
     /* Executables that were only tried for size have left texts behind that nothing launches. */
     bool *used = calloc(library->kernels.count + 1, sizeof *used);

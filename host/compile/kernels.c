@@ -58,6 +58,11 @@ int kernels_check_target(const struct kernel_target *target) {
     return RETORT_OK;
 }
 
+void kernels_preamble(struct text *text, int lanes) {
+    text_printf(text, "#define V %d\n%s\n%s\n%s\n", lanes, kernels_text("preamble.cl"), kernels_text("winograd.cl"),
+                kernels_text("fused.cl"));
+}
+
 static int check_conv(const struct kernel_target *target, const struct conv_sizes *s) {
     int status = RETORT_OK;
     TRY(kernels_check_target(target));

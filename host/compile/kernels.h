@@ -10,6 +10,7 @@
 #ifndef RETORT_COMPILE_KERNELS_H
 #define RETORT_COMPILE_KERNELS_H
 
+#include "base/memory.h"
 #include "compile/executable.h"
 #include "device/device.h"
 
@@ -83,6 +84,8 @@ int kernels_sample(const struct kernel_target *target, int64_t n, int64_t c, int
 /* (out [k+1,k], matrix [k,k]): one work-item, cyclic Jacobi; node_eigh of the graph. */
 int kernels_eigh(const struct kernel_target *target, int64_t k, struct kernel_use *use);
 
+/* Appends what stands first in every program: the definition of V, cl/preamble.cl, cl/winograd.cl and cl/fused.cl. */
+void kernels_preamble(struct text *text, int lanes);
 /* The text of a file of cl/ by name, embedded in the library; NULL where there is none. */
 const char *kernels_text(const char *file);
 

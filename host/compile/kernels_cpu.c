@@ -76,6 +76,17 @@ static struct tile choose_tile(const struct kernel_target *target, const struct 
 static int choose_conv(const struct kernel_target *target, const struct conv_task *task, struct conv_use *use) {
     int status = RETORT_OK;
     int64_t v = target->lanes, taps = task->kernel_height * task->kernel_width;
+    if (task->in_blocked && task->out_blocked && task->kernel_height == 3 && task->kernel_width == 3
+        && task->stride == 1 && task->spread == 1 && task->pad_y == task->pad_x) {
+        struct winograd_task winograd = {task->n,         task->in_channels,  task->in_height,
+                                         task->in_width,  task->out_channels, task->out_height,
+                                         task->out_width, task->pad_y,        task->mirrored};
+        int tile = kernels_winograd_tile(target, &winograd);
+        if (tile) {
+            kernels_winograd_conv(target, &winograd, tile, use);
+            return RETORT_OK;
+        }
+    }
     bool plain = !task->in_blocked, few = !plain && !task->out_blocked && 2 * task->out_channels <= v;
     int64_t in_lanes = plain ? task->in_channels : few ? v : min_of(task->in_channels, v);
     int64_t in_blocks = divide_up(task->in_channels, in_lanes), out_blocks = divide_up(task->out_channels, v);
@@ -205,9 +216,27 @@ static int64_t choose_splits(const struct kernel_target *target, const struct co
     return max_of(1, min_of(min_of(s->n, worth), divide_up(SPLIT_ITEMS, items)));
 }
 
+void kernels_cpu_sum(int64_t count, int64_t splits, struct conv_use *use) {
+    if (splits == 1) return;
+    use->work_floats = (size_t)(splits * count);
+    kernel_use_begin(&use->finish, "sum_cpu.cl");
+    kernel_use_define(&use->finish, "COUNT", count);
+    kernel_use_define(&use->finish, "PARTS", splits);
+    kernel_use_define(&use->finish, "SHARE", SUM_SHARE);
+    kernel_use_launch(&use->finish, (size_t)divide_up(count, SUM_SHARE), 1, 1, 1, 1, 1);
+}
+
 int kernels_cpu_conv_backward_weight(const struct kernel_target *target, const struct conv_sizes *s, enum layout x,
                                      enum layout y, struct conv_use *use) {
     bool blocked = x == LAYOUT_BLOCKED;
+    if (blocked && y == LAYOUT_BLOCKED && s->kh == 3 && s->kw == 3 && s->stride == 1) {
+        struct winograd_task task = {s->n, s->c, s->h, s->w, s->o, s->oh, s->ow, s->padding, false};
+        int tile = kernels_winograd_tile(target, &task);
+        if (tile) {
+            kernels_winograd_backward_weight(target, &task, tile, use);
+            return RETORT_OK;
+        }
+    }
     int64_t v = target->lanes, out_blocks = divide_up(s->o, v), taps = s->kh * s->kw;
     int64_t tile_blocks = v < 16 && out_blocks % 3 == 0 ? 3 : min_of(out_blocks, 2);
     int64_t out_groups = divide_up(out_blocks, tile_blocks), in_items; /* work-items along channels and taps */
@@ -264,14 +293,7 @@ int kernels_cpu_conv_backward_weight(const struct kernel_target *target, const s
         kernel_use_define(&use->main, "SEGMENT", segment);
     }
     kernel_use_launch(&use->main, (size_t)in_items, (size_t)out_groups, (size_t)splits, 1, 1, 1);
-    if (splits > 1) {
-        use->work_floats = (size_t)(splits * count);
-        kernel_use_begin(&use->finish, "sum_cpu.cl");
-        kernel_use_define(&use->finish, "COUNT", count);
-        kernel_use_define(&use->finish, "PARTS", splits);
-        kernel_use_define(&use->finish, "SHARE", SUM_SHARE);
-        kernel_use_launch(&use->finish, (size_t)divide_up(count, SUM_SHARE), 1, 1, 1, 1, 1);
-    }
+    kernels_cpu_sum(count, splits, use);
     return RETORT_OK;
 }
 

@@ -17,6 +17,23 @@ int kernels_cpu_conv_backward_weight(const struct kernel_target *target, const s
                                      enum layout y, struct conv_use *use);
 int kernels_cpu_matmul(const struct kernel_target *target, const struct matmul_sizes *sizes, struct matmul_use *use);
 
+/* --- kernels_winograd.c: 3x3 convolutions with stride 1 between blocked tensors --- */
+/* Forward, or (mirrored) backward-data seen as a forward pass of y to x; backward-weight as the forward pass is. */
+struct winograd_task {
+    int64_t n, in_channels, in_height, in_width, out_channels, out_height, out_width;
+    int64_t pad;
+    bool mirrored;
+};
+/* The m of the F(m,3) that is fastest by a simple count of operations: 4, 2, or 0 where direct convolution is. */
+int kernels_winograd_tile(const struct kernel_target *target, const struct winograd_task *task);
+void kernels_winograd_conv(const struct kernel_target *target, const struct winograd_task *task, int tile,
+                           struct conv_use *use);
+void kernels_winograd_backward_weight(const struct kernel_target *target, const struct winograd_task *task, int tile,
+                                      struct conv_use *use);
+
+/* Of a backward-weight: `finish`, which adds `splits` parts of `count` floats each in `work`; nothing for one part. */
+void kernels_cpu_sum(int64_t count, int64_t splits, struct conv_use *use);
+
 int kernels_gpu_conv(const struct kernel_target *target, const struct conv_sizes *sizes, struct conv_use *use);
 int kernels_gpu_conv_backward_data(const struct kernel_target *target, const struct conv_sizes *sizes,
                                    struct conv_use *use);

@@ -1,0 +1,119 @@
+/* Winograd backward-weight of 3x3 convolutions with stride 1 of blocked tensors, CPU family: the adjoint of
+ * winograd_cpu.cl's algorithm in the weights.
+ *
+ *     NAME(gw [splits,OUT_CHANNELS,IN_CHANNELS,3,3], x [N,IN_CHANNELS,IN_HEIGHT,IN_WIDTH], gy [N,OUT_CHANNELS,...])
+ *
+ * A work-item takes IN_GROUP blocks of input channels against OUT_GROUP blocks of output channels over SPLIT_TILES tiles:
+ * per TILES of them it transforms both operands into private memory and adds, at each point, their product over the
+ * tiles to sums [point][input channel][output channel], which it transforms back in the end. All of it is to fit the
+ * second cache. Global (input groups, output groups, splits); sum_cpu.cl adds the splits. */
+#define POINTS (OUT_TILE + 2)
+#define TRANSFORM(name) JOIN(JOIN(winograd, OUT_TILE), name)
+#define TILES_Y ((OUT_HEIGHT + OUT_TILE - 1) / OUT_TILE)
+#define TILES_X ((OUT_WIDTH + OUT_TILE - 1) / OUT_TILE)
+#define BLOCKS(channels) (((channels) + V - 1) / V)
+
+__attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *restrict gw, ulong gw_offset,
+                                                                global const float *restrict x, ulong x_offset,
+                                                                global const float *restrict gy, ulong gy_offset) {
+    const int first_in = get_global_id(0) * IN_GROUP, first_out = get_global_id(1) * OUT_GROUP;
+    const int end_tile = min((int)(get_global_id(2) + 1) * SPLIT_TILES, N * TILES_Y * TILES_X);
+    floatv total[POINTS * POINTS][IN_GROUP * V * OUT_GROUP + 1];
+    x += x_offset;
+    gy += gy_offset;
+    gw += gw_offset + get_global_id(2) * (OUT_CHANNELS * IN_CHANNELS * 9);
+    for (int p = 0; p < POINTS * POINTS; p++)
+        for (int i = 0; i < IN_GROUP * V * OUT_GROUP; i++) total[p][i] = 0;
+
+    for (int first = get_global_id(2) * SPLIT_TILES; first < end_tile; first += TILES) {
+        floatv in[POINTS * POINTS][IN_GROUP * TILES + 1], out[POINTS * POINTS][OUT_GROUP * TILES + 1];
+        for (int t = 0; t < TILES; t++) {
+            const int tile = min(first + t, end_tile - 1), n = tile / (TILES_Y * TILES_X);
+            const int top = tile / TILES_X % TILES_Y * OUT_TILE, left = tile % TILES_X * OUT_TILE;
+            const bool there = first + t < end_tile;
+            for (int b = 0; b < IN_GROUP; b++) {
+                const int block = min(first_in + b, BLOCKS(IN_CHANNELS) - 1);
+                global const float *from = x + ((n * BLOCKS(IN_CHANNELS) + block) * IN_HEIGHT + top - PAD) * IN_WIDTH * V
+                                           + (left - PAD) * V;
+                floatv d[POINTS * POINTS], half_done[POINTS * POINTS];
+                if (top >= PAD && left >= PAD && top - PAD + POINTS <= IN_HEIGHT && left - PAD + POINTS <= IN_WIDTH) {
+                    UNROLL for (int i = 0; i < POINTS * POINTS; i++)
+                        d[i] = LOADV(from + (i / POINTS * IN_WIDTH + i % POINTS) * V);
+                } else {
+                    UNROLL for (int i = 0; i < POINTS * POINTS; i++) {
+                        const int iy = top - PAD + i / POINTS, ix = left - PAD + i % POINTS;
+                        const bool inside = iy >= 0 && iy < IN_HEIGHT && ix >= 0 && ix < IN_WIDTH;
+                        d[i] = inside ? LOADV(from + (i / POINTS * IN_WIDTH + i % POINTS) * V) : 0;
+                    }
+                }
+                UNROLL for (int i = 0; i < POINTS; i++) TRANSFORM(_input)(half_done + i, d + i, POINTS);
+                UNROLL for (int i = 0; i < POINTS; i++) TRANSFORM(_input)(d + i * POINTS, half_done + i * POINTS, 1);
+                UNROLL for (int p = 0; p < POINTS * POINTS; p++) in[p][b * TILES + t] = d[p];
+            }
+            for (int b = 0; b < OUT_GROUP; b++) {
+                const int block = min(first_out + b, BLOCKS(OUT_CHANNELS) - 1);
+                global const float *from =
+                    gy + ((n * BLOCKS(OUT_CHANNELS) + block) * OUT_HEIGHT + top) * OUT_WIDTH * V + left * V;
+                floatv d[OUT_TILE * OUT_TILE], half_done[OUT_TILE * POINTS], s[POINTS * POINTS];
+                UNROLL for (int i = 0; i < OUT_TILE * OUT_TILE; i++) {
+                    const bool inside = there && top + i / OUT_TILE < OUT_HEIGHT && left + i % OUT_TILE < OUT_WIDTH;
+                    d[i] = inside ? LOADV(from + (i / OUT_TILE * OUT_WIDTH + i % OUT_TILE) * V) : 0;
+                }
+                UNROLL for (int i = 0; i < OUT_TILE; i++) TRANSFORM(_spread)(half_done + i, d + i, OUT_TILE);
+                UNROLL for (int i = 0; i < POINTS; i++) TRANSFORM(_spread)(s + i * POINTS, half_done + i * OUT_TILE, 1);
+                UNROLL for (int p = 0; p < POINTS * POINTS; p++) out[p][t * OUT_GROUP + b] = s[p];
+            }
+        }
+        for (int p = 0; p < POINTS * POINTS; p++)
+            for (int c = 0; c < IN_GROUP * V; c += SUM_CHANNELS) {
+                const float *value = (const float *)&in[p][c / V * TILES] + c % V;
+                for (int b = 0; b < OUT_GROUP; b += SUM_BLOCKS) {
+                    floatv sum[SUM_CHANNELS][SUM_BLOCKS];
+                    UNROLL for (int i = 0; i < SUM_CHANNELS; i++)
+                        UNROLL for (int k = 0; k < SUM_BLOCKS; k++) sum[i][k] = total[p][(c + i) * OUT_GROUP + b + k];
+                    for (int t = 0; t < TILES; t++)
+                        UNROLL for (int k = 0; k < SUM_BLOCKS; k++) {
+                            const floatv gradient = out[p][t * OUT_GROUP + b + k];
+                            UNROLL for (int i = 0; i < SUM_CHANNELS; i++)
+                                sum[i][k] = FMA((floatv)value[t * V + i], gradient, sum[i][k]);
+                        }
+                    UNROLL for (int i = 0; i < SUM_CHANNELS; i++)
+                        UNROLL for (int k = 0; k < SUM_BLOCKS; k++) total[p][(c + i) * OUT_GROUP + b + k] = sum[i][k];
+                }
+            }
+    }
+
+    for (int c = first_in * V; c < min((first_in + IN_GROUP) * V, IN_CHANNELS); c++)
+        for (int b = 0; b < OUT_GROUP; b++) {
+            const int o = (first_out + b) * V;
+            floatv m[POINTS * POINTS], half_done[3 * POINTS], g[9];
+            UNROLL for (int p = 0; p < POINTS * POINTS; p++) m[p] = total[p][(c - first_in * V) * OUT_GROUP + b];
+            UNROLL for (int i = 0; i < POINTS; i++) TRANSFORM(_gather)(half_done + i, m + i, POINTS);
+            UNROLL for (int i = 0; i < 3; i++) TRANSFORM(_gather)(g + i * 3, half_done + i * POINTS, 1);
+            for (int i = 0; i < min(V, OUT_CHANNELS - o); i++)
+                UNROLL for (int tap = 0; tap < 9; tap++)
+                    gw[((o + i) * IN_CHANNELS + c) * 9 + tap] = ((const float *)&g[tap])[i];
+        }
+}
+
+#undef POINTS
+#undef TRANSFORM
+#undef TILES_Y
+#undef TILES_X
+#undef BLOCKS
+#undef NAME
+#undef OUT_TILE
+#undef N
+#undef IN_CHANNELS
+#undef IN_HEIGHT
+#undef IN_WIDTH
+#undef OUT_CHANNELS
+#undef OUT_HEIGHT
+#undef OUT_WIDTH
+#undef PAD
+#undef IN_GROUP
+#undef OUT_GROUP
+#undef SPLIT_TILES
+#undef TILES
+#undef SUM_CHANNELS
+#undef SUM_BLOCKS

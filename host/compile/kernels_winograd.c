@@ -1,0 +1,138 @@
+/* Winograd convolutions of the CPU family: whether they pay, and the tiles of cl/winograd_cpu.cl, winograd_pack_cpu.cl
+ * and winograd_weight_cpu.cl. */
+#include "compile/kernels_family.h"
+
+#include "base/error.h"
+
+/* Private memory of a work-item in floats, for a second cache of 1 MiB beside what streams through it; work-items that
+ * keep several cores busy evenly. */
+enum { FORWARD_FLOATS = 80 << 10, WEIGHT_FLOATS = 200 << 10, FEW_ITEMS = 8 };
+
+static int64_t min_of(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+static int64_t max_of(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+
+static int64_t tiles_of(const struct winograd_task *task, int64_t out_tile) {
+    return task->n * divide_up(task->out_height, out_tile) * divide_up(task->out_width, out_tile);
+}
+
+/* A register tile is so many tiles (or input channels) by two or three vectors of output channels: as many as leave
+ * room for the operands in 32 (AVX-512) or 16 registers. */
+static int64_t register_rows(const struct kernel_target *target) {
+    return target->lanes == 16 ? 8 : 4;
+}
+static int64_t out_group_of(int64_t out_blocks) {
+    return out_blocks % 3 == 0 && out_blocks % 2 != 0 ? 3 : min_of(out_blocks, 2);
+}
+
+int kernels_winograd_tile(const struct kernel_target *target, const struct winograd_task *task) {
+    int64_t v = target->lanes, in_blocks = divide_up(task->in_channels, v);
+    int64_t out_blocks = divide_up(task->out_channels, v);
+    if (task->in_channels < v || task->pad < 0 || task->pad > 2) return 0;
+    /* Vector operations at two a cycle: products at nine tenths of the peak, transforms at about half of it. */
+    double direct =
+        (double)(task->n * task->out_height * task->out_width * out_blocks) * (double)(9 * task->in_channels);
+    double best = direct;
+    int tile = 0;
+    for (int m = 4; m >= 2; m -= 2) {
+        int64_t points = (m + 2) * (m + 2);
+        if (4 * points * in_blocks * v > FORWARD_FLOATS) continue;
+        double products = (double)(points * task->in_channels * round_up(out_blocks, out_group_of(out_blocks)));
+        double transforms = 10.0 * (double)(points * (in_blocks + out_blocks));
+        double cost = (double)tiles_of(task, m) * (products + transforms);
+        if (cost < best) best = cost, tile = m;
+    }
+    return tile;
+}
+
+void kernels_winograd_conv(const struct kernel_target *target, const struct winograd_task *task, int tile,
+                           struct conv_use *use) {
+    int64_t v = target->lanes, points = (tile + 2) * (tile + 2), total = tiles_of(task, tile);
+    int64_t in_lanes = min_of(task->in_channels, v), in_blocks = divide_up(task->in_channels, v);
+    int64_t out_blocks = divide_up(task->out_channels, v), out_group = out_group_of(out_blocks);
+    int64_t out_groups = divide_up(out_blocks, out_group), tile_group = register_rows(target);
+    while (tile_group > 1 && tile_group / 2 >= total) tile_group /= 2;
+    int64_t tiles = tile_group;
+    while (2 * tiles <= 16 && 2 * tiles * points * in_blocks * v <= FORWARD_FLOATS
+           && divide_up(total, 2 * tiles) >= FEW_ITEMS)
+        tiles *= 2;
+    while (tiles > 1 && tiles * points * in_blocks * v > FORWARD_FLOATS) tiles /= 2;
+    tile_group = min_of(tile_group, tiles);
+    int64_t items = divide_up(total, tiles),
+            part_groups = divide_up(out_groups, min_of(out_groups, divide_up(FEW_ITEMS, items)));
+
+    use->packed_floats = (size_t)(out_groups * points * (in_blocks * in_lanes * out_group + 1) * v);
+    kernel_use_begin(&use->pack, "winograd_pack_cpu.cl");
+    kernel_use_define(&use->pack, "OUT_TILE", tile);
+    kernel_use_define(&use->pack, "MIRRORED", task->mirrored);
+    kernel_use_define(&use->pack, "IN_CHANNELS", task->in_channels);
+    kernel_use_define(&use->pack, "IN_LANES", in_lanes);
+    kernel_use_define(&use->pack, "IN_STEP", task->mirrored ? task->out_channels * 9 : 9);
+    kernel_use_define(&use->pack, "OUT_CHANNELS", task->out_channels);
+    kernel_use_define(&use->pack, "OUT_GROUP", out_group);
+    kernel_use_define(&use->pack, "OUT_STEP", task->mirrored ? 9 : task->in_channels * 9);
+    kernel_use_launch(&use->pack, (size_t)in_blocks, (size_t)out_groups, 1, 1, 1, 1);
+
+    kernel_use_begin(&use->main, "winograd_cpu.cl");
+    kernel_use_define(&use->main, "OUT_TILE", tile);
+    kernel_use_define(&use->main, "N", task->n);
+    kernel_use_define(&use->main, "IN_HEIGHT", task->in_height);
+    kernel_use_define(&use->main, "IN_WIDTH", task->in_width);
+    kernel_use_define(&use->main, "IN_BLOCKS", in_blocks);
+    kernel_use_define(&use->main, "IN_LANES", in_lanes);
+    kernel_use_define(&use->main, "OUT_HEIGHT", task->out_height);
+    kernel_use_define(&use->main, "OUT_WIDTH", task->out_width);
+    kernel_use_define(&use->main, "OUT_BLOCKS", out_blocks);
+    kernel_use_define(&use->main, "OUT_GROUP", out_group);
+    kernel_use_define(&use->main, "OUT_GROUPS", out_groups);
+    kernel_use_define(&use->main, "PART_GROUPS", part_groups);
+    kernel_use_define(&use->main, "PAD", task->pad);
+    kernel_use_define(&use->main, "TILES", tiles);
+    kernel_use_define(&use->main, "TILE_GROUP", tile_group);
+    kernel_use_launch(&use->main, (size_t)items, (size_t)divide_up(out_groups, part_groups), 1, 1, 1, 1);
+}
+
+void kernels_winograd_backward_weight(const struct kernel_target *target, const struct winograd_task *task, int tile,
+                                      struct conv_use *use) {
+    enum { TILES = 16 };
+    int64_t v = target->lanes, points = (tile + 2) * (tile + 2), total = tiles_of(task, tile);
+    int64_t in_blocks = divide_up(task->in_channels, v), out_blocks = divide_up(task->out_channels, v);
+    int64_t sum_blocks = out_group_of(out_blocks), sum_channels = register_rows(target);
+    /* The wider the groups, the fewer times an operand is transformed. */
+    int64_t in_group = 1, out_group = sum_blocks;
+    for (bool grown = true; grown;) {
+        grown = false;
+        if (in_group < in_blocks && in_group <= out_group
+            && points * v * (2 * in_group * v * out_group + TILES * (2 * in_group + out_group)) <= WEIGHT_FLOATS)
+            in_group *= 2, grown = true;
+        else if (out_group < out_blocks
+                 && points * v * (2 * in_group * v * out_group + TILES * (in_group + 2 * out_group)) <= WEIGHT_FLOATS)
+            out_group *= 2, grown = true;
+    }
+    int64_t in_groups = divide_up(in_blocks, in_group), out_groups = divide_up(out_blocks, out_group);
+    int64_t splits = min_of(divide_up(2 * FEW_ITEMS, in_groups * out_groups), max_of(1, total / (4 * TILES)));
+    int64_t split_tiles = round_up(divide_up(total, splits), TILES), count = task->in_channels * task->out_channels * 9;
+    splits = divide_up(total, split_tiles);
+    kernel_use_begin(&use->main, "winograd_weight_cpu.cl");
+    kernel_use_define(&use->main, "OUT_TILE", tile);
+    kernel_use_define(&use->main, "N", task->n);
+    kernel_use_define(&use->main, "IN_CHANNELS", task->in_channels);
+    kernel_use_define(&use->main, "IN_HEIGHT", task->in_height);
+    kernel_use_define(&use->main, "IN_WIDTH", task->in_width);
+    kernel_use_define(&use->main, "OUT_CHANNELS", task->out_channels);
+    kernel_use_define(&use->main, "OUT_HEIGHT", task->out_height);
+    kernel_use_define(&use->main, "OUT_WIDTH", task->out_width);
+    kernel_use_define(&use->main, "PAD", task->pad);
+    kernel_use_define(&use->main, "IN_GROUP", in_group);
+    kernel_use_define(&use->main, "OUT_GROUP", out_group);
+    kernel_use_define(&use->main, "SPLIT_TILES", split_tiles);
+    kernel_use_define(&use->main, "TILES", TILES);
+    kernel_use_define(&use->main, "SUM_CHANNELS", sum_channels);
+    kernel_use_define(&use->main, "SUM_BLOCKS", sum_blocks);
+    kernel_use_launch(&use->main, (size_t)in_groups, (size_t)out_groups, (size_t)splits, 1, 1, 1);
+    kernels_cpu_sum(count, splits, use);
+}
