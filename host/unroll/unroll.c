@@ -205,7 +205,48 @@ static int64_t next_divisor(int64_t of, int64_t after) {
     return 0;
 }
 
-/* Splits batches until everything fits under the ceiling. */
+/* The number of parts to split a batch into next; 0 where it cannot be split. */
+static int next_splits(const struct unroll *u, enum batch_kind kind) {
+    bool can_split = u->q == 0;
+    switch (kind) {
+    case BATCH_TEST:
+        return u->spec.test_batch > 1 ? 2 : 0;
+    case BATCH_META:
+        if (!can_split || u->meta_batch <= 1) return 0;
+        return (int)((u->spec.meta_batch + u->meta_batch / 2 - 1) / (u->meta_batch / 2));
+    default:
+        return can_split ? (int)next_divisor(u->spec.batch, u->inner_splits) : 0;
+    }
+}
+
+static int split(struct unroll *u, enum batch_kind kind, int splits) {
+    int status = RETORT_OK;
+    if (kind == BATCH_TEST) {
+        u->spec.test_batch = (u->spec.test_batch + splits - 1) / splits;
+        TRY(compile(u, graph_test(&u->spec), "test", &u->test));
+    } else if (kind == BATCH_META) {
+        u->meta_splits = splits;
+        TRY(compile_meta(u));
+    } else {
+        u->inner_splits = splits;
+        TRY(compile_inner(u));
+    }
+done:
+    return status;
+}
+
+/* On a CPU, whether a batch is faster in parts: values that overflow the last cache wait for memory, while parts of a
+ * few images lose more than that to what is done once a part (transforming weights, adding gradients). */
+static bool is_faster_split(const struct unroll *u, enum batch_kind kind, size_t arena) {
+    enum { PART_IMAGES = 24 };
+    const struct device_traits *traits = device_traits(u->device);
+    const int64_t batch[] = {
+        [BATCH_INNER] = u->spec.batch, [BATCH_META] = u->spec.meta_batch, [BATCH_TEST] = u->spec.test_batch};
+    int splits = next_splits(u, kind);
+    return traits->kind == DEVICE_CPU && arena > traits->cache / 2 && splits && batch[kind] / splits >= PART_IMAGES;
+}
+
+/* Splits batches until everything fits under the ceiling and, on CPUs, as far as that is faster. */
 static int fit(struct unroll *u) {
     int status = RETORT_OK;
     uint64_t ceiling = device_ceiling(u->device);
@@ -219,24 +260,17 @@ static int fit(struct unroll *u) {
         size_t arena = largest_arena(u, &kind), scratch = library_scratch_bytes(u->library);
         uint64_t others = device_bytes(u->device) - scratch;
         uint64_t needed = others + fixed_bytes(u) + (arena > scratch ? arena : scratch);
-        if (!ceiling || needed <= ceiling) break;
-        bool can_split = u->q == 0;
-        if (kind == BATCH_TEST && u->spec.test_batch > 1) {
-            u->spec.test_batch = (u->spec.test_batch + 1) / 2;
-            TRY(compile(u, graph_test(&u->spec), "test", &u->test));
-        } else if (kind == BATCH_META && can_split && u->meta_batch > 1) {
-            u->meta_splits = (int)((u->spec.meta_batch + u->meta_batch / 2 - 1) / (u->meta_batch / 2));
-            TRY(compile_meta(u));
-        } else if (kind == BATCH_INNER && can_split && next_divisor(u->spec.batch, u->inner_splits)) {
-            u->inner_splits = (int)next_divisor(u->spec.batch, u->inner_splits);
-            TRY(compile_inner(u));
-        } else
+        bool fits = !ceiling || needed <= ceiling;
+        if (fits && !is_faster_split(u, kind, arena)) break;
+        int splits = next_splits(u, kind);
+        if (!splits)
             RAISE(
                 RETORT_ELIMIT,
                 "the memory ceiling of %.1f MB does not suffice: at least %.1f MB are needed (%.1f MB of them for the "
                 "window of %d steps); raise `memory`, or lower method.window, network.width or the batches%s",
                 (double)ceiling * 1e-6, (double)needed * 1e-6, (double)(u->slot_bytes * (size_t)u->slot_count) * 1e-6,
-                u->spec.max_window, can_split ? "" : " (batch norm cannot be split into micro-batches)");
+                u->spec.max_window, u->q ? " (batch norm cannot be split into micro-batches)" : "");
+        TRY(split(u, kind, splits));
     }
 done:
     return status;
