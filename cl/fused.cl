@@ -16,6 +16,13 @@ inline floatv load_part(global const float *p, int count) {
     for (int i = 0; i < V; i++) lanes[i] = i < count ? p[i] : 0.0f;
     return LOADV(lanes);
 }
+/* Lanes into planes that lie `stride` apart. */
+inline void store_strided(floatv v, global float *p, int stride, int count) {
+    float lanes[V];
+    STOREV(v, lanes);
+    UNROLL for (int i = 0; i < V; i++)
+        if (i < count) p[i * stride] = lanes[i];
+}
 inline void store_part(floatv v, global float *p, int count) {
     float lanes[V];
     STOREV(v, lanes);
@@ -23,18 +30,20 @@ inline void store_part(floatv v, global float *p, int count) {
 }
 #endif
 
-/* Reductions over a work-group of the GPU family, in a fixed order; every work-item gets the result. */
-inline float group_sum(float x, local float *scratch) {
-    const int lid = (int)get_local_id(0);
-    scratch[lid] = x;
+/* Reductions over a work-group of the GPU family, in a fixed order; every work-item gets the results. Sums are taken
+ * together: barriers cost time, and drivers for CPUs much more time to build. `scratch` has a work-group for each. */
+inline void group_sums(int count, float *x, local float *scratch) {
+    const int lid = (int)get_local_id(0), size = (int)get_local_size(0);
+    UNROLL for (int i = 0; i < count; i++) scratch[i * size + lid] = x[i];
     barrier(CLK_LOCAL_MEM_FENCE);
-    for (int s = (int)get_local_size(0) / 2; s > 0; s /= 2) {
-        if (lid < s) scratch[lid] += scratch[lid + s];
+    for (int s = size / 2; s > 0; s /= 2) {
+        if (lid < s) {
+            UNROLL for (int i = 0; i < count; i++) scratch[i * size + lid] += scratch[i * size + lid + s];
+        }
         barrier(CLK_LOCAL_MEM_FENCE);
     }
-    const float result = scratch[0];
+    UNROLL for (int i = 0; i < count; i++) x[i] = scratch[i * size];
     barrier(CLK_LOCAL_MEM_FENCE);
-    return result;
 }
 inline float group_max(float x, local float *scratch) {
     const int lid = (int)get_local_id(0);

@@ -3,54 +3,13 @@
  * emit() writes the statements that compute one node at one index and returns the variable that holds the result.
  * Statements that do not depend on the position inside the row go before the loops (`row`), the others into the loop
  * body (`body`); a memo keyed by node and index makes each value once per place. */
-#include "compile/internal.h"
+#include "compile/emit.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define FAMILY_GPU_LOCAL 64
-
-/* Where an element is: one C expression a dimension. */
-struct index {
-    int rank;
-    const char *at[MAX_RANK];
-    uint32_t inner;   /* dimensions whose expression depends on the position inside the row */
-    int lane;         /* dimension whose expression is the first of a vector of lanes; -1: none */
-    const char *flat; /* not NULL: the linear index instead of all the above */
-};
-
-struct expr {
-    const char *name;
-    bool lane, is_int;
-};
-
-struct memo {
-    const struct node *node;
-    const char *key;
-    struct expr expr;
-};
-
-struct emitter {
-    struct lowering *lowering;
-    const struct grouping *grouping;
-    int group; /* number, or -1 for a copy */
-    int lanes;
-    struct arena arena;
-    struct text row, body;
-    ARRAY(struct memo) row_memo;
-    ARRAY(struct memo) body_memo;
-    struct expr *reductions; /* by node index: the variable of a finished reduction; name NULL: not yet */
-    struct value *buffers[LAUNCH_MAX_BUFFERS];
-    int buffer_count, output_count;
-    int variables;
-    int *level; /* by node index; -1: not known yet */
-    const char *failure;
-};
-
-static struct expr emit(struct emitter *e, struct node *node, const struct index *at);
-
-static int buffer_number(struct emitter *e, struct value *value) {
+int buffer_number(struct emitter *e, struct value *value) {
     for (int i = 0; i < e->buffer_count; i++)
         if (e->buffers[i] == value) return i;
     if (e->buffer_count == LAUNCH_MAX_BUFFERS) {
@@ -111,7 +70,7 @@ static const char *index_key(struct emitter *e, const struct index *at) {
 }
 
 /* A vector where one is wanted, from a scalar. */
-static const char *widened(struct emitter *e, struct expr x, bool lane) {
+const char *widened(struct emitter *e, struct expr x, bool lane) {
     if (!lane || x.lane || e->lanes == 1) return x.name;
     return arena_printf(&e->arena, x.is_int ? "((intv)(%s))" : "((floatv)(%s))", x.name);
 }
@@ -125,6 +84,10 @@ static struct expr load(struct emitter *e, struct node *node, const struct index
     enum layout layout = wants_blocked ? LAYOUT_BLOCKED : LAYOUT_PLAIN;
     if (l->blocked[node->index] && !l->plain[node->index]) layout = LAYOUT_BLOCKED;
     if (at->flat && layout == LAYOUT_BLOCKED) layout = LAYOUT_PLAIN;
+    /* A few pixels are picked from the planes as they lie. */
+    bool strided = wants_blocked && (l->plain[node->index] || e->grouping->role[node->index] == ROLE_VIEW)
+                   && !l->blocked[node->index] && size[2] * size[3] <= 64 && size[1] % e->lanes == 0;
+    if (strided) layout = LAYOUT_PLAIN;
     struct value *value = lowering_value(l, node, layout);
     if (!value) {
         e->failure = e->failure ? e->failure : "a value that is not in memory is read";
@@ -157,21 +120,45 @@ static struct expr load(struct emitter *e, struct node *node, const struct index
     int64_t stride = 1;
     for (int d = node->shape.rank - 1; d >= 0; d--) {
         address = index_sum(e, index_scaled(e, at->at[d], stride), address);
-        if (d == at->lane && stride != 1 && e->lanes > 1) e->failure = "lanes run across strided memory";
+        if (d == at->lane && stride != 1 && e->lanes > 1 && !strided) e->failure = "lanes run across strided memory";
         stride *= size[d];
     }
     bool lane = at->lane >= 0 && e->lanes > 1;
     if (lane && is_int) e->failure = "integer lanes are read";
     if (!lane) return declare(e, at, false, is_int, arena_printf(&e->arena, "b%d[%s]", b, address));
     int64_t channels = size[at->lane];
+    if (strided)
+        return declare(e, at, true, false,
+                       arena_printf(&e->arena, "STRIDEDV(b%d + %s, %lld)", b, address, (long long)(size[2] * size[3])));
     if (channels % e->lanes == 0)
         return declare(e, at, true, false, arena_printf(&e->arena, "LOADV(b%d + %s)", b, address));
     return declare(e, at, true, false,
                    arena_printf(&e->arena, "load_part(b%d + %s, %lld - c0)", b, address, (long long)channels));
 }
 
+/* Whether this kernel computes the node as a product that can go into an addition. */
+static bool is_product(const struct emitter *e, const struct node *node) {
+    return node->op == OP_MULTIPLY && node->dtype == FLOAT32 && !is_loaded(e, node);
+}
+
+/* a b + c, signs given. */
+static struct expr multiply_add(struct emitter *e, struct node *product, bool minus_product, struct node *term,
+                                bool minus_term, const struct index *at) {
+    struct expr a = emit(e, product->inputs[0], at), b = emit(e, product->inputs[1], at), c = emit(e, term, at);
+    bool lane = a.lane || b.lane || c.lane;
+    return declare(e, at, lane, false,
+                   arena_printf(&e->arena, "FMA(%s%s, %s, %s%s)", minus_product ? "-" : "", widened(e, a, lane),
+                                widened(e, b, lane), minus_term ? "-" : "", widened(e, c, lane)));
+}
+
 static struct expr elementwise(struct emitter *e, struct node *node, const struct index *at) {
     struct expr x[3] = {{0}};
+    if (node->op == OP_ADD || node->op == OP_SUBTRACT) {
+        bool minus = node->op == OP_SUBTRACT;
+        struct node *a = node->inputs[0], *b = node->inputs[1];
+        if (is_product(e, b) && a->op != OP_CONSTANT) return multiply_add(e, b, minus, a, false, at);
+        if (is_product(e, a) && b->op != OP_CONSTANT) return multiply_add(e, a, false, b, minus, at);
+    }
     bool lane = false;
     for (int k = 0; k < node->input_count; k++) {
         x[k] = emit(e, node->inputs[k], at);
@@ -439,7 +426,7 @@ static struct expr random_number(struct emitter *e, struct node *node, const str
 }
 
 /* Whether a fused kernel of this group reads the node from memory. */
-static bool is_loaded(const struct emitter *e, const struct node *node) {
+bool is_loaded(const struct emitter *e, const struct node *node) {
     const struct grouping *g = e->grouping;
     switch (g->role[node->index]) {
     case ROLE_INPUT:
@@ -454,15 +441,17 @@ static bool is_loaded(const struct emitter *e, const struct node *node) {
     }
 }
 
-static bool is_own_reduction(const struct emitter *e, const struct node *node) {
+bool is_own_reduction(const struct emitter *e, const struct node *node) {
     return (node->op == OP_REDUCE_SUM || node->op == OP_REDUCE_MAX || node->op == OP_ARGMAX)
            && e->grouping->role[node->index] == ROLE_MEMBER && e->grouping->group_of[node->index] == e->group;
 }
 
-static struct expr emit(struct emitter *e, struct node *node, const struct index *at) {
+struct expr emit(struct emitter *e, struct node *node, const struct index *at) {
     if (e->failure) return (struct expr){.name = "0.0f"};
     if (is_own_reduction(e, node)) {
-        if (e->reductions[node->index].name) return e->reductions[node->index];
+        struct expr *known = &e->reductions[node->index];
+        if (!known->name && e->whole) *known = load(e, node, &(struct index){.flat = "0", .lane = -1});
+        if (known->name) return *known;
         e->failure = "a reduction is read before it is known";
         return (struct expr){.name = "0.0f"};
     }
@@ -501,7 +490,7 @@ static struct expr emit(struct emitter *e, struct node *node, const struct index
 }
 
 /* How many reductions of this group must be finished before the node can be evaluated. */
-static int level_of(struct emitter *e, const struct node *node) {
+int level_of(struct emitter *e, const struct node *node) {
     int *level = &e->level[node->index];
     if (*level >= 0) return *level;
     *level = 0;
@@ -547,6 +536,9 @@ static void store(struct emitter *e, struct text *text, struct node *node, const
     }
     if (!lane)
         text_printf(text, "        b%d[%s] = %s;\n", b, address, x.name);
+    else if (node->shape.rank == 4 && size[2] * size[3] > 1)
+        text_printf(text, "        store_strided(%s, b%d + %s, %lld, min(%lld - c0, V));\n", widened(e, x, true), b,
+                    address, (long long)(size[2] * size[3]), (long long)size[1]);
     else if (size[at->lane] % e->lanes == 0)
         text_printf(text, "        STOREV(%s, b%d + %s);\n", widened(e, x, true), b, address);
     else
@@ -554,9 +546,22 @@ static void store(struct emitter *e, struct text *text, struct node *node, const
                     (long long)size[at->lane]);
 }
 
+void emit_group_sums(struct emitter *e, struct text *text, const char *prefix, const int *numbers, int count) {
+    enum { TOGETHER = 16 }; /* limits the local memory */
+    for (int first = 0; first < count; first += TOGETHER) {
+        int here = count - first < TOGETHER ? count - first : TOGETHER, v = e->variables++;
+        if (here > e->scratch_rows) e->scratch_rows = here;
+        text_printf(text, "        float sums%d[%d] = {", v, here);
+        for (int i = 0; i < here; i++) text_printf(text, "%s%s%d", i ? ", " : "", prefix, numbers[first + i]);
+        text_printf(text, "};\n        group_sums(%d, sums%d, scratch);\n", here, v);
+        for (int i = 0; i < here; i++)
+            text_printf(text, "        %s%d = sums%d[%d];\n", prefix, numbers[first + i], v, i);
+    }
+}
+
 /* --- launches --- */
-static int finish_launch(struct emitter *e, const struct text *code, const char *head, size_t global, size_t local,
-                         const char *what) {
+int finish_launch(struct emitter *e, const struct text *code, const char *head, size_t global, size_t local,
+                  const char *what) {
     int status = RETORT_OK;
     struct lowering *l = e->lowering;
     struct text text;
@@ -591,7 +596,7 @@ done:
     return status;
 }
 
-static int emitter_init(struct emitter *e, struct lowering *lowering, int group, int lanes) {
+int emitter_init(struct emitter *e, struct lowering *lowering, int group, int lanes) {
     *e = (struct emitter){.lowering = lowering, .grouping = lowering->grouping, .group = group, .lanes = lanes};
     arena_init(&e->arena);
     int count = lowering->grouping->node_count;
@@ -602,7 +607,7 @@ static int emitter_init(struct emitter *e, struct lowering *lowering, int group,
     return RETORT_OK;
 }
 
-static void emitter_finish(struct emitter *e) {
+void emitter_finish(struct emitter *e) {
     text_finish(&e->row);
     text_finish(&e->body);
     array_finish(&e->row_memo);
@@ -610,82 +615,9 @@ static void emitter_finish(struct emitter *e) {
     arena_finish(&e->arena);
 }
 
-static void body_begin(struct emitter *e) {
+void body_begin(struct emitter *e) {
     text_finish(&e->body);
     e->body_memo.count = 0;
-}
-
-/* --- flat kernels: elementwise over whole arrays --- */
-static bool flat_fits(const struct emitter *e, const struct node *node, int64_t count, bool *lanes) {
-    int64_t own = shape_count(node->shape);
-    if (own != count && own != 1) return false;
-    if (node->op == OP_CONSTANT) return true;
-    if (node->op == OP_RANDOM) {
-        *lanes = false;
-        return true;
-    }
-    if (is_loaded(e, node)) return e->lowering->plain[node->index] || !e->lowering->blocked[node->index];
-    if (node->op == OP_BROADCAST && shape_count(node->inputs[0]->shape) != 1) return false;
-    if (!is_elementwise(node) && node->op != OP_BROADCAST && node->op != OP_RESHAPE) return false;
-    for (int k = 0; k < node->input_count; k++)
-        if (!flat_fits(e, node->inputs[k], count, lanes)) return false;
-    return true;
-}
-
-/* One or more nodes of equal count, each into its own plain memory. `target` overrides the memory of a single node. */
-static int emit_flat(struct emitter *e, struct node *const *nodes, size_t node_count, struct value *target,
-                     bool vector) {
-    int status = RETORT_OK;
-    int64_t count = shape_count(nodes[0]->shape);
-    struct text code;
-    text_init(&code);
-    bool cpu = e->lowering->target.family == FAMILY_CPU;
-    int lanes = e->lowering->target.lanes;
-    vector = vector && cpu && lanes > 1 && count >= lanes;
-    /* Outputs are the first arguments. */
-    for (size_t k = 0; k < node_count; k++) buffer_number(e, target ? target : e->lowering->plain[nodes[k]->index]);
-    e->output_count = e->buffer_count;
-    int64_t chunk = 1;
-    if (cpu) {
-        chunk = (count + 255) / 256;
-        if (chunk < 2048) chunk = 2048;
-        chunk = (chunk + 15) / 16 * 16;
-    }
-    int64_t items = (count + chunk - 1) / chunk;
-    for (int pass = vector ? 0 : 1; pass < 2; pass++) {
-        struct index at = {.flat = "i", .inner = 1, .lane = pass == 0 ? 0 : -1};
-        e->lanes = pass == 0 ? lanes : 1;
-        body_begin(e);
-        for (size_t k = 0; k < node_count; k++) {
-            struct expr x = emit(e, nodes[k], &at);
-            int b = buffer_number(e, target ? target : e->lowering->plain[nodes[k]->index]);
-            if (pass == 0)
-                text_printf(&e->body, "        %s(%s, b%d + i);\n", x.is_int ? "STOREV_INT" : "STOREV",
-                            widened(e, x, true), b);
-            else
-                text_printf(&e->body, "        b%d[i] = %s;\n", b, x.name);
-        }
-        if (pass == 0)
-            text_printf(&code, "    for (; i + %d <= end; i += %d) {\n%s    }\n", lanes, lanes, text_get(&e->body));
-        else if (cpu)
-            text_printf(&code, "    for (; i < end; i++) {\n%s    }\n", text_get(&e->body));
-        else
-            text_printf(&code, "    if (i < %lld) {\n%s    }\n", (long long)count, text_get(&e->body));
-    }
-    struct text whole;
-    text_init(&whole);
-    if (cpu)
-        text_printf(&whole, "    int i = (int)get_global_id(0) * %lld;\n    const int end = min(i + %lld, %lld);\n",
-                    (long long)chunk, (long long)chunk, (long long)count);
-    else
-        text_append(&whole, "    const int i = (int)get_global_id(0);\n");
-    text_append(&whole, text_get(&e->row));
-    size_t local = cpu ? 1 : FAMILY_GPU_LOCAL;
-    if (!cpu) items = (count + FAMILY_GPU_LOCAL - 1) / FAMILY_GPU_LOCAL * FAMILY_GPU_LOCAL;
-    status = finish_launch(e, &code, text_get(&whole), (size_t)items, local, "elementwise");
-    text_finish(&whole);
-    text_finish(&code);
-    return status;
 }
 
 /* --- row kernels --- */
@@ -741,7 +673,9 @@ static void emit_pass(struct emitter *e, const struct row_plan *plan, const stru
     struct text begin, part, end, after;
     text_init(&begin), text_init(&part), text_init(&end), text_init(&after);
     body_begin(e);
-    int loops[MAX_RANK], loop_count = 0;
+    int loops[MAX_RANK], loop_count = 0, sum_count = 0;
+    int *sums = arena_array(&e->arena, count, sizeof *sums);
+    if (!sums) return; /* finish_launch() sees it */
     for (int d = 0; d < shape->rank; d++)
         if (plan->inner >> d & 1 && shape->size[d] > 1) loops[loop_count++] = d;
     for (size_t k = 0; k < count; k++) {
@@ -751,16 +685,22 @@ static void emit_pass(struct emitter *e, const struct row_plan *plan, const stru
             store(e, &e->body, node, &at, emit(e, node, &at));
             continue;
         }
-        struct index at = row_index(plan, &node->inputs[0]->shape);
-        struct expr x = emit(e, node->inputs[0], &at);
+        struct node *operand = node->inputs[0];
+        struct index at = row_index(plan, &operand->shape);
+        bool product = node->op == OP_REDUCE_SUM && is_product(e, operand);
+        struct expr x = emit(e, product ? operand->inputs[0] : operand, &at);
+        struct expr y = product ? emit(e, operand->inputs[1], &at) : x;
         int v = e->variables++;
         const char *value = widened(e, x, plan->lanes);
         if (node->op == OP_REDUCE_SUM) {
             text_printf(&begin, "        %s total%d = 0.0f;\n", vector, v);
             text_printf(&part, "        %s sum%d = 0.0f;\n", vector, v);
-            text_printf(&e->body, "        sum%d += %s;\n", v, value);
+            if (product)
+                text_printf(&e->body, "        sum%d = FMA(%s, %s, sum%d);\n", v, value, widened(e, y, plan->lanes), v);
+            else
+                text_printf(&e->body, "        sum%d += %s;\n", v, value);
             text_printf(&end, "        total%d += sum%d;\n", v, v);
-            if (!plan->cpu) text_printf(&after, "        total%d = group_sum(total%d, scratch);\n", v, v);
+            sums[sum_count++] = v;
         } else if (node->op == OP_REDUCE_MAX) {
             text_printf(&begin, "        %s total%d = -INFINITY;\n", vector, v);
             text_printf(&e->body, "        total%d = fmax(total%d, %s);\n", v, v, value);
@@ -780,6 +720,7 @@ static void emit_pass(struct emitter *e, const struct row_plan *plan, const stru
                                                    .lane = plan->lanes && node->op != OP_ARGMAX,
                                                    .is_int = node->op == OP_ARGMAX};
     }
+    if (!plan->cpu) emit_group_sums(e, &after, "total", sums, sum_count);
     /* emit() has added to `row` what this pass needs before its loops. */
     text_append(code, text_get(&e->row));
     text_finish(&e->row);
@@ -889,8 +830,8 @@ static int emit_rows(struct emitter *e, const struct group *group, uint32_t inne
     } else {
         local = FAMILY_GPU_LOCAL;
         global *= local;
-        text_printf(&head, "    local float scratch[%d];\n    local int places[%d];\n", FAMILY_GPU_LOCAL,
-                    FAMILY_GPU_LOCAL);
+        text_printf(&head, "    local float scratch[%d];\n    local int places[%d];\n",
+                    FAMILY_GPU_LOCAL * (e->scratch_rows ? e->scratch_rows : 1), FAMILY_GPU_LOCAL);
         text_append(&head, "    const int lid = (int)get_local_id(0);\n    (void)scratch, (void)places;\n");
         text_append(&head, "    const int row = (int)get_group_id(0);\n    {\n");
     }
@@ -906,7 +847,9 @@ static int emit_rows(struct emitter *e, const struct group *group, uint32_t inne
         if (group->size[1] % e->lanes)
             text_printf(&head, "        const intv live = c0 + LANES < %lld;\n", (long long)group->size[1]);
     }
-    const char *what = arena_printf(&l->arena, "fused %zu", node_count);
+    char size[160];
+    shape_print(shape_make(group->rank, group->size), size, sizeof size);
+    const char *what = arena_printf(&l->arena, "fused %zu of %s", node_count, size);
     status = finish_launch(e, &code, text_get(&head), global, local, what ? what : "fused");
     text_finish(&head);
 done:
@@ -920,17 +863,19 @@ int emit_group(struct lowering *lowering, const struct group *group) {
     int status = emitter_init(&e, lowering, number, group->lanes);
     struct node *const *members = group->members.items;
     size_t count = group->members.count;
-    if (status == RETORT_OK && !group->inner_known) {
-        struct node **wanted = arena_array(&e.arena, count, sizeof *wanted);
+    if (status == RETORT_OK && whole_fits(&e, group))
+        status = emit_whole(lowering, group);
+    else if (status == RETORT_OK && !group->inner_known) {
+        struct flat *flats = arena_array(&e.arena, count, sizeof *flats);
         size_t stored = 0;
-        bool vector = true, flat = wanted != NULL;
+        bool vector = true, flat = flats != NULL;
         for (size_t k = 0; k < count && flat; k++) {
             if (!lowering->grouping->stored[members[k]->index]) continue;
             flat = flat_fits(&e, members[k], shape_count(members[k]->shape), &vector);
-            wanted[stored++] = members[k];
+            flats[stored++] = (struct flat){.node = members[k], .target = lowering->plain[members[k]->index]};
         }
         if (flat && stored)
-            status = emit_flat(&e, wanted, stored, NULL, vector);
+            status = emit_flat(&e, flats, stored, vector);
         else
             status = emit_rows(&e, group, group->rank ? 1u << (group->rank - 1) : 0, members, count);
     } else if (status == RETORT_OK)
@@ -939,30 +884,55 @@ int emit_group(struct lowering *lowering, const struct group *group) {
     return status;
 }
 
-int emit_copy(struct lowering *lowering, struct node *node, struct value *target) {
+/* Whether a node is read from one place at most, so that many such fit into a kernel. */
+static bool is_simple(const struct emitter *e, const struct node *node) {
+    while (!is_loaded(e, node) && (node->op == OP_RESHAPE || node->op == OP_BROADCAST)) node = node->inputs[0];
+    return node->op == OP_CONSTANT || is_loaded(e, node);
+}
+
+static int emit_copy(struct lowering *lowering, struct node *node, struct value *target) {
     struct emitter e;
     int status = emitter_init(&e, lowering, -1, 1);
     bool vector = true;
     if (status < 0) {
-    } else if (flat_fits(&e, node, shape_count(node->shape), &vector))
-        status = emit_flat(&e, &node, 1, target, vector);
-    else {
+    } else if (flat_fits(&e, node, shape_count(node->shape), &vector)) {
+        status = emit_flat(&e, &(struct flat){.node = node, .target = target}, 1, vector);
+    } else if (is_loaded(&e, node)) {
+        status = error_set(RETORT_EUNSUPPORTED, "cannot copy a value in this layout");
+    } else {
         /* As rows of the last dimension. The node's own memory stands aside while the target takes its place. */
         struct group group = {.rank = node->shape.rank, .lanes = 1};
         memcpy(group.size, node->shape.size, sizeof group.size);
-        struct value *plain = lowering->plain[node->index], *blocked = lowering->blocked[node->index];
-        (void)blocked;
-        if (is_loaded(&e, node)) {
-            status = error_set(RETORT_EUNSUPPORTED, "cannot copy a value in this layout");
-        } else {
-            bool stored = lowering->grouping->stored[node->index];
-            lowering->plain[node->index] = target;
-            lowering->grouping->stored[node->index] = true;
-            status = emit_rows(&e, &group, group.rank ? 1u << (group.rank - 1) : 0, &node, 1);
-            lowering->plain[node->index] = plain;
-            lowering->grouping->stored[node->index] = stored;
-        }
+        struct value *plain = lowering->plain[node->index];
+        bool stored = lowering->grouping->stored[node->index];
+        lowering->plain[node->index] = target;
+        lowering->grouping->stored[node->index] = true;
+        status = emit_rows(&e, &group, group.rank ? 1u << (group.rank - 1) : 0, &node, 1);
+        lowering->plain[node->index] = plain;
+        lowering->grouping->stored[node->index] = stored;
     }
+    emitter_finish(&e);
+    return status;
+}
+
+int emit_copies(struct lowering *lowering, struct node *const *nodes, struct value *const *targets, size_t count) {
+    int status = RETORT_OK;
+    struct emitter e;
+    size_t together = 0;
+    bool vector = true;
+    TRY(emitter_init(&e, lowering, -1, 1));
+    struct flat *flats = arena_array(&e.arena, count + 1, sizeof *flats);
+    if (!flats) RAISE(RETORT_ENOMEM, "out of memory compiling a copy");
+    for (size_t k = 0; k < count; k++) {
+        bool lanes = true;
+        if (is_simple(&e, nodes[k]) && flat_fits(&e, nodes[k], shape_count(nodes[k]->shape), &lanes)) {
+            vector &= lanes;
+            flats[together++] = (struct flat){.node = nodes[k], .target = targets[k]};
+        } else
+            TRY(emit_copy(lowering, nodes[k], targets[k]));
+    }
+    if (together) TRY(emit_flat(&e, flats, together, vector));
+done:
     emitter_finish(&e);
     return status;
 }

@@ -108,10 +108,14 @@ static bool is_index_map(const struct node *node) {
     return !is_elementwise(node) && !is_reduction(node) && node->op != OP_AVERAGE_POOL;
 }
 
-/* Lanes of the kernel that computes a member. */
+static bool is_blockable(const struct grouping *g, const struct node *node) {
+    return node->shape.rank == 4 && kernels_conv_layout(&g->target, node->shape.size[1]) == LAYOUT_BLOCKED;
+}
+
+/* Lanes of the kernel that computes a member. Elementwise work on what lies plain (weights, say) stays plain. */
 static int node_lanes(const struct grouping *g, const struct node *node) {
-    bool plane = node->shape.rank == 4 && (!is_reduction(node) || reduced_axes(node) == PLANE_INNER);
-    if (!plane || kernels_conv_layout(&g->target, node->shape.size[1]) != LAYOUT_BLOCKED) return 1;
+    if (!is_blockable(g, node) || (is_reduction(node) && reduced_axes(node) != PLANE_INNER)) return 1;
+    if (is_elementwise(node) && !g->near_blocks[node->index]) return 1;
     return has_integer_lanes(node) || (is_index_map(node) && !lanes_can_inline(node)) ? 1 : g->target.lanes;
 }
 
@@ -180,6 +184,12 @@ static void settle_operands(struct grouping *g, const struct node *node, bool *s
     }
 }
 
+const struct node *reshaped_root(const struct grouping *g, const struct node *node) {
+    while (node->op == OP_RESHAPE && (g->role[node->index] == ROLE_VIEW || g->role[node->index] == ROLE_INLINE))
+        node = node->inputs[0];
+    return node;
+}
+
 static void find_roles(struct grouping *g, const bool *is_output) {
     /* Small values that are only stretched into larger ones are evaluated where they are read. */
     bool *small = arena_array(&g->arena, (size_t)g->node_count, sizeof *small);
@@ -240,6 +250,17 @@ static void find_roles(struct grouping *g, const bool *is_output) {
             g->role[i] = small[i] ? ROLE_INLINE : ROLE_MEMBER;
         }
     }
+    /* Where planes in blocks are at hand: results of convolutions and of kernels of rows, and what is computed of them.
+     */
+    for (int i = 0; i < g->node_count; i++) {
+        const struct node *node = graph_node(g->graph, i);
+        bool computed = g->role[i] == ROLE_MEMBER || g->role[i] == ROLE_INLINE;
+        g->near_blocks[i] = is_blockable(g, node)
+                            && (node->op == OP_CONV || node->op == OP_CONV_BACKWARD_DATA || is_reduction(node)
+                                || node->op == OP_AVERAGE_POOL);
+        for (int k = 0; k < node->input_count && computed; k++)
+            g->near_blocks[i] |= g->near_blocks[node->inputs[k]->index];
+    }
     int *leaves = arena_array(&g->arena, (size_t)g->node_count, sizeof *leaves);
     bool *settled = arena_array(&g->arena, (size_t)g->node_count, sizeof *settled);
     if (!leaves || !settled) return;
@@ -267,8 +288,15 @@ static void find_roles(struct grouping *g, const bool *is_output) {
     for (int i = 0; i < g->node_count; i++) {
         if (g->role[i] != ROLE_MEMBER) continue;
         g->stored[i] = is_output[i];
-        for (int k = 0; k < g->user_count[i]; k++)
-            if (reads_memory(g, g->users[i][k]) || g->role[g->users[i][k]] == ROLE_CONCAT) g->stored[i] = true;
+        for (int k = 0; k < g->user_count[i]; k++) g->stored[i] |= reads_memory(g, g->users[i][k]);
+    }
+    /* Parts of concatenations are computed in their place. */
+    for (int i = 0; i < g->node_count; i++) {
+        const struct node *node = graph_node(g->graph, i);
+        for (int k = 0; k < node->input_count && g->role[i] == ROLE_CONCAT; k++) {
+            int root = reshaped_root(g, node->inputs[k])->index;
+            g->stored[root] |= g->role[root] == ROLE_MEMBER;
+        }
     }
 }
 
@@ -364,12 +392,12 @@ static enum path path_to(const struct grouping *g, const struct node *node, int 
     return path;
 }
 
-/* Bit sets of nodes and of groups. */
+/* Bit sets: the nodes loaded, the groups that store them, and the nodes evaluated on the way. */
 struct reads {
-    uint64_t *nodes, *groups;
+    uint64_t *nodes, *groups, *inside;
 };
 
-/* What a member of `group` (or -1) reads through `node`: adds the nodes it loads, and the groups that store them. */
+/* What a member of `group` (or -1) reads through `node`. */
 static void collect(const struct grouping *g, const struct node *node, int group, struct reads *reads) {
     const struct node *base = node;
     switch (g->role[node->index]) {
@@ -378,6 +406,7 @@ static void collect(const struct grouping *g, const struct node *node, int group
         if (!is_recomputed(g, node, group)) break;
         /* fall through */
     case ROLE_INLINE:
+        bit_set(reads->inside, node->index);
         for (int k = 0; k < node->input_count; k++) collect(g, node->inputs[k], group, reads);
         return;
     case ROLE_VIEW:
@@ -393,6 +422,8 @@ static void collect(const struct grouping *g, const struct node *node, int group
 static void collect_operands(const struct grouping *g, const struct node *node, int group, struct reads *reads) {
     memset(reads->groups, 0, (size_t)g->words * sizeof *reads->groups);
     memset(reads->nodes, 0, (size_t)g->words * sizeof *reads->nodes);
+    memset(reads->inside, 0, (size_t)g->words * sizeof *reads->inside);
+    bit_set(reads->inside, node->index);
     for (int k = 0; k < node->input_count; k++) collect(g, node->inputs[k], group, reads);
 }
 
@@ -427,6 +458,36 @@ static bool operands_fit(const struct grouping *g, int group, int other, const s
     return loads + stores <= LAUNCH_MAX_BUFFERS;
 }
 
+/* Instructions, very roughly: functions are long series of them. */
+static int text_size(const struct node *node) {
+    switch (node->op) {
+    case OP_EXP:
+    case OP_LOG:
+    case OP_TANH:
+    case OP_ERF:
+    case OP_SIN:
+    case OP_COS:
+    case OP_RANDOM:
+        return 10;
+    default:
+        return 1;
+    }
+}
+
+/* The same for what the kernel evaluates. Compilers take more than proportionally longer for long kernels: PoCL about
+ * a second for one of this size. */
+static bool size_fits(const struct grouping *g, int group, int other, const struct reads *reads) {
+    enum { MOST = 200 };
+    int size = 0;
+    for (int w = 0; w < g->words; w++) {
+        uint64_t nodes = g->groups[group].inside[w];
+        if (reads) nodes |= reads->inside[w];
+        if (other >= 0) nodes |= g->groups[other].inside[w];
+        for (; nodes; nodes &= nodes - 1) size += text_size(graph_node(g->graph, w * 64 + __builtin_ctzll(nodes)));
+    }
+    return size <= MOST;
+}
+
 /* Shape after a reduction is the row's; for the others the node's own. */
 static bool shapes_fit(const struct group *group, const struct node *node, uint32_t inner) {
     const struct shape *shape = is_reduction(node) ? &node->inputs[0]->shape : &node->shape;
@@ -456,7 +517,7 @@ static bool can_join(const struct grouping *g, const struct node *node, int numb
     collect_operands(g, node, number, reads);
     for (int other = 0; other < g->group_count; other++)
         if (bit(reads->groups, other) && (other == number || needs(g, other, number))) return false;
-    return operands_fit(g, number, -1, reads);
+    return operands_fit(g, number, -1, reads) && size_fits(g, number, -1, reads);
 }
 
 static int new_group(struct grouping *g, const struct node *node) {
@@ -467,10 +528,11 @@ static int new_group(struct grouping *g, const struct node *node) {
     memcpy(group->size, shape->size, sizeof group->size);
     group->needs = arena_array(&g->arena, (size_t)g->words, sizeof *group->needs);
     group->loads = arena_array(&g->arena, (size_t)g->words, sizeof *group->loads);
+    group->inside = arena_array(&g->arena, (size_t)g->words, sizeof *group->inside);
     if (is_reduction(node)) {
         group->inner = reduced_axes(node);
         group->inner_known = true;
-    } else if (shape->rank == 4) {
+    } else if (shape->rank == 4 && !(group->lanes < g->target.lanes && is_blockable(g, node))) {
         group->inner = PLANE_INNER;
         group->inner_known = true;
     }
@@ -488,26 +550,44 @@ static bool enter(struct grouping *g, struct node *node, int number, const struc
     }
     for (int other = 0; other < g->group_count; other++)
         if (bit(reads->groups, other)) add_need(g, number, other);
-    for (int w = 0; w < g->words; w++) group->loads[w] |= reads->nodes[w];
+    for (int w = 0; w < g->words; w++) {
+        group->loads[w] |= reads->nodes[w];
+        group->inside[w] |= reads->inside[w];
+    }
     return true;
 }
 
-/* Two groups as one, where neither depends on the other in any way. */
-static void try_merge(struct grouping *g, int into, int from) {
-    struct group *a = &g->groups[into], *b = &g->groups[from];
-    if (into == from || needs(g, into, from) || needs(g, from, into)) return;
-    if (a->rank != b->rank || a->lanes != b->lanes || a->plane != b->plane || a->inner_known != b->inner_known
-        || a->inner != b->inner)
-        return;
+static bool all_fit(const struct group *group, const struct group *others) {
+    for (size_t k = 0; k < others->members.count; k++)
+        if (!shapes_fit(group, others->members.items[k], group->inner)) return false;
+    return true;
+}
+
+/* Whether two groups, and a node that reads `reads`, can be one: rows that agree, and neither depends on the other. */
+static bool can_merge(const struct grouping *g, int into, int from, const struct reads *reads) {
+    const struct group *a = &g->groups[into], *b = &g->groups[from];
+    if (into == from || needs(g, into, from) || needs(g, from, into)) return false;
+    if (a->rank != b->rank || a->lanes != b->lanes || a->plane != b->plane) return false;
     for (int d = 0; d < a->rank; d++)
-        if (a->size[d] != b->size[d] && !(a->plane && a->inner >> d & 1)) return;
-    if (!operands_fit(g, into, from, NULL)) return;
+        if (a->size[d] != b->size[d] && !(a->plane && a->inner >> d & 1)) return false;
+    if (a->inner_known == b->inner_known ? a->inner != b->inner : a->inner_known ? !all_fit(a, b) : !all_fit(b, a))
+        return false;
+    return operands_fit(g, into, from, reads) && size_fits(g, into, from, reads);
+}
+
+static bool merge(struct grouping *g, int into, int from) {
+    struct group *a = &g->groups[into], *b = &g->groups[from];
     for (size_t k = 0; k < b->members.count; k++) {
-        if (!array_push(&a->members, b->members.items[k])) return;
+        if (!array_push(&a->members, b->members.items[k])) return false;
         g->group_of[b->members.items[k]->index] = into;
     }
     b->members.count = 0;
-    for (int w = 0; w < g->words; w++) a->loads[w] |= b->loads[w];
+    for (int w = 0; w < g->words; w++) {
+        a->loads[w] |= b->loads[w];
+        a->inside[w] |= b->inside[w];
+    }
+    if (b->inner_known) a->inner = b->inner;
+    a->inner_known |= b->inner_known;
     /* Everything that needed either now needs both, and what each needs. */
     for (int k = 0; k < g->group_count; k++) {
         if (k != into && !needs(g, k, into) && !needs(g, k, from)) continue;
@@ -515,6 +595,7 @@ static void try_merge(struct grouping *g, int into, int from) {
         if (k != into) bit_set(g->groups[k].needs, into);
         g->groups[k].needs[from / 64] &= ~((uint64_t)1 << (from % 64));
     }
+    return true;
 }
 
 /* Groups of members that `node` reads, through inline nodes and recomputed members; latest first. */
@@ -539,18 +620,22 @@ static int place_node(struct grouping *g, struct node *node, struct reads *reads
     enum role role = g->role[node->index];
     if (role == ROLE_MEMBER) {
         if (!is_index_map(node)) find_candidates(g, node, found, &count, 0);
+        /* The latest group that fits, and all others that fit and can be one with it. */
         for (int pick = 0; pick < count; pick++) {
-            int best = -1;
-            for (int k = 0; k < count; k++)
-                if (found[k] >= 0 && (best < 0 || found[k] > found[best])) best = k;
-            if (best < 0) break;
+            int best = 0;
+            for (int k = 1; k < count; k++)
+                if (found[k] > found[best]) best = k;
             int number = found[best];
-            if (chosen < 0 && can_join(g, node, number, reads)) {
-                chosen = number;
-                if (!enter(g, node, number, reads)) RAISE(RETORT_ENOMEM, "out of memory grouping operations");
-            } else if (chosen >= 0)
-                try_merge(g, chosen, number);
             found[best] = -1;
+            if (!can_join(g, node, number, reads)) continue;
+            if (chosen < 0)
+                chosen = number;
+            else if (can_merge(g, chosen, number, reads) && !merge(g, chosen, number))
+                RAISE(RETORT_ENOMEM, "out of memory grouping operations");
+        }
+        if (chosen >= 0) {
+            collect_operands(g, node, chosen, reads);
+            if (!enter(g, node, chosen, reads)) RAISE(RETORT_ENOMEM, "out of memory grouping operations");
         }
     }
     if (chosen < 0) {
@@ -561,6 +646,25 @@ static int place_node(struct grouping *g, struct node *node, struct reads *reads
     }
 done:
     return status;
+}
+
+/* Small groups over the same rows share a launch even where nothing connects them: gradients of gammas and betas, say.
+ */
+static int merge_small(struct grouping *g) {
+    enum { SMALL = 1 << 14, MEMBERS_MAX = 24 };
+    for (int i = 0; i < g->group_count; i++) {
+        struct group *a = &g->groups[i];
+        int64_t count = 1;
+        for (int d = 0; d < a->rank; d++) count *= a->size[d];
+        if (!a->members.count || g->role[a->members.items[0]->index] != ROLE_MEMBER || count > SMALL) continue;
+        for (int k = i + 1; k < g->group_count; k++) {
+            struct group *b = &g->groups[k];
+            if (!b->members.count || g->role[b->members.items[0]->index] != ROLE_MEMBER) continue;
+            if (a->members.count + b->members.count > MEMBERS_MAX || !can_merge(g, i, k, NULL)) continue;
+            if (!merge(g, i, k)) return error_set(RETORT_ENOMEM, "out of memory grouping operations");
+        }
+    }
+    return RETORT_OK;
 }
 
 /* Marks the members that readers outside their group take from memory. */
@@ -585,12 +689,14 @@ int grouping_create(const struct graph *graph, const struct kernel_target *targe
     g->role = arena_array(&g->arena, count, sizeof *g->role);
     g->group_of = arena_array(&g->arena, count, sizeof *g->group_of);
     g->stored = arena_array(&g->arena, count, sizeof *g->stored);
+    g->near_blocks = arena_array(&g->arena, count, sizeof *g->near_blocks);
     g->users = arena_array(&g->arena, count, sizeof *g->users);
     g->user_count = arena_array(&g->arena, count, sizeof *g->user_count);
     g->groups = arena_array(&g->arena, (size_t)g->group_capacity, sizeof *g->groups);
     bool *is_output = arena_array(&g->arena, count, sizeof *is_output);
     struct reads reads = {.groups = arena_array(&g->arena, (size_t)g->words, sizeof *reads.groups),
-                          .nodes = arena_array(&g->arena, (size_t)g->words, sizeof *reads.nodes)};
+                          .nodes = arena_array(&g->arena, (size_t)g->words, sizeof *reads.nodes),
+                          .inside = arena_array(&g->arena, (size_t)g->words, sizeof *reads.inside)};
     if (g->arena.failed) RAISE(RETORT_ENOMEM, "out of memory grouping %d operations", g->node_count);
     for (size_t i = 0; i < count; i++) g->group_of[i] = -1;
     for (int i = 0; i < graph_output_count(graph); i++) is_output[graph_output_at(graph, i, NULL)->index] = true;
@@ -608,6 +714,7 @@ int grouping_create(const struct graph *graph, const struct kernel_target *targe
         if (role == ROLE_MEMBER || role == ROLE_LIBRARY || role == ROLE_CONCAT)
             TRY(place_node(g, graph_node(graph, i), &reads));
     }
+    TRY(merge_small(g));
     for (int i = 0; i < g->node_count; i++)
         if (g->group_of[i] >= 0)
             mark_stored(g, g->group_of[i], graph_node(graph, i));

@@ -1,9 +1,9 @@
 /* How a graph becomes launches. The passes, in order, each in its file:
  *
- *   prepare.c  rewrites the graph into forms the later passes like
+ *   prepare.c  rewrites the graph into forms the later passes like; factor.c moves factors out of rows
  *   group.c    decides which nodes share a kernel (row fusion)
- *   lower.c    gives values their storage and layout, and writes the list of launches; emit.c writes the text of fused
- *              kernels, kernels.c chooses hand-written ones
+ *   lower.c    gives values their storage and layout, and writes the list of launches; emit.c and emit_flat.c
+ *              write the text of fused kernels, kernels.c chooses hand-written ones
  *   memory.c   places values in the arena by lifetime
  *
  * Fusion in one paragraph. A fused kernel visits rows: its outer dimensions are those that are not reduced, its inner
@@ -22,6 +22,10 @@
 
 /* --- prepare.c --- */
 int prepare_graph(const struct graph *graph, struct graph **prepared);
+
+/* --- factor.c --- */
+/* `node` on these inputs, where factors that are constant along rows can be moved out of it; else NULL. */
+struct node *factored(struct graph *graph, const struct node *node, struct node *const *inputs);
 
 /* --- group.c --- */
 enum role {
@@ -45,7 +49,9 @@ struct group {
     ARRAY(struct node *) members;
     uint64_t *needs; /* bit set: the groups this one depends on, transitively */
     uint64_t *loads; /* bit set: the nodes its members read from memory */
-    bool done;       /* lower.c: has been given its place in the launch order */
+    uint64_t
+        *inside; /* bit set: the nodes its kernel evaluates: members, and what they read inline or computed again */
+    bool done;   /* lower.c: has been given its place in the launch order */
 };
 
 struct grouping {
@@ -54,9 +60,10 @@ struct grouping {
     struct kernel_target target;
     int node_count;
     enum role *role;
-    int *group_of; /* by node index; -1: none */
-    bool *stored;  /* member: its value is wanted in memory */
-    int **users;   /* by node index: user_count indices */
+    int *group_of;     /* by node index; -1: none */
+    bool *stored;      /* member: its value is wanted in memory */
+    bool *near_blocks; /* computed from planes that are kept in blocks */
+    int **users;       /* by node index: user_count indices */
     int *user_count;
     struct group *groups;
     int group_count, group_capacity, words; /* words: of a bit set of groups or nodes */
@@ -68,6 +75,8 @@ void grouping_finish(struct grouping *grouping);
 bool is_elementwise(const struct node *node);
 /* A member of another group that is cheaper to compute again from memory than to store and load. */
 bool is_recomputed(const struct grouping *grouping, const struct node *node, int reader_group);
+/* The node whose elements, in this order, `node` has: itself, or what was reshaped into it. */
+const struct node *reshaped_root(const struct grouping *grouping, const struct node *node);
 /* Whether an inline node can be evaluated with channels as vector lanes. */
 bool lanes_can_inline(const struct node *node);
 
@@ -121,12 +130,14 @@ void lowering_finish(struct lowering *lowering);
 /* The value holding a node in memory, following views; adds a re-layout launch where only the other layout exists.
  * NULL when out of memory or not materialised (a bug caught by the caller). */
 struct value *lowering_value(struct lowering *lowering, const struct node *node, enum layout layout);
+/* New plain memory, for a node or (NULL) for use inside a kernel or between two. NULL when out of memory. */
+struct value *lowering_scratch(struct lowering *lowering, const struct node *node, size_t floats);
 
 /* --- emit.c --- */
 /* Adds the launch of a fused group; its stored members' values exist. */
 int emit_group(struct lowering *lowering, const struct group *group);
-/* Adds a launch that evaluates `node` (inline, a constant, an input, ...) element by element into `target`. */
-int emit_copy(struct lowering *lowering, struct node *node, struct value *target);
+/* Evaluates nodes of any role (inline, constants, inputs, ...), each into plain memory; together where possible. */
+int emit_copies(struct lowering *lowering, struct node *const *nodes, struct value *const *targets, size_t count);
 
 /* --- memory.c --- */
 int memory_plan(struct lowering *lowering, size_t alignment_floats);

@@ -12,6 +12,10 @@ static struct value *new_value(struct lowering *l, const struct node *node, enum
     return value;
 }
 
+struct value *lowering_scratch(struct lowering *l, const struct node *node, size_t floats) {
+    return new_value(l, node, LAYOUT_PLAIN, floats);
+}
+
 static size_t blocked_floats(const struct lowering *l, const struct node *node) {
     const int64_t *size = node->shape.size;
     int64_t lanes = l->target.lanes;
@@ -89,6 +93,18 @@ struct value *lowering_value(struct lowering *l, const struct node *node, enum l
     return *wanted = relayout(l, node, other, layout);
 }
 
+/* Whether everything that reads a stored member from memory, or the graph's user, wants it plain. */
+static bool is_wanted_plain(const struct grouping *g, const struct node *node) {
+    int i = node->index, readers = 0;
+    for (int k = 0; k < g->user_count[i]; k++) {
+        int user = g->users[i][k];
+        if (g->role[user] == ROLE_MEMBER && g->group_of[user] == g->group_of[i]) continue;
+        if (g->role[user] != ROLE_VIEW && g->role[user] != ROLE_CONCAT) return false;
+        readers++;
+    }
+    return readers > 0 || g->user_count[i] == 0;
+}
+
 /* How the kernel that computes a node leaves it. */
 static enum layout natural_layout(const struct lowering *l, const struct node *node) {
     const struct grouping *g = l->grouping;
@@ -102,7 +118,7 @@ static enum layout natural_layout(const struct lowering *l, const struct node *n
         break;
     }
     if (g->role[node->index] != ROLE_MEMBER || g->groups[g->group_of[node->index]].lanes == 1) return LAYOUT_PLAIN;
-    return size[2] * size[3] > 1 ? LAYOUT_BLOCKED : LAYOUT_PLAIN;
+    return size[2] * size[3] > 1 && !is_wanted_plain(g, node) ? LAYOUT_BLOCKED : LAYOUT_PLAIN;
 }
 
 /* --- concatenations whose parts are computed in place --- */
@@ -111,11 +127,6 @@ struct placement {
     size_t offset;
 };
 
-static const struct node *view_root(const struct grouping *g, const struct node *node) {
-    while (g->role[node->index] == ROLE_VIEW && node->op == OP_RESHAPE) node = node->inputs[0];
-    return node;
-}
-
 static void find_placements(struct lowering *l, struct placement *placements, const int *output_slot) {
     const struct grouping *g = l->grouping;
     for (int i = g->node_count - 1; i >= 0; i--) {
@@ -123,9 +134,9 @@ static void find_placements(struct lowering *l, struct placement *placements, co
         if (g->role[i] != ROLE_CONCAT) continue;
         size_t offset = 0;
         for (int k = 0; k < concat->input_count; k++) {
-            const struct node *root = view_root(g, concat->inputs[k]);
+            const struct node *root = reshaped_root(g, concat->inputs[k]);
             enum role role = g->role[root->index];
-            bool computed = role == ROLE_MEMBER || role == ROLE_LIBRARY || role == ROLE_CONCAT;
+            bool computed = role == ROLE_MEMBER ? g->stored[root->index] : role == ROLE_LIBRARY || role == ROLE_CONCAT;
             if (computed && natural_layout(l, root) == LAYOUT_PLAIN && output_slot[root->index] < 0
                 && !placements[root->index].concat)
                 placements[root->index] = (struct placement){.concat = concat, .offset = offset};
@@ -251,26 +262,36 @@ done:
     return status;
 }
 
-/* Evaluates a node into a given place whatever its role: reads memory where it is there. */
-static int copy_into(struct lowering *l, struct node *node, struct value *target) {
-    if (l->grouping->role[node->index] != ROLE_INLINE && !lowering_value(l, node, LAYOUT_PLAIN))
-        return RETORT_EUNSUPPORTED;
-    return emit_copy(l, node, target);
+/* Evaluates nodes into given places whatever their role: reads memory where it is there. */
+static int copy_into(struct lowering *l, struct node *const *nodes, struct value *const *targets, size_t count) {
+    for (size_t k = 0; k < count; k++)
+        if (l->grouping->role[nodes[k]->index] != ROLE_INLINE && !lowering_value(l, nodes[k], LAYOUT_PLAIN))
+            return RETORT_EUNSUPPORTED;
+    return count ? emit_copies(l, nodes, targets, count) : RETORT_OK;
 }
 
+/* The parts that are not computed in place. */
 static int lower_concat(struct lowering *l, const struct node *concat, struct value *out,
                         const struct placement *placements) {
+    enum { TOGETHER = 16 }; /* parts copied by one kernel */
     int status = RETORT_OK;
-    size_t offset = 0;
+    struct node *parts[TOGETHER];
+    struct value *places[TOGETHER];
+    size_t offset = 0, count = 0;
     for (int k = 0; k < concat->input_count; k++) {
         struct node *part = concat->inputs[k];
-        const struct placement *placed = &placements[view_root(l->grouping, part)->index];
+        const struct placement *placed = &placements[reshaped_root(l->grouping, part)->index];
         if (placed->concat != concat || placed->offset != offset) {
             struct value *place = new_value(l, part, LAYOUT_PLAIN, (size_t)shape_count(part->shape));
             if (!place) RAISE(RETORT_ENOMEM, "out of memory compiling a concatenation");
             place->parent = out;
             place->offset = offset;
-            TRY(copy_into(l, part, place));
+            parts[count] = part;
+            places[count++] = place;
+        }
+        if (count == TOGETHER || k == concat->input_count - 1) {
+            TRY(copy_into(l, parts, places, count));
+            count = 0;
         }
         offset += (size_t)shape_count(part->shape);
     }
@@ -371,7 +392,7 @@ int lowering_create(const struct grouping *g, struct lowering *l) {
             value = new_value(l, node, LAYOUT_PLAIN, (size_t)shape_count(node->shape));
             if (!value) RAISE(RETORT_ENOMEM, "out of memory compiling");
             value->slot = first + k;
-            TRY(copy_into(l, node, value));
+            TRY(copy_into(l, &node, &value, 1));
         }
         l->slots.items[first + k].value = value;
     }

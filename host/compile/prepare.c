@@ -3,6 +3,7 @@
  * - sums over whole planes and more ([N,C,H,W] over N, H, W) go plane by plane first, so that they join row kernels;
  * - sums of vectors padded side by side (the gradient of slices of theta) become one concatenation. */
 #include "compile/internal.h"
+#include "transform/transform.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -71,6 +72,12 @@ static struct node *concat_in_stages(struct node **parts, int count, int axis) {
     return node_concat(parts, count, axis);
 }
 
+static struct node *plane_sum(struct graph *graph, struct node *x) {
+    const struct node sum = {.op = OP_REDUCE_SUM, .dtype = FLOAT32, .attributes = {.axes = PLANE}, .input_count = 1};
+    struct node *better = factored(graph, &sum, &x);
+    return better ? better : node_reduce_sum(x, PLANE);
+}
+
 static struct node *rebuild(struct graph *graph, const struct node *node, struct node **inputs) {
     if (node->op == OP_STOP_GRADIENT) return inputs[0];
     bool waits = node->op == OP_ADD && is_padded_sum(inputs[0]) && is_padded_sum(inputs[1]);
@@ -78,9 +85,10 @@ static struct node *rebuild(struct graph *graph, const struct node *node, struct
         if (inputs[k]) inputs[k] = side_by_side(graph, inputs[k]);
     uint32_t axes = node->attributes.axes;
     if (node->op == OP_REDUCE_SUM && node->shape.rank == 4 && (axes & PLANE) == PLANE && axes != PLANE)
-        return node_reduce_sum(node_reduce_sum(inputs[0], PLANE), axes & ~PLANE);
+        return node_reduce_sum(plane_sum(graph, inputs[0]), axes & ~PLANE);
     if (node->op == OP_CONCAT) return concat_in_stages(inputs, node->input_count, node->attributes.axis);
-    return node_rebuild(graph, node, inputs);
+    struct node *better = factored(graph, node, inputs);
+    return better ? better : node_rebuild(graph, node, inputs);
 }
 
 int prepare_graph(const struct graph *graph, struct graph **prepared) {
@@ -114,8 +122,7 @@ int prepare_graph(const struct graph *graph, struct graph **prepared) {
     }
     TRY(graph_status(fresh));
     TRY(graph_verify(fresh));
-    *prepared = fresh;
-    fresh = NULL;
+    TRY(transform_simplify(fresh, prepared)); /* leaves out what was tried and not used */
 done:
     graph_destroy(fresh);
     free(map);

@@ -139,10 +139,12 @@ static struct node *conv_block(struct forward *forward, struct node *x) {
     int64_t width = network->spec.width;
     struct node *weight = next_parameter(forward, network->parameters[forward->parameter].shape);
     struct node *bias = next_parameter(forward, SHAPE(1, width, 1, 1));
-    /* Rounding noise in the gradient of a bias that has no effect would be turned into steps by Adam. With running
-     * statistics the bias does have an effect. */
+    /* Rounding noise in the gradient of a bias that has no effect would be turned into steps by Adam. Batch norm's
+     * running means do contain it. */
     if (bias_parameter->dead && !forward->pass->stats_in) bias = node_stop_gradient(bias);
-    x = normalise(forward, node_add_stretched(node_conv(x, weight, 1, 1), bias));
+    x = node_conv(x, weight, 1, 1);
+    if (!bias_parameter->dead || network->spec.norm == NORM_BATCH) x = node_add_stretched(x, bias);
+    x = normalise(forward, x);
     return pool(network->spec.pool, activate(network->spec.activation, x));
 }
 

@@ -154,7 +154,8 @@ struct graph *graph_adjoint(const struct unroll_spec *spec) {
     optimizer_adjoint(graph, &spec->optimizer, scalars, theta, new_state, gradient, lambda, lambda_state, &a_g,
                       out_state, &d_lr);
     graph_output(graph, "a_g", a_g);
-    graph_output(graph, "out lambda", node_add(lambda, node_scale(a_g, spec->optimizer.weight_decay)));
+    if (spec->optimizer.weight_decay != 0)
+        graph_output(graph, "out lambda", node_add(lambda, node_scale(a_g, spec->optimizer.weight_decay)));
     for (int i = 0; i < states; i++) graph_output(graph, numbered(name, "out lambda", i), out_state[i]);
     graph_output(graph, "out dlr", node_add(graph_input(graph, "dlr", FLOAT32, SCALAR_SHAPE), d_lr));
     return finish(graph, 0);

@@ -13,7 +13,8 @@ struct graph *graph_initial(const struct unroll_spec *spec);
 struct graph *graph_gradient(const struct unroll_spec *spec, int64_t batch, double share, bool accumulate, bool probe);
 /* theta, state 0.., gradient, scalars -> new theta, new state 0.. */
 struct graph *graph_update(const struct unroll_spec *spec);
-/* theta, new state 0.., gradient, scalars, lambda, lambda 0.., dlr -> a_g, out lambda, out lambda 0.., out dlr */
+/* theta, new state 0.., gradient, scalars, lambda, lambda 0.., dlr -> a_g, out lambda, out lambda 0.., out dlr; without
+ * weight decay lambda passes unchanged and there is no "out lambda" */
 struct graph *graph_adjoint(const struct unroll_spec *spec);
 /* theta, set ..., a_g, scalars, lambda, dS, dy? -> out lambda, out dS, out dy?; with lanczos also basis, eigenvalues,
  * (Adam) new state 1, `first` telling whether this micro-batch adds the low-rank product. */

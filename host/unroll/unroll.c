@@ -698,7 +698,10 @@ static int backward_step(struct unroll *u, int step, int slot, bool lanczos) {
     TRY(executable_bind(run, "scalars", u->scalars.buffer, scalars));
     TRY(executable_bind(run, "theta", u->store, theta_at(u, slot)));
     TRY(executable_bind(run, "gradient", u->store, gradient_at(u, slot)));
-    TRY(bind_pair(u, run, "lambda", "out lambda", &u->lambda));
+    if (u->spec.optimizer.weight_decay != 0)
+        TRY(bind_pair(u, run, "lambda", "out lambda", &u->lambda));
+    else
+        TRY(executable_bind(run, "lambda", u->adjoints, u->lambda.at[u->lambda.now]));
     for (int i = 0; i < u->states; i++) {
         snprintf(in, sizeof in, "new state %d", i);
         TRY(executable_bind(run, in, u->store, state_at(u, slot + 1, i)));
