@@ -1,5 +1,5 @@
-/* What the writers of kernel text share: emit.c has expressions and row kernels, emit_flat.c elementwise kernels over
- * whole arrays and sums of them. */
+/* What the writers of kernel text share: emit.c chooses how a group is computed, emit_rows.c writes row kernels,
+ * emit_flat.c elementwise kernels over whole arrays and sums of them, emit_expression.c the expressions in both. */
 #ifndef RETORT_COMPILE_EMIT_H
 #define RETORT_COMPILE_EMIT_H
 
@@ -50,22 +50,33 @@ int emitter_init(struct emitter *e, struct lowering *lowering, int group, int la
 void emitter_finish(struct emitter *e);
 /* Empties the loop body, for the next loop. */
 void body_begin(struct emitter *e);
-/* Writes the statements that compute a node at an index, once per place. */
-struct expr emit(struct emitter *e, struct node *node, const struct index *at);
-/* A vector where one is wanted, from a scalar. */
-const char *widened(struct emitter *e, struct expr x, bool lane);
 /* The number of a kernel argument, entered if it is new. Outputs are to be the first. */
 int buffer_number(struct emitter *e, struct value *value);
-/* Whether a fused kernel of this group reads the node from memory. */
-bool is_loaded(const struct emitter *e, const struct node *node);
-bool is_own_reduction(const struct emitter *e, const struct node *node);
-/* How many reductions of this group must be finished before the node can be evaluated. */
-int level_of(struct emitter *e, const struct node *node);
 /* GPU family: writes the sums over a work-group of the variables `prefix` with these numbers. */
 void emit_group_sums(struct emitter *e, struct text *text, const char *prefix, const int *numbers, int count);
 /* Adds the launch of a kernel: its arguments are the emitter's buffers, its body `head` and `code`. */
 int finish_launch(struct emitter *e, const struct text *code, const char *head, size_t global, size_t local,
                   const char *what);
+
+/* --- emit_expression.c --- */
+/* Writes the statements that compute a node at an index, once per place. */
+struct expr emit(struct emitter *e, struct node *node, const struct index *at);
+/* Writes into `text` the statement that stores a node's value at an index. */
+void emit_store(struct emitter *e, struct text *text, struct node *node, const struct index *at, struct expr x);
+/* A vector where one is wanted, from a scalar. */
+const char *widened(struct emitter *e, struct expr x, bool lane);
+/* Whether this kernel computes the node as a product that can go into an addition. */
+bool is_product(const struct emitter *e, const struct node *node);
+/* Whether a fused kernel of this group reads the node from memory. */
+bool is_loaded(const struct emitter *e, const struct node *node);
+bool is_own_reduction(const struct emitter *e, const struct node *node);
+/* How many reductions of this group must be finished before the node can be evaluated. */
+int level_of(struct emitter *e, const struct node *node);
+
+/* --- emit_rows.c --- */
+/* Adds the launch of a kernel of rows: `nodes`, those of them that are stored going to their values. */
+int emit_rows(struct emitter *e, const struct group *group, uint32_t inner, struct node *const *nodes,
+              size_t node_count);
 
 /* --- emit_flat.c --- */
 /* A result of a flat kernel: a node that goes into plain memory, or one whose sum is wanted: then partial sums go

@@ -2,8 +2,8 @@
  *
  *   prepare.c  rewrites the graph into forms the later passes like; factor.c moves factors out of rows
  *   group.c    decides which nodes share a kernel (row fusion)
- *   lower.c    gives values their storage and layout, and writes the list of launches; emit.c and emit_flat.c
- *              write the text of fused kernels, kernels.c chooses hand-written ones
+ *   lower.c    gives values their storage and layout, and writes the list of launches; emit.c and emit_*.c write the
+ *              text of fused kernels, kernels.c chooses hand-written ones
  *   memory.c   places values in the arena by lifetime
  *
  * Fusion in one paragraph. A fused kernel visits rows: its outer dimensions are those that are not reduced, its inner
