@@ -141,6 +141,24 @@ holds "bench step --json" out '
   and (.profile | length) > 10 and ([.profile[].share] | add | . > 0.999 and . < 1.001)
   and (.profile | all(.launches > 0 and (.bound == "fma" or .bound == "copy")))'
 
+for name in conv gemm; do
+  expect "bench $name --help" 0 "^usage: retort bench $name" bench $name --help
+  expect "bench $name: another's option" 2 "bench $name takes no option --ipc" bench $name --ipc 3
+done
+expect "bench conv: no side" 2 '--side 0: expected a whole number of 1 to' bench conv --side 0
+expect "bench conv: more than kernels can count" 1 'more than 2\^31 - 1 elements' bench conv --side 4096 --batch 1000
+expect "bench conv" 0 '^to weights +3 > 3 +8 x 8 +batch 2 .*GFLOP/s .* conv' bench conv --channels 3 --side 8 --batch 2
+"$program" bench conv --channels 40 --side 8 --batch 3 --json >out 2>err
+holds "bench conv --json" out '
+  (.kernels | map(.pass) | unique) == ["forward", "to data", "to weights"]
+  and (.kernels | all(.batch == 3 and .channels == 40 and .outputs == 40 and .side == 8 and .seconds > 0 and .gflops > 0
+    and .share_of_peak > 0 and .relative_error < 1e-5 and (.file | endswith(".cl"))))
+  and .rows[0].gb_per_s > 0 and .rows[0].share_of_copy > 0 and .peak_gflops > 0'
+"$program" bench gemm --json >out 2>err
+holds "bench gemm --json" out '
+  (.kernels | length) > 20 and (.kernels | all(.m > 0 and .n > 0 and .k > 0 and .gflops > 0 and .share_of_peak > 0
+    and .relative_error < 1e-5 and (.file | endswith(".cl"))))'
+
 # --- whole runs ---
 if [ ! -d "$fashion" ]; then
   skip "runs: needs Debian's dataset-fashion-mnist"

@@ -2,7 +2,7 @@
 #ifndef RETORT_BENCH_BENCH_H
 #define RETORT_BENCH_BENCH_H
 
-#include "compile/executable.h"
+#include "compile/kernels.h"
 
 /* --- whole outer steps: prefix, window, meta-loss and exact backward of ConvNet-3 with instance norm under Adam --- */
 struct bench_step_spec {
@@ -28,5 +28,33 @@ struct bench_step_result {
     struct device_profile profile; /* the caller's, for device_profile_finish */
 };
 int bench_step(struct device *device, const struct bench_step_spec *spec, struct bench_step_result *result);
+
+/* --- single kernels, as the kernel choice serves them --- */
+struct bench_kernel_result {
+    const char *file; /* of cl/: the kernel chosen */
+    double seconds;   /* of one product, with packing before it and adding up after it */
+    double flops;     /* plain sums of products */
+    double error;     /* largest difference from double precision over the largest right value */
+};
+/* Every element of the product is checked. */
+int bench_gemm(struct device *device, const struct kernel_target *target, const struct matmul_sizes *sizes,
+               struct bench_kernel_result *result);
+
+enum bench_conv_pass { BENCH_FORWARD, BENCH_BACKWARD_DATA, BENCH_BACKWARD_WEIGHT };
+/* A 3x3 convolution with stride 1 and padding 1 of `batch` square images. A few hundred elements are checked. */
+struct bench_conv_spec {
+    enum bench_conv_pass pass;
+    int64_t batch, channels, outputs, side;
+};
+int bench_conv(struct device *device, const struct kernel_target *target, const struct bench_conv_spec *spec,
+               struct bench_kernel_result *result);
+
+/* Instance norm, activation and pooling of feature maps that overflow every cache (where memory allows): one visit of
+ * each plane, limited by memory. The time is that of the one kernel doing it. */
+struct bench_rows_result {
+    int64_t batch, channels, side;
+    double seconds, bytes; /* bytes: maps read and maps written */
+};
+int bench_rows(struct device *device, enum family family, struct bench_rows_result *result);
 
 #endif

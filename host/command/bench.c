@@ -7,18 +7,20 @@
 #include "run/nearest.h"
 #include "run/profile.h"
 
+#include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const char help[] =
-    "usage: retort bench step|gemm|conv [OPTIONS]\n\n"
-    "Measures this device: how fast it does what distillation asks of it, beside its own peaks (fused multiply-adds "
-    "in\n"
-    "registers, copies of more memory than its caches hold) measured in the same run.\n\n"
-    "  retort bench step     whole outer steps: inner training, meta-loss, exact meta-gradient\n\n"
-    "`retort bench NAME --help` explains each.\n";
+static const char help[] = "usage: retort bench step|conv|gemm [OPTIONS]\n\n"
+                           "Measures this device: how fast it does what distillation asks of it, beside its own peaks "
+                           "(fused multiply-adds in\n"
+                           "registers, copies of more memory than its caches hold) measured in the same run.\n\n"
+                           "  retort bench step     whole outer steps: inner training, meta-loss, exact meta-gradient\n"
+                           "  retort bench conv     convolutions and their derivatives, and the pass between them\n"
+                           "  retort bench gemm     matrix products\n\n"
+                           "`retort bench NAME --help` explains each.\n";
 
 static const char step_help[] =
     "usage: retort bench step [OPTIONS]\n\n"
@@ -41,6 +43,40 @@ static const char step_help[] =
     "  --family F      kernels for CPUs (cpu) or for GPUs (gpu), instead of those for the device's type\n"
     "  --json          one object: seconds, memory in bytes and MiB, gflops (convolutions counted as plain sums of\n"
     "                  products), share_of_peak\n\n"
+    "Exit status: 0 done, 1 failed, 2 wrong usage.\n";
+
+static const char conv_help[] =
+    "usage: retort bench conv [--channels C] [--side S] [--batch N] [OPTIONS]\n\n"
+    "Times 3x3 convolutions forward, backward to the data and backward to the weights, as the networks of "
+    "distillation\n"
+    "use them; where the kernel choice takes Winograd's, the direct ones as well. Then one visit of feature maps "
+    "larger\n"
+    "than every cache: instance norm, activation, pooling.\n\n"
+    "  retort bench conv\n"
+    "  retort bench conv --channels 64 --side 32 --batch 100\n\n"
+    "  --channels C    in and out (128)\n"
+    "  --side S        height and width (32, 16 and 8)\n"
+    "  --batch N       images (10, 64 and 100)\n"
+    "                  None of the three given: first layers and the narrow network of 28 x 28 images too\n"
+    "  --device SPEC   index or words of `retort devices`\n"
+    "  --family F      kernels for CPUs (cpu) or for GPUs (gpu), instead of those for the device's type\n"
+    "  --json          one object: `kernels` and `rows`\n\n"
+    "GFLOP/s count the plain sums of products whatever the kernel does, so that Winograd's can pass the peak. Times\n"
+    "include packing of weights and adding up of parts. The error is the largest difference from double precision "
+    "over\n"
+    "the largest value, of a few hundred elements.\n\n"
+    "Exit status: 0 done, 1 failed, 2 wrong usage.\n";
+
+static const char gemm_help[] =
+    "usage: retort bench gemm [OPTIONS]\n\n"
+    "Times matrix products: the dense layers of distillation with their derivatives, and a few square ones. Each is\n"
+    "checked against double precision.\n\n"
+    "  retort bench gemm\n"
+    "  retort bench gemm --device 1 --json\n\n"
+    "  --device SPEC   index or words of `retort devices`\n"
+    "  --family F      kernels for CPUs (cpu) or for GPUs (gpu), instead of those for the device's type\n"
+    "  --json          one object: `kernels`\n\n"
+    "Times include packing of the second operand. The error is the largest difference over the largest value.\n\n"
     "Exit status: 0 done, 1 failed, 2 wrong usage.\n";
 
 #define COMMON_OPTIONS (OPTION_BIT(OPTION_DEVICE) | OPTION_BIT(OPTION_FAMILY) | OPTION_BIT(OPTION_JSON))
@@ -163,6 +199,194 @@ done:
     return report_failure(verb, status);
 }
 
+/* --- single kernels --- */
+/* A benchmark of many kernels under way: lines are printed, or kept for JSON, as they come. */
+struct report {
+    struct device *device;
+    struct kernel_target target;
+    struct device_peaks peaks;
+    json_t *kernels; /* NULL: lines are printed */
+};
+
+static int report_begin(const struct options *options, enum family family, struct report *report) {
+    int status = RETORT_OK;
+    TRY(device_open(options->value[OPTION_DEVICE], &report->device));
+    const struct device_traits *traits = device_traits(report->device);
+    report->target = kernels_target(traits, family);
+    TRY(device_measure_peaks(report->device, &report->peaks));
+    if (options->given[OPTION_JSON] && !(report->kernels = json_array()))
+        RAISE(RETORT_ENOMEM, "out of memory writing JSON");
+    if (!report->kernels) print_run(traits, &report->peaks);
+done:
+    return status;
+}
+
+static void report_finish(struct report *report) {
+    json_decref(report->kernels);
+    device_close(report->device);
+}
+
+/* Prints what was kept; `rows` is NULL where there are none. */
+static int report_end(struct report *report, const char *benchmark, json_t *rows) {
+    if (!report->kernels) return RETORT_OK;
+    json_t *object = describe_run(benchmark, device_traits(report->device), &report->peaks);
+    if (object) json_object_set(object, "kernels", report->kernels);
+    if (object && rows) json_object_set(object, "rows", rows);
+    return print_json(object);
+}
+
+/* `name` for people, `description` (taken over) for programs. */
+static int report_kernel(struct report *report, const char *name, json_t *description,
+                         const struct bench_kernel_result *result) {
+    int status = RETORT_OK;
+    double gflops = result->flops / result->seconds * 1e-9, share = gflops * 1e9 / report->peaks.flops;
+    if (report->kernels) {
+        json_t *figures =
+            json_pack("{s:s, s:f, s:f, s:f, s:o}", "file", result->file, "seconds", result->seconds, "gflops", gflops,
+                      "share_of_peak", share, "relative_error", json_number_or_null(result->error));
+        bool built = figures && description && json_object_update(description, figures) == 0;
+        json_decref(figures);
+        if (!built || json_array_append(report->kernels, description) < 0)
+            RAISE(RETORT_ENOMEM, "out of memory writing JSON");
+    } else {
+        printf("%-44s %10.4f ms %8.1f GFLOP/s %5.1f %% of peak  error %.1e  %s\n", name, result->seconds * 1e3, gflops,
+               100 * share, result->error, result->file);
+        fflush(stdout);
+    }
+done:
+    json_decref(description);
+    return status;
+}
+
+/* --- gemm --- */
+/* Of a dense layer: forward, to the data, to the weights. */
+#define DENSE(images, features, units)                                                       \
+    {1, images, units, features, false, true}, {1, images, features, units, false, false}, { \
+        1, units, features, images, true, false                                              \
+    }
+
+static int run_gemm(const char *verb, const struct options *options) {
+    /* Heads of ConvNet-3 (width 32 on 28 x 28, width 128 on 32 x 32), a hidden layer, squares. */
+    static const struct matmul_sizes products[] = {
+        DENSE(10, 288, 10),   DENSE(100, 288, 10),       DENSE(256, 288, 10),          DENSE(10, 2048, 10),
+        DENSE(100, 2048, 10), DENSE(256, 2048, 10),      DENSE(100, 784, 128),         {1, 128, 128, 128, false, false},
+        {1, 256, 256, 256},   {1, 512, 512, 512, false}, {1, 1024, 1024, 1024, false},
+    };
+    int status = RETORT_OK;
+    enum family family = FAMILY_AUTO;
+    struct report report = {0};
+    if (!options_family(verb, options, &family)) return EXIT_USAGE;
+    TRY(report_begin(options, family, &report));
+    for (size_t i = 0; i < sizeof products / sizeof *products; i++) {
+        const struct matmul_sizes *s = &products[i];
+        struct bench_kernel_result result;
+        char name[96];
+        TRY(bench_gemm(report.device, &report.target, s, &result));
+        snprintf(name, sizeof name, "%" PRId64 " x %" PRId64 "%s by %" PRId64 " x %" PRId64 "%s", s->m, s->k,
+                 s->transpose_a ? " (T)" : "", s->k, s->n, s->transpose_b ? " (T)" : "");
+        TRY(report_kernel(&report, name,
+                          json_pack("{s:I, s:I, s:I, s:b, s:b}", "m", (json_int_t)s->m, "n", (json_int_t)s->n, "k",
+                                    (json_int_t)s->k, "transpose_a", s->transpose_a, "transpose_b", s->transpose_b),
+                          &result));
+    }
+    TRY(report_end(&report, "gemm", NULL));
+done:
+    report_finish(&report);
+    return report_failure(verb, status);
+}
+
+/* --- conv --- */
+static const char *const pass_names[] = {"forward", "to data", "to weights"};
+
+/* The kernel chosen, and the direct one where it is another. */
+static int report_conv(struct report *report, const struct bench_conv_spec *spec) {
+    int status = RETORT_OK;
+    struct kernel_target target = report->target;
+    struct bench_kernel_result result, direct;
+    char name[96];
+    snprintf(name, sizeof name, "%-10s %4" PRId64 " > %-4" PRId64 " %3" PRId64 " x %-3" PRId64 " batch %" PRId64,
+             pass_names[spec->pass], spec->channels, spec->outputs, spec->side, spec->side, spec->batch);
+    for (int way = 0; way < 2; way++) {
+        target.direct = way == 1;
+        TRY(bench_conv(report->device, &target, spec, way ? &direct : &result));
+        if (way && strcmp(direct.file, result.file) == 0) break;
+        TRY(report_kernel(report, name,
+                          json_pack("{s:s, s:I, s:I, s:I, s:I}", "pass", pass_names[spec->pass], "batch",
+                                    (json_int_t)spec->batch, "channels", (json_int_t)spec->channels, "outputs",
+                                    (json_int_t)spec->outputs, "side", (json_int_t)spec->side),
+                          way ? &direct : &result));
+    }
+done:
+    return status;
+}
+
+static int report_rows(struct report *report, enum family family, json_t **rows) {
+    int status = RETORT_OK;
+    struct bench_rows_result result;
+    TRY(bench_rows(report->device, family, &result));
+    double speed = result.bytes / result.seconds, share = speed / report->peaks.bytes;
+    if (!report->kernels)
+        printf("norm, activation, pooling: %" PRId64 " images of %" PRId64 " x %" PRId64 " x %" PRId64
+               ": %.4f ms, %.1f GB/s, %.1f %% of a copy\n",
+               result.batch, result.channels, result.side, result.side, result.seconds * 1e3, speed * 1e-9,
+               100 * share);
+    else
+        *rows = json_pack("[{s:s, s:I, s:I, s:I, s:f, s:f, s:f}]", "operations", "norm, activation, pooling", "batch",
+                          (json_int_t)result.batch, "channels", (json_int_t)result.channels, "side",
+                          (json_int_t)result.side, "seconds", result.seconds, "gb_per_s", speed * 1e-9, "share_of_copy",
+                          share);
+done:
+    return status;
+}
+
+struct shapes {
+    int64_t batches[3], layers[3][3]; /* of a layer: channels, outputs, side */
+    int batch_count, layer_count;
+};
+
+static int report_shapes(struct report *report, const struct shapes *shapes) {
+    int status = RETORT_OK;
+    for (int layer = 0; layer < shapes->layer_count; layer++)
+        for (int batch = 0; batch < shapes->batch_count; batch++)
+            for (enum bench_conv_pass pass = BENCH_FORWARD; pass <= BENCH_BACKWARD_WEIGHT; pass++) {
+                const int64_t *sizes = shapes->layers[layer];
+                const struct bench_conv_spec spec = {pass, shapes->batches[batch], sizes[0], sizes[1], sizes[2]};
+                TRY(report_conv(report, &spec));
+            }
+done:
+    return status;
+}
+
+static int run_conv(const char *verb, const struct options *options) {
+    int status = RETORT_OK, channels = 128, side = 0, batch = 0;
+    enum family family = FAMILY_AUTO;
+    struct report report = {0};
+    json_t *rows = NULL;
+    if (!options_int(verb, options, OPTION_CHANNELS, 1, 65536, &channels)
+        || !options_int(verb, options, OPTION_SIDE, 1, 4096, &side)
+        || !options_int(verb, options, OPTION_BATCH, 1, 1000000, &batch) || !options_family(verb, options, &family))
+        return EXIT_USAGE;
+    bool all = !options->given[OPTION_CHANNELS] && !side && !batch;
+    struct shapes shapes = {
+        {10, 64, 100}, {{channels, channels, 32}, {channels, channels, 16}, {channels, channels, 8}}, 3, 3};
+    const struct shapes first = {{10, 64, 100}, {{1, 32, 28}, {3, 128, 32}}, 3, 2};
+    const struct shapes narrow = {{10, 64, 100}, {{32, 32, 28}, {32, 32, 14}, {32, 32, 7}}, 3, 3};
+    if (batch) shapes.batches[0] = batch, shapes.batch_count = 1;
+    if (side) shapes.layers[0][2] = side, shapes.layer_count = 1;
+    TRY(report_begin(options, family, &report));
+    TRY(report_shapes(&report, &shapes));
+    if (all) {
+        TRY(report_shapes(&report, &first));
+        TRY(report_shapes(&report, &narrow));
+    }
+    TRY(report_rows(&report, family, &rows));
+    TRY(report_end(&report, "conv", rows));
+done:
+    json_decref(rows);
+    report_finish(&report);
+    return report_failure(verb, status);
+}
+
 /* --- the verb --- */
 static const struct {
     const char *name, *verb, *help;
@@ -174,6 +398,9 @@ static const struct {
          | OPTION_BIT(OPTION_WINDOW) | OPTION_BIT(OPTION_REAL) | OPTION_BIT(OPTION_WIDTH) | OPTION_BIT(OPTION_REPS)
          | OPTION_BIT(OPTION_PROFILE) | OPTION_BIT(OPTION_LAUNCHES),
      run_step},
+    {"conv", "bench conv", conv_help,
+     COMMON_OPTIONS | OPTION_BIT(OPTION_CHANNELS) | OPTION_BIT(OPTION_SIDE) | OPTION_BIT(OPTION_BATCH), run_conv},
+    {"gemm", "bench gemm", gemm_help, COMMON_OPTIONS, run_gemm},
 };
 #define BENCHMARKS (sizeof benchmarks / sizeof *benchmarks)
 

@@ -46,11 +46,8 @@ int library_create(struct device *device, enum family family, struct library **l
     int status = RETORT_OK;
     struct library *fresh = calloc(1, sizeof *fresh);
     if (!fresh) RAISE(RETORT_ENOMEM, "out of memory creating a kernel library");
-    const struct device_traits *traits = device_traits(device);
-    if (family == FAMILY_AUTO) family = traits->kind == DEVICE_CPU ? FAMILY_CPU : FAMILY_GPU;
     fresh->device = device;
-    fresh->target = (struct kernel_target){
-        .traits = traits, .family = family, .lanes = family == FAMILY_CPU ? (int)traits->vector_width : 1};
+    fresh->target = kernels_target(device_traits(device), family);
     arena_init(&fresh->arena);
     *library = fresh;
 done:

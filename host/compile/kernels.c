@@ -85,6 +85,12 @@ done:
     return status;
 }
 
+struct kernel_target kernels_target(const struct device_traits *traits, enum family family) {
+    if (family == FAMILY_AUTO) family = traits->kind == DEVICE_CPU ? FAMILY_CPU : FAMILY_GPU;
+    return (struct kernel_target){
+        .traits = traits, .family = family, .lanes = family == FAMILY_CPU ? (int)traits->vector_width : 1};
+}
+
 enum layout kernels_conv_layout(const struct kernel_target *target, int64_t channels) {
     /* An image of 1 or 3 channels would be mostly padding in a block of 16; it is also what the outside hands in and
      * takes out, so plain saves a relayout too. */

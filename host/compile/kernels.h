@@ -32,7 +32,10 @@ struct kernel_target {
     const struct device_traits *traits;
     enum family family; /* CPU or GPU, never auto */
     int lanes;          /* V */
+    bool direct;        /* convolutions as plain sums of products, no Winograd: for comparisons */
 };
+/* By the device's type where the family is auto. */
+struct kernel_target kernels_target(const struct device_traits *traits, enum family family);
 
 /* The sizes of a convolution: x [n,c,h,w], w [o,c,kh,kw], y [n,o,oh,ow]. */
 struct conv_sizes {

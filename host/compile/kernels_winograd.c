@@ -32,7 +32,7 @@ static int64_t out_group_of(int64_t out_blocks) {
 int kernels_winograd_tile(const struct kernel_target *target, const struct winograd_task *task) {
     int64_t v = target->lanes, in_blocks = divide_up(task->in_channels, v);
     int64_t out_blocks = divide_up(task->out_channels, v);
-    if (task->in_channels < v || task->pad < 0 || task->pad > 2) return 0;
+    if (target->direct || task->in_channels < v || task->pad < 0 || task->pad > 2) return 0;
     /* Vector operations at two a cycle: products at nine tenths of the peak, transforms at about half of it. */
     double direct =
         (double)(task->n * task->out_height * task->out_width * out_blocks) * (double)(9 * task->in_channels);

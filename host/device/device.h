@@ -116,9 +116,10 @@ struct device_peaks {
     double bytes; /* per second, those read and those written */
 };
 int device_measure_peaks(struct device *device, struct device_peaks *peaks);
-/* Seconds of one launch: the best of several rounds, each long enough for the clock. */
+/* Seconds of one launch: the best of rounds that are each long enough for the clock, five at least, and more until
+ * `budget` seconds have gone. */
 int device_time_launch(struct device *device, struct device_kernel *kernel, const size_t global[3],
-                       const size_t local[3], double *seconds);
+                       const size_t local[3], double budget, double *seconds);
 
 /* Runs a few small programs (arithmetic, vectors, loops, offsets, local memory with a barrier, int32, an in-order
  * chain) and compares with the host. RETORT_EDEVICE with what failed. Takes below a second once cached. */

@@ -11,6 +11,7 @@
 
 /* CHAINS independent sums hide the latency of a multiply-add on every device we know, and stay in 16 registers. */
 enum { CHAINS = 12, TURNS = 20000 };
+#define BUDGET 0.3 /* seconds for each of the two */
 
 /* FLOATV: what a work-item computes with at once. */
 static const char source[] =
@@ -39,12 +40,12 @@ static const char source[] =
     "}\n";
 
 int device_time_launch(struct device *device, struct device_kernel *kernel, const size_t global[3],
-                       const size_t local[3], double *seconds) {
-    enum { ROUNDS_LEAST = 5, ROUNDS_MOST = 40, REPEATS_MOST = 1000 };
-    const double round_least = 2e-3, total = 0.25;
+                       const size_t local[3], double budget, double *seconds) {
+    enum { ROUNDS_LEAST = 5, REPEATS_MOST = 1000 };
+    const double round_least = 2e-3;
     int status = RETORT_OK;
     double best = INFINITY, begun = clock_seconds();
-    for (int round = 0, repeats = 1; round < ROUNDS_MOST; round++) {
+    for (int round = 0, repeats = 1; round < ROUNDS_LEAST || clock_seconds() - begun < budget; round++) {
         double start = clock_seconds();
         for (int i = 0; i < repeats; i++) TRY(device_launch(device, kernel, global, local));
         TRY(device_finish(device));
@@ -55,7 +56,6 @@ int device_time_launch(struct device *device, struct device_kernel *kernel, cons
             continue;
         }
         best = fmin(best, taken / repeats);
-        if (round + 1 >= ROUNDS_LEAST && clock_seconds() - begun > total) break;
     }
     *seconds = best;
 done:
@@ -80,7 +80,7 @@ static int measure_flops(struct device *device, struct device_program *program, 
     TRY(device_write(device, buffer, 0, sizeof factors, factors));
     TRY(device_kernel_create(program, "multiply_add", &kernel));
     TRY(device_kernel_set_buffer(kernel, 0, buffer, 0));
-    TRY(device_time_launch(device, kernel, global, local, &seconds));
+    TRY(device_time_launch(device, kernel, global, local, BUDGET, &seconds));
     *flops = 2.0 * CHAINS * TURNS * shape->lanes * (double)items / seconds;
 done:
     device_kernel_destroy(kernel);
@@ -113,7 +113,7 @@ static int measure_copy(struct device *device, struct device_program *program, c
     TRY(device_kernel_create(program, "copy", &kernel));
     TRY(device_kernel_set_buffer(kernel, 0, to, 0));
     TRY(device_kernel_set_buffer(kernel, 1, from, 0));
-    TRY(device_time_launch(device, kernel, global, local, &seconds));
+    TRY(device_time_launch(device, kernel, global, local, BUDGET, &seconds));
     *bytes = 2.0 * (double)size / seconds;
 done:
     device_kernel_destroy(kernel);
