@@ -3,6 +3,8 @@
  *
  *     NAME(gw [splits,OUT_CHANNELS,IN_CHANNELS,3,3], x [N,IN_CHANNELS,IN_HEIGHT,IN_WIDTH], gy [N,OUT_CHANNELS,...])
  *
+ * or, where PAIRS is 2, the sum for two pairs of operands: (gw, x, gy, x, gy), the tiles of the second after the first's.
+ *
  * A work-item takes IN_GROUP blocks of input channels against OUT_GROUP blocks of output channels over SPLIT_TILES tiles:
  * per TILES of them it transforms both operands into private memory and adds, at each point, their product over the
  * tiles to sums [point][input channel][output channel], which it transforms back in the end. All of it is to fit the
@@ -15,12 +17,16 @@
 
 __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *restrict gw, ulong gw_offset,
                                                                 global const float *restrict x, ulong x_offset,
-                                                                global const float *restrict gy, ulong gy_offset) {
+                                                                global const float *restrict gy, ulong gy_offset
+#if PAIRS == 2
+                                                                ,
+                                                                global const float *restrict x1, ulong x1_offset,
+                                                                global const float *restrict gy1, ulong gy1_offset
+#endif
+) {
     const int first_in = get_global_id(0) * IN_GROUP, first_out = get_global_id(1) * OUT_GROUP;
-    const int end_tile = min((int)(get_global_id(2) + 1) * SPLIT_TILES, N * TILES_Y * TILES_X);
+    const int end_tile = min((int)(get_global_id(2) + 1) * SPLIT_TILES, PAIRS * N * TILES_Y * TILES_X);
     floatv total[POINTS * POINTS][IN_GROUP * V * OUT_GROUP + 1];
-    x += x_offset;
-    gy += gy_offset;
     gw += gw_offset + get_global_id(2) * (OUT_CHANNELS * IN_CHANNELS * 9);
     for (int p = 0; p < POINTS * POINTS; p++)
         for (int i = 0; i < IN_GROUP * V * OUT_GROUP; i++) total[p][i] = 0;
@@ -28,12 +34,18 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
     for (int first = get_global_id(2) * SPLIT_TILES; first < end_tile; first += TILES) {
         floatv in[POINTS * POINTS][IN_GROUP * TILES + 1], out[POINTS * POINTS][OUT_GROUP * TILES + 1];
         for (int t = 0; t < TILES; t++) {
-            const int tile = min(first + t, end_tile - 1), n = tile / (TILES_Y * TILES_X);
+            const int tile = min(first + t, end_tile - 1), n = tile / (TILES_Y * TILES_X), image = n % N;
             const int top = tile / TILES_X % TILES_Y * OUT_TILE, left = tile % TILES_X * OUT_TILE;
             const bool there = first + t < end_tile;
+#if PAIRS == 2
+            global const float *const image_x = n < N ? x + x_offset : x1 + x1_offset;
+            global const float *const image_gy = n < N ? gy + gy_offset : gy1 + gy1_offset;
+#else
+            global const float *const image_x = x + x_offset, *const image_gy = gy + gy_offset;
+#endif
             for (int b = 0; b < IN_GROUP; b++) {
                 const int block = min(first_in + b, BLOCKS(IN_CHANNELS) - 1);
-                global const float *from = x + ((n * BLOCKS(IN_CHANNELS) + block) * IN_HEIGHT + top - PAD) * IN_WIDTH * V
+                global const float *from = image_x + ((image * BLOCKS(IN_CHANNELS) + block) * IN_HEIGHT + top - PAD) * IN_WIDTH * V
                                            + (left - PAD) * V;
                 floatv d[POINTS * POINTS], half_done[POINTS * POINTS];
                 if (top >= PAD && left >= PAD && top - PAD + POINTS <= IN_HEIGHT && left - PAD + POINTS <= IN_WIDTH) {
@@ -53,7 +65,7 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
             for (int b = 0; b < OUT_GROUP; b++) {
                 const int block = min(first_out + b, BLOCKS(OUT_CHANNELS) - 1);
                 global const float *from =
-                    gy + ((n * BLOCKS(OUT_CHANNELS) + block) * OUT_HEIGHT + top) * OUT_WIDTH * V + left * V;
+                    image_gy + ((image * BLOCKS(OUT_CHANNELS) + block) * OUT_HEIGHT + top) * OUT_WIDTH * V + left * V;
                 floatv d[OUT_TILE * OUT_TILE], half_done[OUT_TILE * POINTS], s[POINTS * POINTS];
                 UNROLL for (int i = 0; i < OUT_TILE * OUT_TILE; i++) {
                     const bool inside = there && top + i / OUT_TILE < OUT_HEIGHT && left + i % OUT_TILE < OUT_WIDTH;
@@ -104,6 +116,7 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
 #undef NAME
 #undef OUT_TILE
 #undef N
+#undef PAIRS
 #undef IN_CHANNELS
 #undef IN_HEIGHT
 #undef IN_WIDTH

@@ -211,6 +211,22 @@ static struct node *make_stretched(struct graph *g, int v) { /* many small value
     return NULL;
 }
 
+/* A convolution and its tangent, forward, backwards and by the weights: seven convolutions, three launches. */
+static struct node *make_joined(struct graph *g, int v) {
+    int64_t c = 18, o = v == 2 ? 33 : 40;
+    struct node *x = in(g, "x", SHAPE(3, c, 9, 6)), *dx = in(g, "dx", SHAPE(3, c, 9, 6));
+    struct node *w = in(g, "w", SHAPE(o, c, 3, 3)), *dw = in(g, "dw", SHAPE(o, c, 3, 3));
+    struct node *y = in(g, "y", SHAPE(3, o, 9, 6)), *dy = in(g, "dy", SHAPE(3, o, 9, 6));
+    graph_output(g, "forward", node_conv(x, w, 1, 1));
+    graph_output(g, "forward tangent", node_add(node_conv(dx, w, 1, 1), node_conv(x, dw, 1, 1)));
+    graph_output(g, "back", node_conv_backward_data(y, w, 1, 1, 9, 6));
+    graph_output(g, "back tangent",
+                 node_add(node_conv_backward_data(dy, w, 1, 1, 9, 6), node_conv_backward_data(y, dw, 1, 1, 9, 6)));
+    graph_output(g, "weights",
+                 node_add(node_conv_backward_weight(dx, y, 1, 1, 3, 3), node_conv_backward_weight(x, dy, 1, 1, 3, 3)));
+    return NULL;
+}
+
 /* Every kernel costs up to a tenth of a second to build, so variants are few: with channels that fill no vector, one,
  * or one and a part (channels 3, 16, 17). Hand-written kernels have sizes of their own in test_kernels. */
 static const struct {
@@ -241,6 +257,7 @@ static const struct {
     {"random", make_random, {"4", "1"}},
     {"many", make_many, {"1", ""}},
     {"stretched", make_stretched, {"3", ""}},
+    {"joined", make_joined, {"2", "1"}},
 };
 #define CASES (sizeof cases / sizeof *cases)
 
@@ -411,12 +428,29 @@ static void test_case(void **state) {
         if (all[c][v].executable) run_case(&all[c][v], 2e-5);
 }
 
+/* What the joined convolutions cost beside changes of layout: a launch each way, and the packing of two weights. */
+static void test_joined_launches(void **state) {
+    (void)state;
+    struct library *fresh;
+    struct executable *executable;
+    struct graph *g;
+    assert_ok(library_create(device, FAMILY_CPU, &fresh));
+    assert_ok(graph_create(&g));
+    make_joined(g, 2);
+    assert_ok(executable_create(fresh, g, "joined", &executable));
+    int operands = 4, results = 4 * 2, packs = 2 + 2;
+    assert_int_equal(executable_launch_count(executable), operands + results + packs + 3);
+    executable_destroy(executable);
+    graph_destroy(g);
+    library_destroy(fresh);
+}
+
 int main(void) {
     if (device_open("cpu", &device) < 0) {
         printf("1..0 # SKIP no OpenCL CPU device: %s\n", retort_error_message());
         return 0;
     }
-    struct CMUnitTest tests[2 * CASES];
+    struct CMUnitTest tests[2 * CASES + 1];
     char names[2 * CASES][40];
     size_t count = 0;
     for (size_t i = 0; i < 2 * CASES; i++) {
@@ -425,6 +459,7 @@ int main(void) {
         tests[count++] =
             (struct CMUnitTest){.name = names[i], .test_func = test_case, .initial_state = (void *)(uintptr_t)i};
     }
+    tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_joined_launches);
     int failed = _cmocka_run_group_tests("compile", tests, count, NULL, NULL);
     if (current != FAMILY_AUTO) finish_family();
     device_close(device);

@@ -312,17 +312,11 @@ static void test_conv(void **state) {
 static void test_winograd(void **state) {
     (void)state;
     struct kernel_target target = cpu_target(16);
-    struct winograd_task task = {.n = 24,
-                                 .in_channels = 64,
-                                 .in_height = 8,
-                                 .in_width = 8,
-                                 .out_channels = 80,
-                                 .out_height = 8,
-                                 .out_width = 8,
-                                 .pad = 1};
-    assert_int_equal(kernels_winograd_tile(&target, &task), 4);
-    task.in_height = task.in_width = task.out_height = task.out_width = 2;
-    assert_int_equal(kernels_winograd_tile(&target, &task), 2);
+    struct conv_sizes sizes = {24, 64, 8, 8, 80, 3, 3, 8, 8, 1, 1};
+    struct winograd_task task;
+    assert_int_equal(kernels_winograd(&target, CONV_FORWARD, &sizes, &task), 4);
+    sizes.h = sizes.w = sizes.oh = sizes.ow = 2;
+    assert_int_equal(kernels_winograd(&target, CONV_FORWARD, &sizes, &task), 2);
     run_conv_rows(&target, winograd_rows, sizeof winograd_rows / sizeof *winograd_rows);
 }
 

@@ -667,6 +667,15 @@ static int merge_small(struct grouping *g) {
     return RETORT_OK;
 }
 
+static int merge_convolutions(struct grouping *g) {
+    for (int i = 0; i < g->group_count; i++)
+        for (int k = i + 1; k < g->group_count; k++) {
+            if (!convolutions_join(g, &g->groups[i], &g->groups[k]) || needs(g, i, k) || needs(g, k, i)) continue;
+            if (!merge(g, i, k)) return error_set(RETORT_ENOMEM, "out of memory grouping operations");
+        }
+    return RETORT_OK;
+}
+
 /* Marks the members that readers outside their group take from memory. */
 static void mark_stored(struct grouping *g, int group, const struct node *node) {
     for (int k = 0; k < node->input_count; k++) {
@@ -708,12 +717,14 @@ int grouping_create(const struct graph *graph, const struct kernel_target *targe
     }
     find_users(g);
     if (!g->arena.failed) find_roles(g, is_output);
+    if (!g->arena.failed) convolution_sums(g, is_output);
     if (g->arena.failed) RAISE(RETORT_ENOMEM, "out of memory grouping %d operations", g->node_count);
     for (int i = 0; i < g->node_count; i++) {
         enum role role = g->role[i];
         if (role == ROLE_MEMBER || role == ROLE_LIBRARY || role == ROLE_CONCAT)
             TRY(place_node(g, graph_node(graph, i), &reads));
     }
+    TRY(merge_convolutions(g));
     TRY(merge_small(g));
     for (int i = 0; i < g->node_count; i++)
         if (g->group_of[i] >= 0)

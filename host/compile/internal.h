@@ -133,6 +133,24 @@ struct value *lowering_value(struct lowering *lowering, const struct node *node,
 /* New plain memory, for a node or (NULL) for use inside a kernel or between two. NULL when out of memory. */
 struct value *lowering_scratch(struct lowering *lowering, const struct node *node, size_t floats);
 
+/* A launch of a hand-written kernel: its results first among the buffers. NULL when out of memory. */
+struct launch *lowering_launch(struct lowering *lowering, const struct kernel_use *use, struct value *const *buffers,
+                               int outputs, int count, double flops);
+/* The result of packing `from` (weights, a matrix), of this launch or of an earlier one. NULL when out of memory. */
+struct value *lowering_packed(struct lowering *lowering, const struct kernel_use *use, size_t floats,
+                              struct value *from);
+
+/* --- convolution.c --- */
+/* One of the convolutions, or a sum of two that is one operation for the later passes (convolution_sums). */
+bool is_convolution(const struct grouping *grouping, const struct node *node);
+enum conv_pass convolution_pass(const struct node *node);
+/* Makes sums of two convolutions one operation where the kernels can. After the roles are known, before groups. */
+void convolution_sums(struct grouping *grouping, const bool *is_output);
+/* Whether two groups are convolutions that one launch can compute, and that share an input or weights. */
+bool convolutions_join(const struct grouping *grouping, const struct group *a, const struct group *b);
+/* Adds the launches of a group of convolutions; its members' values exist. */
+int lower_convolutions(struct lowering *lowering, const struct group *group);
+
 /* --- emit.c --- */
 /* Adds the launch of a fused group; its stored members' values exist. */
 int emit_group(struct lowering *lowering, const struct group *group);

@@ -133,6 +133,30 @@ done:
     return status;
 }
 
+bool kernels_conv_joins(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes) {
+    struct winograd_task task;
+    return target->family == FAMILY_CPU && check_conv(target, sizes) == RETORT_OK
+           && kernels_conv_layout(target, sizes->c) == LAYOUT_BLOCKED
+           && kernels_conv_layout(target, sizes->o) == LAYOUT_BLOCKED && kernels_winograd(target, pass, sizes, &task);
+}
+
+int kernels_conv_joined(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes,
+                        const struct conv_terms *terms, struct conv_use *use) {
+    int status = RETORT_OK;
+    struct conv_use chosen = {0};
+    struct winograd_task task;
+    TRY(check_conv(target, sizes));
+    int tile = kernels_winograd(target, pass, sizes, &task);
+    if (!tile) RAISE(RETORT_EINVAL, "convolutions of these sizes cannot be joined");
+    if (pass == CONV_BACKWARD_WEIGHT)
+        kernels_winograd_backward_weight(target, &task, tile, terms, &chosen);
+    else
+        kernels_winograd_conv(target, &task, tile, terms, &chosen);
+    *use = chosen;
+done:
+    return status;
+}
+
 int kernels_matmul(const struct kernel_target *target, const struct matmul_sizes *sizes, struct matmul_use *use) {
     int status = RETORT_OK;
     TRY(kernels_check_target(target));

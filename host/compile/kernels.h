@@ -62,6 +62,21 @@ int kernels_conv_backward_data(const struct kernel_target *target, const struct 
 int kernels_conv_backward_weight(const struct kernel_target *target, const struct conv_sizes *sizes, enum layout x,
                                  enum layout y, struct conv_use *use);
 
+/* Several convolutions as one launch: up to two results, each the sum of convolutions of up to two inputs by up to two
+ * weights. Result o holds the product of input i and weights w where bit (o * 2 + i) * 2 + w of `mask` is set. Of
+ * backward-weight there is one result, the sum of two pairs of operands, and the mask is not looked at. */
+struct conv_terms {
+    int outputs, inputs, weights;
+    unsigned mask;
+};
+enum conv_pass { CONV_FORWARD, CONV_BACKWARD_DATA, CONV_BACKWARD_WEIGHT };
+/* Whether convolutions of these sizes, with operands in their usual layouts, can be taken together so. */
+bool kernels_conv_joins(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes);
+/* Only where kernels_conv_joins says so. `main` is (results, inputs, packed weights), of backward-weight (gw or work,
+ * x, y, x, y); `pack` serves each of the weights. */
+int kernels_conv_joined(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes,
+                        const struct conv_terms *terms, struct conv_use *use);
+
 /* c [batch,m,n] = a x b. Stored a: [batch,m,k], or [batch,k,m] where transpose_a; b: [batch,k,n] or [batch,n,k]. */
 struct matmul_sizes {
     int64_t batch, m, n, k;

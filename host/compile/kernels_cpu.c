@@ -76,17 +76,6 @@ static struct tile choose_tile(const struct kernel_target *target, const struct 
 static int choose_conv(const struct kernel_target *target, const struct conv_task *task, struct conv_use *use) {
     int status = RETORT_OK;
     int64_t v = target->lanes, taps = task->kernel_height * task->kernel_width;
-    if (task->in_blocked && task->out_blocked && task->kernel_height == 3 && task->kernel_width == 3
-        && task->stride == 1 && task->spread == 1 && task->pad_y == task->pad_x) {
-        struct winograd_task winograd = {task->n,         task->in_channels,  task->in_height,
-                                         task->in_width,  task->out_channels, task->out_height,
-                                         task->out_width, task->pad_y,        task->mirrored};
-        int tile = kernels_winograd_tile(target, &winograd);
-        if (tile) {
-            kernels_winograd_conv(target, &winograd, tile, use);
-            return RETORT_OK;
-        }
-    }
     bool plain = !task->in_blocked, few = !plain && !task->out_blocked && 2 * task->out_channels <= v;
     int64_t in_lanes = plain ? task->in_channels : few ? v : min_of(task->in_channels, v);
     int64_t in_blocks = divide_up(task->in_channels, in_lanes), out_blocks = divide_up(task->out_channels, v);
@@ -159,6 +148,12 @@ done:
 
 int kernels_cpu_conv(const struct kernel_target *target, const struct conv_sizes *s, enum layout x, enum layout y,
                      struct conv_use *use) {
+    struct winograd_task winograd;
+    int tile = x == LAYOUT_BLOCKED && y == LAYOUT_BLOCKED ? kernels_winograd(target, CONV_FORWARD, s, &winograd) : 0;
+    if (tile) {
+        kernels_winograd_conv(target, &winograd, tile, NULL, use);
+        return RETORT_OK;
+    }
     struct conv_task task = {
         .n = s->n,
         .in_channels = s->c,
@@ -182,6 +177,13 @@ int kernels_cpu_conv(const struct kernel_target *target, const struct conv_sizes
 
 int kernels_cpu_conv_backward_data(const struct kernel_target *target, const struct conv_sizes *s, enum layout x,
                                    enum layout y, struct conv_use *use) {
+    struct winograd_task winograd;
+    int tile =
+        x == LAYOUT_BLOCKED && y == LAYOUT_BLOCKED ? kernels_winograd(target, CONV_BACKWARD_DATA, s, &winograd) : 0;
+    if (tile) {
+        kernels_winograd_conv(target, &winograd, tile, NULL, use);
+        return RETORT_OK;
+    }
     struct conv_task task = {
         .n = s->n,
         .in_channels = s->o,
@@ -229,11 +231,11 @@ void kernels_cpu_sum(int64_t count, int64_t splits, struct conv_use *use) {
 int kernels_cpu_conv_backward_weight(const struct kernel_target *target, const struct conv_sizes *s, enum layout x,
                                      enum layout y, struct conv_use *use) {
     bool blocked = x == LAYOUT_BLOCKED;
-    if (blocked && y == LAYOUT_BLOCKED && s->kh == 3 && s->kw == 3 && s->stride == 1) {
-        struct winograd_task task = {s->n, s->c, s->h, s->w, s->o, s->oh, s->ow, s->padding, false};
-        int tile = kernels_winograd_tile(target, &task);
+    if (blocked && y == LAYOUT_BLOCKED) {
+        struct winograd_task task;
+        int tile = kernels_winograd(target, CONV_BACKWARD_WEIGHT, s, &task);
         if (tile) {
-            kernels_winograd_backward_weight(target, &task, tile, use);
+            kernels_winograd_backward_weight(target, &task, tile, NULL, use);
             return RETORT_OK;
         }
     }

@@ -24,12 +24,15 @@ struct winograd_task {
     int64_t pad;
     bool mirrored;
 };
-/* The m of the F(m,3) that is fastest by a simple count of operations: 4, 2, or 0 where direct convolution is. */
-int kernels_winograd_tile(const struct kernel_target *target, const struct winograd_task *task);
+/* The m of the F(m,3) that is fastest by a simple count of operations: 4, 2, or 0 where direct convolution is, or where
+ * it is no such convolution. */
+int kernels_winograd(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes,
+                     struct winograd_task *task);
+/* `terms` NULL: a single convolution. */
 void kernels_winograd_conv(const struct kernel_target *target, const struct winograd_task *task, int tile,
-                           struct conv_use *use);
+                           const struct conv_terms *terms, struct conv_use *use);
 void kernels_winograd_backward_weight(const struct kernel_target *target, const struct winograd_task *task, int tile,
-                                      struct conv_use *use);
+                                      const struct conv_terms *terms, struct conv_use *use);
 
 /* Of a backward-weight: `finish`, which adds `splits` parts of `count` floats each in `work`; nothing for one part. */
 void kernels_cpu_sum(int64_t count, int64_t splits, struct conv_use *use);

@@ -29,10 +29,15 @@ static int64_t out_group_of(int64_t out_blocks) {
     return out_blocks % 3 == 0 && out_blocks % 2 != 0 ? 3 : min_of(out_blocks, 2);
 }
 
-int kernels_winograd_tile(const struct kernel_target *target, const struct winograd_task *task) {
+int kernels_winograd(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *s,
+                     struct winograd_task *task) {
+    if (s->kh != 3 || s->kw != 3 || s->stride != 1 || s->padding > 2) return 0;
+    *task = (struct winograd_task){s->n, s->c, s->h, s->w, s->o, s->oh, s->ow, s->padding, false};
+    if (pass == CONV_BACKWARD_DATA)
+        *task = (struct winograd_task){s->n, s->o, s->oh, s->ow, s->c, s->h, s->w, 2 - s->padding, true};
     int64_t v = target->lanes, in_blocks = divide_up(task->in_channels, v);
     int64_t out_blocks = divide_up(task->out_channels, v);
-    if (target->direct || task->in_channels < v || task->pad < 0 || task->pad > 2) return 0;
+    if (target->direct || task->in_channels < v) return 0;
     /* Vector operations at two a cycle: products at nine tenths of the peak, transforms at about half of it. */
     double direct =
         (double)(task->n * task->out_height * task->out_width * out_blocks) * (double)(9 * task->in_channels);
@@ -50,17 +55,18 @@ int kernels_winograd_tile(const struct kernel_target *target, const struct winog
 }
 
 void kernels_winograd_conv(const struct kernel_target *target, const struct winograd_task *task, int tile,
-                           struct conv_use *use) {
+                           const struct conv_terms *terms, struct conv_use *use) {
+    const struct conv_terms single = {.outputs = 1, .inputs = 1, .weights = 1, .mask = 1};
+    if (!terms) terms = &single;
     int64_t v = target->lanes, points = (tile + 2) * (tile + 2), total = tiles_of(task, tile);
     int64_t in_lanes = min_of(task->in_channels, v), in_blocks = divide_up(task->in_channels, v);
     int64_t out_blocks = divide_up(task->out_channels, v), out_group = out_group_of(out_blocks);
     int64_t out_groups = divide_up(out_blocks, out_group), tile_group = register_rows(target);
     while (tile_group > 1 && tile_group / 2 >= total) tile_group /= 2;
-    int64_t tiles = tile_group;
-    while (2 * tiles <= 16 && 2 * tiles * points * in_blocks * v <= FORWARD_FLOATS
-           && divide_up(total, 2 * tiles) >= FEW_ITEMS)
+    int64_t tiles = tile_group, tile_floats = terms->inputs * points * in_blocks * v;
+    while (2 * tiles <= 16 && 2 * tiles * tile_floats <= FORWARD_FLOATS && divide_up(total, 2 * tiles) >= FEW_ITEMS)
         tiles *= 2;
-    while (tiles > 1 && tiles * points * in_blocks * v > FORWARD_FLOATS) tiles /= 2;
+    while (tiles > 1 && tiles * tile_floats > FORWARD_FLOATS) tiles /= 2;
     tile_group = min_of(tile_group, tiles);
     int64_t items = divide_up(total, tiles),
             part_groups = divide_up(out_groups, min_of(out_groups, divide_up(FEW_ITEMS, items)));
@@ -79,6 +85,10 @@ void kernels_winograd_conv(const struct kernel_target *target, const struct wino
 
     kernel_use_begin(&use->main, "winograd_cpu.cl");
     kernel_use_define(&use->main, "OUT_TILE", tile);
+    kernel_use_define(&use->main, "OUTPUTS", terms->outputs);
+    kernel_use_define(&use->main, "INPUTS", terms->inputs);
+    kernel_use_define(&use->main, "WEIGHTS", terms->weights);
+    kernel_use_define(&use->main, "TERMS", terms->mask);
     kernel_use_define(&use->main, "N", task->n);
     kernel_use_define(&use->main, "IN_HEIGHT", task->in_height);
     kernel_use_define(&use->main, "IN_WIDTH", task->in_width);
@@ -97,9 +107,10 @@ void kernels_winograd_conv(const struct kernel_target *target, const struct wino
 }
 
 void kernels_winograd_backward_weight(const struct kernel_target *target, const struct winograd_task *task, int tile,
-                                      struct conv_use *use) {
+                                      const struct conv_terms *terms, struct conv_use *use) {
     enum { TILES = 16 };
-    int64_t v = target->lanes, points = (tile + 2) * (tile + 2), total = tiles_of(task, tile);
+    int64_t v = target->lanes, points = (tile + 2) * (tile + 2), pairs = terms ? terms->inputs : 1;
+    int64_t total = pairs * tiles_of(task, tile);
     int64_t in_blocks = divide_up(task->in_channels, v), out_blocks = divide_up(task->out_channels, v);
     int64_t sum_blocks = out_group_of(out_blocks), sum_channels = register_rows(target);
     /* The wider the groups, the fewer times an operand is transformed. */
@@ -119,6 +130,7 @@ void kernels_winograd_backward_weight(const struct kernel_target *target, const 
     splits = divide_up(total, split_tiles);
     kernel_use_begin(&use->main, "winograd_weight_cpu.cl");
     kernel_use_define(&use->main, "OUT_TILE", tile);
+    kernel_use_define(&use->main, "PAIRS", pairs);
     kernel_use_define(&use->main, "N", task->n);
     kernel_use_define(&use->main, "IN_CHANNELS", task->in_channels);
     kernel_use_define(&use->main, "IN_HEIGHT", task->in_height);

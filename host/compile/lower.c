@@ -23,8 +23,8 @@ static size_t blocked_floats(const struct lowering *l, const struct node *node) 
 }
 
 /* --- launches of hand-written kernels --- */
-static struct launch *add_launch(struct lowering *l, const struct kernel_use *use, struct value *const *buffers,
-                                 int outputs, int count, double flops) {
+struct launch *lowering_launch(struct lowering *l, const struct kernel_use *use, struct value *const *buffers,
+                               int outputs, int count, double flops) {
     struct launch *launch = arena_alloc(&l->arena, sizeof *launch);
     const char *template = kernels_text(use->file);
     if (!launch || !template || !array_push(&l->launches, launch)) return NULL;
@@ -41,7 +41,7 @@ static struct launch *add_launch(struct lowering *l, const struct kernel_use *us
 }
 
 /* Packs `from` (weights, a matrix), or finds the result of the same packing earlier in the list. */
-static struct value *packed(struct lowering *l, const struct kernel_use *use, size_t floats, struct value *from) {
+struct value *lowering_packed(struct lowering *l, const struct kernel_use *use, size_t floats, struct value *from) {
     const char *template = kernels_text(use->file);
     char *text = arena_printf(&l->arena, "%s%s", use->parameters, template ? template : "");
     if (!text) return NULL;
@@ -51,7 +51,7 @@ static struct value *packed(struct lowering *l, const struct kernel_use *use, si
             return launch->buffers[0];
     }
     struct value *to = new_value(l, NULL, LAYOUT_PLAIN, floats);
-    if (!to || !add_launch(l, use, (struct value *[]){to, from}, 1, 2, 0)) return NULL;
+    if (!to || !lowering_launch(l, use, (struct value *[]){to, from}, 1, 2, 0)) return NULL;
     return to;
 }
 
@@ -62,7 +62,7 @@ static struct value *relayout(struct lowering *l, const struct node *node, struc
     if (kernels_relayout(&l->target, size[0], size[1], size[2], size[3], from->layout, to, &use) < 0) return NULL;
     struct value *value =
         new_value(l, node, to, to == LAYOUT_BLOCKED ? blocked_floats(l, node) : (size_t)shape_count(node->shape));
-    if (!value || !add_launch(l, &use, (struct value *[]){value, from}, 1, 2, 0)) return NULL;
+    if (!value || !lowering_launch(l, &use, (struct value *[]){value, from}, 1, 2, 0)) return NULL;
     return value;
 }
 
@@ -110,13 +110,8 @@ static enum layout natural_layout(const struct lowering *l, const struct node *n
     const struct grouping *g = l->grouping;
     const int64_t *size = node->shape.size;
     if (l->target.lanes == 1) return LAYOUT_PLAIN;
-    switch (node->op) {
-    case OP_CONV:
-    case OP_CONV_BACKWARD_DATA:
+    if (is_convolution(l->grouping, node) && convolution_pass(node) != CONV_BACKWARD_WEIGHT)
         return kernels_conv_layout(&l->target, size[1]);
-    default:
-        break;
-    }
     if (g->role[node->index] != ROLE_MEMBER || g->groups[g->group_of[node->index]].lanes == 1) return LAYOUT_PLAIN;
     return size[2] * size[3] > 1 && !is_wanted_plain(g, node) ? LAYOUT_BLOCKED : LAYOUT_PLAIN;
 }
@@ -187,45 +182,8 @@ static int lower_library(struct lowering *l, const struct node *node, struct val
         struct matmul_use use = {0};
         TRY(kernels_matmul(target, &sizes, &use));
         struct value *x = lowering_value(l, a, LAYOUT_PLAIN), *y = lowering_value(l, b, LAYOUT_PLAIN);
-        if (x && y && use.packed_floats) y = packed(l, &use.pack, use.packed_floats, y);
-        added = x && y && add_launch(l, &use.main, (struct value *[]){out, x, y}, 1, 3, flops);
-        break;
-    }
-    case OP_CONV:
-    case OP_CONV_BACKWARD_DATA:
-    case OP_CONV_BACKWARD_WEIGHT: {
-        const struct shape *x = node->op == OP_CONV_BACKWARD_DATA ? &node->shape : &a->shape;
-        const struct shape *w = node->op == OP_CONV_BACKWARD_WEIGHT ? &node->shape : &b->shape;
-        const struct shape *y = node->op == OP_CONV                 ? &node->shape
-                                : node->op == OP_CONV_BACKWARD_DATA ? &a->shape
-                                                                    : &b->shape;
-        struct conv_sizes sizes = {.n = x->size[0],
-                                   .c = x->size[1],
-                                   .h = x->size[2],
-                                   .w = x->size[3],
-                                   .o = w->size[0],
-                                   .kh = w->size[2],
-                                   .kw = w->size[3],
-                                   .oh = y->size[2],
-                                   .ow = y->size[3],
-                                   .stride = node->attributes.stride,
-                                   .padding = node->attributes.padding};
-        enum layout lx = kernels_conv_layout(target, sizes.c), ly = kernels_conv_layout(target, sizes.o);
-        struct conv_use use = {0};
-        if (node->op == OP_CONV_BACKWARD_WEIGHT) {
-            TRY(kernels_conv_backward_weight(target, &sizes, lx, ly, &use));
-            struct value *vx = lowering_value(l, a, lx), *vy = lowering_value(l, b, ly);
-            struct value *work = use.work_floats ? new_value(l, NULL, LAYOUT_PLAIN, use.work_floats) : NULL;
-            if (use.work_floats && !work) break;
-            added = vx && vy && add_launch(l, &use.main, (struct value *[]){work ? work : out, vx, vy}, 1, 3, flops);
-            if (added && work) added = add_launch(l, &use.finish, (struct value *[]){out, work}, 1, 2, 0);
-            break;
-        }
-        bool forward = node->op == OP_CONV;
-        TRY((forward ? kernels_conv : kernels_conv_backward_data)(target, &sizes, lx, ly, &use));
-        struct value *from = lowering_value(l, a, forward ? lx : ly), *weights = lowering_value(l, b, LAYOUT_PLAIN);
-        if (from && weights && use.packed_floats) weights = packed(l, &use.pack, use.packed_floats, weights);
-        added = from && weights && add_launch(l, &use.main, (struct value *[]){out, from, weights}, 1, 3, flops);
+        if (x && y && use.packed_floats) y = lowering_packed(l, &use.pack, use.packed_floats, y);
+        added = x && y && lowering_launch(l, &use.main, (struct value *[]){out, x, y}, 1, 3, flops);
         break;
     }
     case OP_SCATTER_ROWS: {
@@ -233,7 +191,7 @@ static int lower_library(struct lowering *l, const struct node *node, struct val
         struct kernel_use use = {0};
         TRY(kernels_scatter_rows(target, rows, width, size[0], &use));
         struct value *y = lowering_value(l, a, LAYOUT_PLAIN), *index = lowering_value(l, b, LAYOUT_PLAIN);
-        added = y && index && add_launch(l, &use, (struct value *[]){out, y, index}, 1, 3, flops);
+        added = y && index && lowering_launch(l, &use, (struct value *[]){out, y, index}, 1, 3, flops);
         break;
     }
     case OP_SAMPLE:
@@ -241,14 +199,14 @@ static int lower_library(struct lowering *l, const struct node *node, struct val
         struct kernel_use use = {0};
         TRY(kernels_sample(target, size[0], size[1], size[2], size[3], node->op == OP_SAMPLE_TRANSPOSE, &use));
         struct value *image = lowering_value(l, a, LAYOUT_PLAIN), *map = lowering_value(l, b, LAYOUT_PLAIN);
-        added = image && map && add_launch(l, &use, (struct value *[]){out, image, map}, 1, 3, flops);
+        added = image && map && lowering_launch(l, &use, (struct value *[]){out, image, map}, 1, 3, flops);
         break;
     }
     case OP_EIGH: {
         struct kernel_use use = {0};
         TRY(kernels_eigh(target, size[1], &use));
         struct value *matrix = lowering_value(l, a, LAYOUT_PLAIN);
-        added = matrix && add_launch(l, &use, (struct value *[]){out, matrix}, 1, 2, flops);
+        added = matrix && lowering_launch(l, &use, (struct value *[]){out, matrix}, 1, 2, flops);
         break;
     }
     default:
@@ -368,7 +326,9 @@ int lowering_create(const struct grouping *g, struct lowering *l) {
                 RAISE(RETORT_ENOMEM, "out of memory compiling");
         }
         const struct node *node = group->members.items[0];
-        if (g->role[node->index] == ROLE_LIBRARY)
+        if (is_convolution(l->grouping, node))
+            TRY(lower_convolutions(l, group));
+        else if (g->role[node->index] == ROLE_LIBRARY)
             TRY(lower_library(l, node, l->plain[node->index] ? l->plain[node->index] : l->blocked[node->index]));
         else if (g->role[node->index] == ROLE_CONCAT)
             TRY(lower_concat(l, node, l->plain[node->index], placements));
