@@ -46,9 +46,9 @@ static int time_rows(struct device *device, struct executable *executable, doubl
         TRY(device_profile_begin(device));
         for (int i = 0; i < LAUNCHES; i++) TRY(executable_enqueue(executable));
         TRY(device_profile_end(device, &profile));
-        const struct device_profile_row *row = NULL; /* relayouts have no operations */
-        for (size_t i = 0; i < profile.count; i++)
-            if (!row || profile.rows[i].flops > row->flops) row = &profile.rows[i];
+        const struct device_profile_row *row = profile.rows; /* relayouts have no operations */
+        for (size_t i = 1; i < profile.count; i++)
+            if (profile.rows[i].flops > row->flops) row = &profile.rows[i];
         if (row->seconds / (double)row->launches < best) {
             best = row->seconds / (double)row->launches;
             moved = row->bytes / (double)row->launches;

@@ -83,8 +83,8 @@ static int time_steps(struct device *device, struct unroll *unroll, const struct
                       struct data *data, struct bench_step_result *result) {
     int status = RETORT_OK;
     size_t reps = (size_t)spec->reps;
-    double *seconds = calloc(2 * reps, sizeof *seconds), *processor = seconds + reps;
-    if (!seconds) RAISE(RETORT_ENOMEM, "out of memory for %d times", spec->reps);
+    double *seconds = calloc(reps, sizeof *seconds), *processor = calloc(reps, sizeof *processor);
+    if (!seconds || !processor) RAISE(RETORT_ENOMEM, "out of memory for %d times", spec->reps);
     double begun = clock_seconds();
     TRY(outer_step(unroll, spec, data));
     result->first_seconds = clock_seconds() - begun;
@@ -103,6 +103,7 @@ static int time_steps(struct device *device, struct unroll *unroll, const struct
     result->seconds_median = reps % 2 ? seconds[reps / 2] : (seconds[reps / 2 - 1] + seconds[reps / 2]) / 2;
     result->processor_seconds = processor[0];
 done:
+    free(processor);
     free(seconds);
     return status;
 }
