@@ -3,10 +3,16 @@
 #define LOADV_INT(p) (*(p))
 #define STOREV_INT(v, p) (*(p) = (v))
 #define CONVERT_INTV(v) ((int)(v))
+#define CONVERT_UINTV(v) ((uint)(v))
+#define FIRST_LANE(v) (v)
+typedef uint uintv;
 #define CONVERT_FLOATV(v) ((float)(v))
 #else
 #define LOADV_INT(p) JOIN(vload, V)(0, p)
 #define STOREV_INT(v, p) JOIN(vstore, V)(v, 0, p)
+#define FIRST_LANE(v) ((v).s0)
+typedef JOIN(uint, V) uintv;
+#define CONVERT_UINTV(v) JOIN(convert_uint, V)(v)
 #define CONVERT_INTV(v) JOIN(JOIN(convert_int, V), _rtz)(v)
 #define CONVERT_FLOATV(v) JOIN(convert_float, V)(v)
 /* The last block of a row of channels: `count` lanes exist, the others read as zero and are not written. */
@@ -79,27 +85,34 @@ inline int group_argmax(float best, int place, local float *scratch, local int *
     return result;
 }
 
-/* Philox4x32-10, the twin of host/base/random.c; graph_random in host/graph/graph.h says how elements map to words. */
-inline uint4 philox4x32(uint4 c, uint2 k) {
-    for (int round = 0; round < 10; round++) {
-        const uint h0 = mul_hi(0xD2511F53u, c.x), h1 = mul_hi(0xCD9E8D57u, c.z);
-        c = (uint4)(h1 ^ c.y ^ k.x, 0xCD9E8D57u * c.z, h0 ^ c.w ^ k.y, 0xD2511F53u * c.x);
-        k += (uint2)(0x9E3779B9u, 0xBB67AE85u);
+/* Philox4x32-10, the twin of host/base/random.c; graph_random in host/graph/graph.h says how elements map to words. A
+ * vector of elements i at once: neighbours share a block, but vectors of blocks would have to be shuffled. */
+inline void random_words(int seed0, int seed1, uint stream, intv i, uintv *c) {
+    uint k0 = (uint)seed0, k1 = (uint)seed1;
+    c[0] = CONVERT_UINTV(i) / 4;
+    c[1] = c[2] = 0;
+    c[3] = stream;
+    for (int round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
+        const uintv h0 = mul_hi((uintv)(0xD2511F53u), c[0]), h1 = mul_hi((uintv)(0xCD9E8D57u), c[2]);
+        const uintv l0 = 0xD2511F53u * c[0], l1 = 0xCD9E8D57u * c[2];
+        c[0] = h1 ^ c[1] ^ k0;
+        c[1] = l1;
+        c[2] = h0 ^ c[3] ^ k1;
+        c[3] = l0;
     }
-    return c;
 }
-inline uint philox_word(uint4 words, int i) {
-    return i == 0 ? words.x : i == 1 ? words.y : i == 2 ? words.z : words.w;
+inline floatv random_uniform(int seed0, int seed1, uint stream, intv i) {
+    uintv c[4];
+    random_words(seed0, seed1, stream, i, c);
+    const intv odd = (i & 1) != 0, high = (i & 2) != 0;
+    return CONVERT_FLOATV(select(select(c[0], c[1], odd), select(c[2], c[3], odd), high) >> 8) * 0x1p-24f;
 }
-inline float random_uniform(int seed0, int seed1, uint stream, int i) {
-    const uint4 words = philox4x32((uint4)((uint)i / 4, 0, 0, stream), (uint2)((uint)seed0, (uint)seed1));
-    return (float)(philox_word(words, i % 4) >> 8) * 0x1p-24f;
-}
-inline float random_normal(int seed0, int seed1, uint stream, int i) {
-    const uint4 words = philox4x32((uint4)((uint)i / 4, 0, 0, stream), (uint2)((uint)seed0, (uint)seed1));
-    const bool high = (i & 2) != 0;
-    const float a = (float)((high ? words.z : words.x) >> 8) * 0x1p-24f + 0x1p-24f;
-    const float b = (float)((high ? words.w : words.y) >> 8) * 0x1p-24f;
-    const float radius = sqrt(-2.0f * log(a)), angle = 6.283185307179586f * b;
-    return i & 1 ? radius * sin(angle) : radius * cos(angle);
+inline floatv random_normal(int seed0, int seed1, uint stream, intv i) {
+    uintv c[4];
+    random_words(seed0, seed1, stream, i, c);
+    const intv odd = (i & 1) != 0, high = (i & 2) != 0;
+    const floatv a = CONVERT_FLOATV(select(c[0], c[2], high) >> 8) * 0x1p-24f + 0x1p-24f;
+    const floatv b = CONVERT_FLOATV(select(c[1], c[3], high) >> 8) * 0x1p-24f;
+    const floatv radius = sqrt(-2.0f * log(a)), angle = 6.283185307179586f * b;
+    return radius * select(cos(angle), sin(angle), odd);
 }

@@ -97,14 +97,14 @@ int emit_group(struct lowering *lowering, const struct group *group) {
     else if (status == RETORT_OK && !group->inner_known) {
         struct flat *flats = arena_array(&e.arena, count, sizeof *flats);
         size_t stored = 0;
-        bool vector = true, flat = flats != NULL;
+        bool flat = flats != NULL;
         for (size_t k = 0; k < count && flat; k++) {
             if (!lowering->grouping->stored[members[k]->index]) continue;
-            flat = flat_fits(&e, members[k], shape_count(members[k]->shape), &vector);
+            flat = flat_fits(&e, members[k], shape_count(members[k]->shape));
             flats[stored++] = (struct flat){.node = members[k], .target = lowering->plain[members[k]->index]};
         }
         if (flat && stored)
-            status = emit_flat(&e, flats, stored, vector);
+            status = emit_flat(&e, flats, stored);
         else
             status = emit_rows(&e, group, group->rank ? 1u << (group->rank - 1) : 0, members, count);
     } else if (status == RETORT_OK)
@@ -122,10 +122,9 @@ static bool is_simple(const struct emitter *e, const struct node *node) {
 static int emit_copy(struct lowering *lowering, struct node *node, struct value *target) {
     struct emitter e;
     int status = emitter_init(&e, lowering, -1, 1);
-    bool vector = true;
     if (status < 0) {
-    } else if (flat_fits(&e, node, shape_count(node->shape), &vector)) {
-        status = emit_flat(&e, &(struct flat){.node = node, .target = target}, 1, vector);
+    } else if (flat_fits(&e, node, shape_count(node->shape))) {
+        status = emit_flat(&e, &(struct flat){.node = node, .target = target}, 1);
     } else if (is_loaded(&e, node)) {
         status = error_set(RETORT_EUNSUPPORTED, "cannot copy a value in this layout");
     } else {
@@ -148,19 +147,16 @@ int emit_copies(struct lowering *lowering, struct node *const *nodes, struct val
     int status = RETORT_OK;
     struct emitter e;
     size_t together = 0;
-    bool vector = true;
     TRY(emitter_init(&e, lowering, -1, 1));
     struct flat *flats = arena_array(&e.arena, count + 1, sizeof *flats);
     if (!flats) RAISE(RETORT_ENOMEM, "out of memory compiling a copy");
     for (size_t k = 0; k < count; k++) {
-        bool lanes = true;
-        if (is_simple(&e, nodes[k]) && flat_fits(&e, nodes[k], shape_count(nodes[k]->shape), &lanes)) {
-            vector &= lanes;
+        if (is_simple(&e, nodes[k]) && flat_fits(&e, nodes[k], shape_count(nodes[k]->shape))) {
             flats[together++] = (struct flat){.node = nodes[k], .target = targets[k]};
         } else
             TRY(emit_copy(lowering, nodes[k], targets[k]));
     }
-    if (together) TRY(emit_flat(&e, flats, together, vector));
+    if (together) TRY(emit_flat(&e, flats, together));
 done:
     emitter_finish(&e);
     return status;

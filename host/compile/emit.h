@@ -86,10 +86,10 @@ struct flat {
     struct value *target;
     bool sum;
 };
-/* Whether a node of so many elements can be evaluated element by element; *lanes becomes false where not by vectors. */
-bool flat_fits(const struct emitter *e, const struct node *node, int64_t count, bool *lanes);
+/* Whether a node of so many elements can be evaluated element by element; */
+bool flat_fits(const struct emitter *e, const struct node *node, int64_t count);
 int64_t flat_parts(const struct emitter *e, int64_t count);
-int emit_flat(struct emitter *e, const struct flat *flats, size_t count, bool vector);
+int emit_flat(struct emitter *e, const struct flat *flats, size_t count);
 /* Whether a group is elementwise work on long arrays with sums over them whole, and its launches. */
 bool whole_fits(struct emitter *e, const struct group *group);
 int emit_whole(struct lowering *lowering, const struct group *group);

@@ -405,10 +405,14 @@ static struct expr random_number(struct emitter *e, struct node *node, const str
             stride *= node->shape.size[d];
         }
     }
-    return declare(e, at, false, false,
-                   arena_printf(&e->arena, "%s(b%d[0], b%d[1], %uu, %s)",
-                                node->attributes.kind == RANDOM_NORMAL01 ? "random_normal" : "random_uniform", b, b,
-                                node->attributes.stream, linear));
+    /* The functions are of vectors alone. */
+    bool lane = at->flat && at->lane >= 0 && e->lanes > 1;
+    return declare(
+        e, at, lane, false,
+        arena_printf(&e->arena,
+                     lane ? "%s(b%d[0], b%d[1], %uu, %s + LANES)" : "FIRST_LANE(%s(b%d[0], b%d[1], %uu, (intv)(%s)))",
+                     node->attributes.kind == RANDOM_NORMAL01 ? "random_normal" : "random_uniform", b, b,
+                     node->attributes.stream, linear));
 }
 
 bool is_loaded(const struct emitter *e, const struct node *node) {

@@ -4,19 +4,15 @@
 
 #include <stdlib.h>
 
-bool flat_fits(const struct emitter *e, const struct node *node, int64_t count, bool *lanes) {
+bool flat_fits(const struct emitter *e, const struct node *node, int64_t count) {
     int64_t own = shape_count(node->shape);
     if (own != count && own != 1) return false;
-    if (node->op == OP_CONSTANT || (e->whole && is_own_reduction(e, node))) return true;
-    if (node->op == OP_RANDOM) {
-        *lanes = false;
-        return true;
-    }
+    if (node->op == OP_CONSTANT || node->op == OP_RANDOM || (e->whole && is_own_reduction(e, node))) return true;
     if (is_loaded(e, node)) return e->lowering->plain[node->index] || !e->lowering->blocked[node->index];
     if (node->op == OP_BROADCAST && shape_count(node->inputs[0]->shape) != 1) return false;
     if (!is_elementwise(node) && node->op != OP_BROADCAST && node->op != OP_RESHAPE) return false;
     for (int k = 0; k < node->input_count; k++)
-        if (!flat_fits(e, node->inputs[k], count, lanes)) return false;
+        if (!flat_fits(e, node->inputs[k], count)) return false;
     return true;
 }
 
@@ -43,9 +39,9 @@ static bool is_summed(const struct flat *flat, int64_t count) {
 
 /* The loops over a chunk of the results that have `count` elements: vectors first, where that is possible. */
 static void emit_section(struct emitter *e, const struct flat *flats, size_t flat_count, int64_t count, int64_t chunk,
-                         bool vector, struct text *code) {
+                         struct text *code) {
     int lanes = e->lowering->target.lanes;
-    vector = vector && is_cpu(e) && lanes > 1 && count >= lanes;
+    bool vector = is_cpu(e) && lanes > 1 && count >= lanes;
     if (is_cpu(e))
         text_printf(code, "    {\n    int i = item * %lld;\n    const int end = min(i + %lld, %lld);\n",
                     (long long)chunk, (long long)chunk, (long long)count);
@@ -99,7 +95,7 @@ static void append_group(const struct emitter *e, struct text *head) {
     text_printf(head, "    local float scratch[%d];\n", FAMILY_GPU_LOCAL * e->scratch_rows);
 }
 
-int emit_flat(struct emitter *e, const struct flat *flats, size_t flat_count, bool vector) {
+int emit_flat(struct emitter *e, const struct flat *flats, size_t flat_count) {
     int status = RETORT_OK;
     int64_t longest = 0;
     bool sums = false;
@@ -118,7 +114,7 @@ int emit_flat(struct emitter *e, const struct flat *flats, size_t flat_count, bo
         int64_t count = shape_count(flats[k].node->shape);
         size_t first = 0;
         while (shape_count(flats[first].node->shape) != count) first++;
-        if (first == k) emit_section(e, flats, flat_count, count, chunk, vector, &code);
+        if (first == k) emit_section(e, flats, flat_count, count, chunk, &code);
     }
     text_append(&head, item_text);
     if (e->scratch_rows) append_group(e, &head);
@@ -139,14 +135,14 @@ bool whole_fits(struct emitter *e, const struct group *group) {
     int64_t rows = 1, count = 1;
     for (int d = 0; d < group->rank; d++) *(group->inner >> d & 1 ? &count : &rows) *= group->size[d];
     if (!group->inner_known || group->plane || rows != 1 || count < LONG) return false;
-    bool fits = true, lanes = true;
+    bool fits = true;
     e->whole = true;
     for (size_t k = 0; k < group->members.count && fits; k++) {
         const struct node *node = group->members.items[k];
         bool reduces = is_own_reduction(e, node);
-        fits = (!reduces || node->op == OP_REDUCE_SUM)
-               && flat_fits(e, reduces ? node->inputs[0] : node, shape_count((reduces ? node->inputs[0] : node)->shape),
-                            &lanes);
+        fits =
+            (!reduces || node->op == OP_REDUCE_SUM)
+            && flat_fits(e, reduces ? node->inputs[0] : node, shape_count((reduces ? node->inputs[0] : node)->shape));
     }
     e->whole = false;
     return fits;
@@ -190,7 +186,6 @@ static int emit_level(struct lowering *lowering, const struct group *group, int 
     struct emitter e;
     size_t count = 0, sum_count = 0, members = group->members.count;
     int64_t parts = 0;
-    bool vector = true;
     TRY(emitter_init(&e, lowering, (int)(group - lowering->grouping->groups), 1));
     e.whole = true;
     struct flat *flats = arena_array(&e.arena, members + 1, sizeof *flats);
@@ -205,7 +200,6 @@ static int emit_level(struct lowering *lowering, const struct group *group, int 
         int own = level_of(&e, operand);
         *more |= own > level;
         if (own != level || (!reduces && !lowering->grouping->stored[node->index])) continue;
-        flat_fits(&e, operand, shape_count(operand->shape), &vector);
         if (!reduces) {
             flats[count++] = (struct flat){.node = node, .target = lowering->plain[node->index]};
             continue;
@@ -218,7 +212,7 @@ static int emit_level(struct lowering *lowering, const struct group *group, int 
         flats[count++] = sums[sum_count] = (struct flat){.node = operand, .target = partial, .sum = true};
         totals[sum_count++] = *total;
     }
-    if (count) TRY(emit_flat(&e, flats, count, vector));
+    if (count) TRY(emit_flat(&e, flats, count));
     if (sum_count) TRY(emit_totals(lowering, sums, totals, sum_count, parts));
 done:
     emitter_finish(&e);
