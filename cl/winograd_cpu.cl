@@ -53,15 +53,14 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
 #endif
     };
 
-    for (int t = 0; t < TILES; t++) {
-        const int tile = first_tile + min(t, count - 1), n = tile / (TILES_Y * TILES_X);
-        const int top = tile / TILES_X % TILES_Y * OUT_TILE - PAD, left = tile % TILES_X * OUT_TILE - PAD;
-        const bool inside = top >= 0 && left >= 0 && top + POINTS <= IN_HEIGHT && left + POINTS <= IN_WIDTH;
-        UNROLL for (int i = 0; i < INPUTS; i++)
-            for (int block = 0; block < IN_BLOCKS; block++) {
+    UNROLL for (int i = 0; i < INPUTS; i++)
+        for (int block = 0; block < IN_BLOCKS; block++)
+            for (int t = 0; t < TILES; t++) {
+                const int tile = first_tile + min(t, count - 1), n = tile / (TILES_Y * TILES_X);
+                const int top = tile / TILES_X % TILES_Y * OUT_TILE - PAD, left = tile % TILES_X * OUT_TILE - PAD;
                 global const float *from = x[i] + ((n * IN_BLOCKS + block) * IN_HEIGHT + top) * IN_WIDTH * V + left * V;
                 floatv d[POINTS * POINTS], half_done[POINTS * POINTS];
-                if (inside) {
+                if (top >= 0 && left >= 0 && top + POINTS <= IN_HEIGHT && left + POINTS <= IN_WIDTH) {
                     UNROLL for (int k = 0; k < POINTS * POINTS; k++)
                         d[k] = LOADV(from + (k / POINTS * IN_WIDTH + k % POINTS) * V);
                 } else {
@@ -75,7 +74,6 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
                 UNROLL for (int k = 0; k < POINTS; k++) TRANSFORM(_input)(d + k * POINTS, half_done + k * POINTS, 1);
                 UNROLL for (int p = 0; p < POINTS * POINTS; p++) in[i][p][block * TILES + t] = d[p];
             }
-    }
 
     for (int group = get_global_id(1) * PART_GROUPS; group < min((int)(get_global_id(1) + 1) * PART_GROUPS, OUT_GROUPS);
          group++) {
