@@ -125,7 +125,7 @@ void kernels_winograd_backward_weight(const struct kernel_target *target, const 
             out_group *= 2, grown = true;
     }
     int64_t in_groups = divide_up(in_blocks, in_group), out_groups = divide_up(out_blocks, out_group);
-    int64_t splits = min_of(divide_up(2 * FEW_ITEMS, in_groups * out_groups), max_of(1, total / (4 * TILES)));
+    int64_t splits = min_of(divide_up(2 * FEW_ITEMS, in_groups * out_groups), max_of(1, total / TILES));
     int64_t split_tiles = round_up(divide_up(total, splits), TILES), count = task->in_channels * task->out_channels * 9;
     splits = divide_up(total, split_tiles);
     kernel_use_begin(&use->main, "winograd_weight_cpu.cl");
