@@ -4,6 +4,8 @@
 
 /* Before a loop over a register tile: the tile stays in registers only where the compiler sees constant indices. */
 #define UNROLL _Pragma("unroll")
+/* Before a loop with a large body, which compilers would unroll at the cost of seconds. */
+#define ROLL _Pragma("nounroll")
 
 #if V == 1
 typedef float floatv;

@@ -53,7 +53,7 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
 #endif
     };
 
-    UNROLL for (int i = 0; i < INPUTS; i++)
+    for (int i = 0; i < INPUTS; i++)
         for (int block = 0; block < IN_BLOCKS; block++)
             for (int t = 0; t < TILES; t++) {
                 const int tile = first_tile + min(t, count - 1), n = tile / (TILES_Y * TILES_X);
@@ -64,11 +64,14 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
                     UNROLL for (int k = 0; k < POINTS * POINTS; k++)
                         d[k] = LOADV(from + (k / POINTS * IN_WIDTH + k % POINTS) * V);
                 } else {
-                    UNROLL for (int k = 0; k < POINTS * POINTS; k++) {
-                        const int iy = top + k / POINTS, ix = left + k % POINTS;
-                        const bool there = iy >= 0 && iy < IN_HEIGHT && ix >= 0 && ix < IN_WIDTH;
-                        d[k] = there ? LOADV(from + (k / POINTS * IN_WIDTH + k % POINTS) * V) : 0;
-                    }
+                    floatv bordered[POINTS * POINTS];
+                    ROLL for (int r = 0; r < POINTS; r++)
+                        UNROLL for (int c = 0; c < POINTS; c++) {
+                            const int iy = top + r, ix = left + c;
+                            const bool there = iy >= 0 && iy < IN_HEIGHT && ix >= 0 && ix < IN_WIDTH;
+                            bordered[r * POINTS + c] = there ? LOADV(from + (r * IN_WIDTH + c) * V) : 0;
+                        }
+                    UNROLL for (int k = 0; k < POINTS * POINTS; k++) d[k] = bordered[k];
                 }
                 UNROLL for (int k = 0; k < POINTS; k++) TRANSFORM(_input)(half_done + k, d + k, POINTS);
                 UNROLL for (int k = 0; k < POINTS; k++) TRANSFORM(_input)(d + k * POINTS, half_done + k * POINTS, 1);
@@ -80,24 +83,24 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
         floatv out[OUTPUTS][POINTS * POINTS][TILES * OUT_GROUP + 1];
         for (int p = 0; p < POINTS * POINTS; p++) {
             const ulong at = (ulong)(group * POINTS * POINTS + p) * ((IN_BLOCKS * IN_LANES * OUT_GROUP + 1) * V);
-            UNROLL for (int o = 0; o < OUTPUTS; o++)
+            for (int o = 0; o < OUTPUTS; o++)
                 for (int t = 0; t < TILES; t += TILE_GROUP) {
                     floatv sum[TILE_GROUP][OUT_GROUP];
                     UNROLL for (int i = 0; i < TILE_GROUP; i++)
                         UNROLL for (int b = 0; b < OUT_GROUP; b++) sum[i][b] = 0;
-                    UNROLL for (int term = 0; term < INPUTS * WEIGHTS; term++) {
+                    for (int term = 0; term < INPUTS * WEIGHTS; term++) {
                         if (!IS_TERM(o, term / WEIGHTS, term % WEIGHTS)) continue;
                         global const float *w = packed[term % WEIGHTS] + at;
                         for (int block = 0; block < IN_BLOCKS; block++) {
                             const float *value = (const float *)&in[term / WEIGHTS][p][block * TILES + t];
-                            UNROLL for (int lane = 0; lane < IN_LANES; lane++) {
-                                floatv weight[OUT_GROUP];
-                                UNROLL for (int b = 0; b < OUT_GROUP; b++) weight[b] = LOADV(w + b * V);
-                                w += OUT_GROUP * V;
-                                UNROLL for (int i = 0; i < TILE_GROUP; i++)
-                                    UNROLL for (int b = 0; b < OUT_GROUP; b++)
-                                        sum[i][b] = FMA((floatv)value[i * V + lane], weight[b], sum[i][b]);
-                            }
+                            ROLL for (int four = 0; four < V; four += 4, value += 4)
+                                UNROLL for (int lane = 0; lane < 4; lane++, w += OUT_GROUP * V) {
+                                    floatv weight[OUT_GROUP];
+                                    UNROLL for (int b = 0; b < OUT_GROUP; b++) weight[b] = LOADV(w + b * V);
+                                    UNROLL for (int i = 0; i < TILE_GROUP; i++)
+                                        UNROLL for (int b = 0; b < OUT_GROUP; b++)
+                                            sum[i][b] = FMA((floatv)value[i * V + lane], weight[b], sum[i][b]);
+                                }
                         }
                     }
                     UNROLL for (int i = 0; i < TILE_GROUP; i++)
@@ -108,7 +111,7 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
             const int tile = first_tile + t, n = tile / (TILES_Y * TILES_X);
             const int top = tile / TILES_X % TILES_Y * OUT_TILE, left = tile % TILES_X * OUT_TILE;
             for (int b = 0; b < min(OUT_GROUP, OUT_BLOCKS - group * OUT_GROUP); b++)
-                UNROLL for (int o = 0; o < OUTPUTS; o++) {
+                for (int o = 0; o < OUTPUTS; o++) {
                     floatv m[POINTS * POINTS], half_done[OUT_TILE * POINTS], result[OUT_TILE * OUT_TILE];
                     UNROLL for (int p = 0; p < POINTS * POINTS; p++) m[p] = out[o][p][t * OUT_GROUP + b];
                     UNROLL for (int i = 0; i < POINTS; i++) TRANSFORM(_output)(half_done + i, m + i, POINTS);

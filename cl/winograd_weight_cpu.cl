@@ -52,11 +52,14 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
                     UNROLL for (int i = 0; i < POINTS * POINTS; i++)
                         d[i] = LOADV(from + (i / POINTS * IN_WIDTH + i % POINTS) * V);
                 } else {
-                    UNROLL for (int i = 0; i < POINTS * POINTS; i++) {
-                        const int iy = top - PAD + i / POINTS, ix = left - PAD + i % POINTS;
-                        const bool inside = iy >= 0 && iy < IN_HEIGHT && ix >= 0 && ix < IN_WIDTH;
-                        d[i] = inside ? LOADV(from + (i / POINTS * IN_WIDTH + i % POINTS) * V) : 0;
-                    }
+                    floatv bordered[POINTS * POINTS];
+                    ROLL for (int r = 0; r < POINTS; r++)
+                        UNROLL for (int c = 0; c < POINTS; c++) {
+                            const int iy = top - PAD + r, ix = left - PAD + c;
+                            const bool inside = iy >= 0 && iy < IN_HEIGHT && ix >= 0 && ix < IN_WIDTH;
+                            bordered[r * POINTS + c] = inside ? LOADV(from + (r * IN_WIDTH + c) * V) : 0;
+                        }
+                    UNROLL for (int i = 0; i < POINTS * POINTS; i++) d[i] = bordered[i];
                 }
                 UNROLL for (int i = 0; i < POINTS; i++) TRANSFORM(_input)(half_done + i, d + i, POINTS);
                 UNROLL for (int i = 0; i < POINTS; i++) TRANSFORM(_input)(d + i * POINTS, half_done + i * POINTS, 1);
@@ -83,12 +86,13 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
                     floatv sum[SUM_CHANNELS][SUM_BLOCKS];
                     UNROLL for (int i = 0; i < SUM_CHANNELS; i++)
                         UNROLL for (int k = 0; k < SUM_BLOCKS; k++) sum[i][k] = total[p][(c + i) * OUT_GROUP + b + k];
-                    for (int t = 0; t < TILES; t++)
-                        UNROLL for (int k = 0; k < SUM_BLOCKS; k++) {
-                            const floatv gradient = out[p][t * OUT_GROUP + b + k];
-                            UNROLL for (int i = 0; i < SUM_CHANNELS; i++)
-                                sum[i][k] = FMA((floatv)value[t * V + i], gradient, sum[i][k]);
-                        }
+                    ROLL for (int four = 0; four < TILES; four += 4)
+                        UNROLL for (int t = four; t < four + 4; t++)
+                            UNROLL for (int k = 0; k < SUM_BLOCKS; k++) {
+                                const floatv gradient = out[p][t * OUT_GROUP + b + k];
+                                UNROLL for (int i = 0; i < SUM_CHANNELS; i++)
+                                    sum[i][k] = FMA((floatv)value[t * V + i], gradient, sum[i][k]);
+                            }
                     UNROLL for (int i = 0; i < SUM_CHANNELS; i++)
                         UNROLL for (int k = 0; k < SUM_BLOCKS; k++) total[p][(c + i) * OUT_GROUP + b + k] = sum[i][k];
                 }
