@@ -257,6 +257,12 @@ void executable_destroy(struct executable *executable) {
     array_finish(&executable->uses);
     free(executable->label);
     free(executable);
+    if (library && !library->executables.count && library->scratch) {
+        (void)device_finish(library->device); /* what failed there was said where it was waited for */
+        device_buffer_destroy(library->scratch);
+        library->scratch = NULL;
+        library->scratch_floats = 0;
+    }
 }
 
 int executable_slot(const struct executable *executable, const char *name) {

@@ -14,7 +14,8 @@
 enum family { FAMILY_AUTO, FAMILY_CPU, FAMILY_GPU }; /* auto: by the device's type */
 
 /* The kernels and the scratch memory that executables on one device share. Executables of a library run one after
- * another on one queue, so one scratch arena, as large as the most demanding needs, serves all. */
+ * another on one queue, so one scratch arena, as large as the most demanding needs, serves all. It goes with the last
+ * executable; kernels stay, for executables to come. */
 struct library;
 int library_create(struct device *device, enum family family, struct library **library);
 void library_destroy(struct library *library); /* NULL-safe; its executables must be gone */

@@ -263,7 +263,6 @@ static int execute(struct retort_run *run, struct session *session) {
     TRY(preview_write(run->folder.preview, &set, &session->data.normalisation));
     if (session->data.test.count > 0) {
         double built = device_build_seconds(session->device);
-        TRY(session_renew_library(&run->descriptor, session));
         TRY(scores_compute(&run->descriptor, session, &set, run->folder.scores, sha256, run->options.interrupt,
                            &scores));
         spent.evaluate = scores.seconds;

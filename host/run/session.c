@@ -47,12 +47,6 @@ done:
     return status;
 }
 
-int session_renew_library(const struct descriptor *descriptor, struct session *session) {
-    library_destroy(session->library);
-    session->library = NULL;
-    return library_create(session->device, descriptor->device.family, &session->library);
-}
-
 void session_close(struct session *session) {
     if (!session) return;
     data_finish(&session->data);

@@ -13,8 +13,6 @@ struct session {
 
 /* Opens the device under the descriptor's ceiling and reads the data. */
 int session_open(const struct descriptor *descriptor, struct session *session);
-/* Gives the kernels and their scratch memory back and begins a new library; executables of the old one must be gone. */
-int session_renew_library(const struct descriptor *descriptor, struct session *session);
 void session_close(struct session *session); /* NULL-safe */
 
 #endif
