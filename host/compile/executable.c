@@ -120,8 +120,8 @@ static int build_programs(struct library *library) {
     for (size_t i = 0; i < library->kernels.count; i++) {
         used[i] &= !library->kernels.items[i].program;
         if (!used[i]) continue;
-        text_printf(&source, "#define NAME %s\n%s\n#undef NAME\n", library->kernels.items[i].name,
-                    library->kernels.items[i].text);
+        text_printf(&source, "#define KERNEL %s\n#define NAME KERNEL\n%s\n#undef NAME\n#undef KERNEL\n",
+                    library->kernels.items[i].name, library->kernels.items[i].text);
         fresh++;
     }
     if (!fresh) goto done;

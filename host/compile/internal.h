@@ -4,6 +4,7 @@
  *   group.c    decides which nodes share a kernel (row fusion)
  *   lower.c    gives values their storage and layout, and writes the list of launches; emit.c and emit_*.c write the
  *              text of fused kernels, kernels.c chooses hand-written ones
+ *   merge.c    makes one launch of small ones that do not wait for each other
  *   memory.c   places values in the arena by lifetime
  *
  * Fusion in one paragraph. A fused kernel visits rows: its outer dimensions are those that are not reduced, its inner
@@ -156,6 +157,10 @@ int lower_convolutions(struct lowering *lowering, const struct group *group);
 int emit_group(struct lowering *lowering, const struct group *group);
 /* Evaluates nodes of any role (inline, constants, inputs, ...), each into plain memory; together where possible. */
 int emit_copies(struct lowering *lowering, struct node *const *nodes, struct value *const *targets, size_t count);
+
+/* --- merge.c --- */
+/* Makes one launch of small ones that do not wait for each other (CPU family). Before memory is planned. */
+int merge_launches(struct lowering *lowering);
 
 /* --- memory.c --- */
 int memory_plan(struct lowering *lowering, size_t alignment_floats);

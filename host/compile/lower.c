@@ -336,8 +336,9 @@ int lowering_create(const struct grouping *g, struct lowering *l) {
             bool any = false;
             for (size_t m = 0; m < group->members.count; m++) any |= g->stored[group->members.items[m]->index];
             if (!any) continue;
+            size_t before = l->launches.count;
             TRY(emit_group(l, group));
-            struct launch *launch = l->launches.items[l->launches.count - 1];
+            struct launch *launch = l->launches.items[before];
             for (size_t m = 0; m < group->members.count; m++)
                 launch->flops += op_info(group->members.items[m]->op)->cost(group->members.items[m]);
         }
@@ -356,6 +357,7 @@ int lowering_create(const struct grouping *g, struct lowering *l) {
         }
         l->slots.items[first + k].value = value;
     }
+    TRY(merge_launches(l));
     for (size_t i = 0; i < l->launches.count; i++)
         for (int b = 0; b < l->launches.items[i]->buffer_count; b++) {
             struct value *value = root_of(l->launches.items[i]->buffers[b]);
