@@ -295,8 +295,8 @@ static const struct conv_row usual_rows[] = {
 };
 /* Winograd: tiles across images, several groups of channels, splits, borders of 0 to 2; the last are F(2,3). */
 static const struct conv_row winograd_rows[] = {
-    {7, 40, 9, 6, 50, 3, 3, 1, 1},  {24, 64, 8, 8, 80, 3, 3, 1, 1}, {2, 20, 11, 7, 18, 3, 3, 1, 0},
-    {1, 17, 5, 13, 33, 3, 3, 1, 2}, {9, 16, 2, 2, 48, 3, 3, 1, 1},  {3, 33, 6, 2, 16, 3, 3, 1, 1},
+    {3, 33, 9, 6, 50, 3, 3, 1, 1},  {9, 17, 8, 8, 33, 3, 3, 1, 1}, {2, 20, 11, 7, 18, 3, 3, 1, 0},
+    {1, 17, 5, 13, 33, 3, 3, 1, 2}, {5, 16, 2, 2, 48, 3, 3, 1, 1}, {3, 33, 6, 2, 16, 3, 3, 1, 1},
 };
 static const struct conv_row few_rows[] = {
     {2, 1, 7, 7, 8, 3, 3, 1, 1},  {1, 17, 4, 5, 20, 3, 3, 1, 1}, {2, 8, 8, 8, 3, 3, 3, 1, 1},
