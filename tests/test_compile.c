@@ -211,6 +211,24 @@ static struct node *make_stretched(struct graph *g, int v) { /* many small value
     return NULL;
 }
 
+/* Small launches that become one: several of one kernel, with as many and with other numbers of work-items, and others.
+ */
+static struct node *make_merged(struct graph *g, int v) {
+    struct node *shared = in(g, "shared", SHAPE(odd[v], 7, 5));
+    char name[32];
+    for (int i = 0; i < 4; i++) {
+        snprintf(name, sizeof name, "factor %d", i);
+        struct node *product = node_matmul(shared, in(g, name, SHAPE(odd[v], 5, 6)), false, false);
+        snprintf(name, sizeof name, "product %d", i);
+        graph_output(g, name, product);
+    }
+    struct node *a = in(g, "a", SHAPE(odd[v] + 4, 7, 5)), *b = in(g, "b", SHAPE(odd[v] + 4, 5, 6));
+    graph_output(g, "longer product", node_matmul(a, b, false, false));
+    graph_output(g, "sum", node_reduce_sum(a, 1u << 2));
+    graph_output(g, "square", node_square(b));
+    return NULL;
+}
+
 /* A convolution and its tangent, forward, backwards and by the weights: seven convolutions, three launches. */
 static struct node *joined(struct graph *g, int64_t n, int64_t o) {
     int64_t c = 18;
@@ -260,6 +278,7 @@ static const struct {
     {"random", make_random, {"4", "1"}},
     {"many", make_many, {"1", ""}},
     {"stretched", make_stretched, {"3", ""}},
+    {"merged", make_merged, {"1", ""}},
     {"joined", make_joined, {"2", "1"}},
 };
 #define CASES (sizeof cases / sizeof *cases)
@@ -431,8 +450,8 @@ static void test_case(void **state) {
         if (all[c][v].executable) run_case(&all[c][v], 2e-5);
 }
 
-/* What the joined convolutions cost beside changes of layout: a launch each way, one for the packing of two weights, and
- * one for the sum of the parts of the weights' derivative. Sizes are such that nothing but the packing is small. */
+/* What the joined convolutions cost beside changes of layout: a launch each way, one for the packing of two weights,
+ * and one for the sum of the parts of the weights' derivative. Sizes are such that nothing but the packing is small. */
 static void test_joined_launches(void **state) {
     (void)state;
     struct library *fresh;

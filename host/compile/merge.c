@@ -15,7 +15,8 @@
 /* A kernel is built in about a second at most, so there are limits to what one is made of. */
 enum { MOST_FUNCTIONS = 8, MOST_TEXT = 40000 };
 
-/* Operations, for each processor, of a launch that takes ten times longer than starting it; and what a byte counts for. */
+/* Operations, for each processor, of a launch that takes ten times longer than starting it; and what a byte counts for.
+ */
 #define SMALL_WORK    3e7
 #define WORK_PER_BYTE 32
 
@@ -52,6 +53,11 @@ static double work_of(const struct launch *launch) {
     return launch->flops + WORK_PER_BYTE * bytes;
 }
 
+/* Whether the two differ in nothing but their arguments. */
+static bool is_same(const struct launch *a, const struct launch *b) {
+    return memcmp(a->global, b->global, sizeof a->global) == 0 && strcmp(a->text, b->text) == 0;
+}
+
 static size_t item_count(const struct launch *launch) {
     return launch->global[0] * launch->global[1] * launch->global[2];
 }
@@ -80,7 +86,7 @@ static int argument_number(struct value *const *buffers, int count, const struct
     return i;
 }
 
-/* The calls of one function, by the launches of this text: the argument is that of the launch that the item is of. */
+/* The call of a function for launches that are the same: the arguments are those of the launch that the item is of. */
 static void append_call(struct text *text, const char *name, struct launch *const *launches, size_t count,
                         struct value *const *buffers, int buffer_count) {
     const struct launch *first = launches[0];
@@ -136,7 +142,7 @@ static struct launch *merged(struct lowering *l, struct launch *const *parts, si
         size_t same_count = 0;
         bool earlier = false;
         for (size_t i = 0; i < count; i++) {
-            if (strcmp(parts[i]->text, source) != 0) continue;
+            if (!is_same(parts[i], parts[k])) continue;
             earlier |= i < k;
             same[same_count++] = parts[i];
         }
@@ -177,7 +183,7 @@ struct batch {
 /* Whether a kernel of these parts and this one keeps within the limits; buffers may be counted twice. */
 static bool fits(const struct batch *batch, const struct launch *launch, bool *is_new) {
     *is_new = true;
-    for (size_t k = 0; k < batch->parts.count; k++) *is_new &= strcmp(batch->parts.items[k]->text, launch->text) != 0;
+    for (size_t k = 0; k < batch->parts.count; k++) *is_new &= !is_same(batch->parts.items[k], launch);
     return batch->buffers + launch->buffer_count <= LAUNCH_MAX_BUFFERS
            && (!*is_new || (batch->functions < MOST_FUNCTIONS && batch->text + strlen(launch->text) <= MOST_TEXT));
 }
