@@ -13,6 +13,8 @@ seeds=${SEEDS:-0 1 2} steps=${STEPS:-300} jobs=${JOBS:-2} retort=${RETORT:-build
 common=(--set "outer.steps=$steps" --set "method.steps=${T:-60}" --set "method.window=${W:-20}" --set "method.range=${D:-5}")
 [ "$data" = fashion ] || common+=(--set data.kind=cifar10 --set "data.path=$path")
 
+# The training accuracy as a running mean, and stages that last a fifth and a half of the run at least.
+steady="method.stage.smoothing=0.7 method.stage.X=0.2 method.stage.Y=0.5"
 rows=(
   "fixed window|method.truncation=fixed"
   "random window (RaT-BPTT)|method.truncation=random"
@@ -20,6 +22,9 @@ rows=(
   "AT-BPTT, literal|method.truncation=dynamic method.reading=literal"
   "AT-BPTT, released|method.truncation=dynamic method.reading=released"
   "AT-BPTT, standardised|method.truncation=dynamic method.reading=standardised"
+  "AT-BPTT, literal, best found|method.truncation=dynamic method.reading=literal $steady method.range=0"
+  "AT-BPTT, released, best found|method.truncation=dynamic method.reading=released $steady method.range=0"
+  "AT-BPTT, standardised, best found|method.truncation=dynamic method.reading=standardised method.temperature=4 method.range=2"
   "standardised, Lanczos rank 16|method.truncation=dynamic method.reading=standardised method.hessian=lanczos"
 )
 [ -z "${ROWS:-}" ] || mapfile -t rows <<<"$ROWS"

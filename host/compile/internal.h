@@ -3,7 +3,7 @@
  *   prepare.c  rewrites the graph into forms the later passes like; factor.c moves factors out of rows
  *   group.c    decides which nodes share a kernel (row fusion)
  *   lower.c    gives values their storage and layout, and writes the list of launches; emit.c and emit_*.c write the
- *              text of fused kernels, kernels.c chooses hand-written ones
+ *              text of fused kernels, kernels.c chooses hand-written ones; convolution.c joins convolutions
  *   merge.c    makes one launch of small ones that do not wait for each other
  *   memory.c   places values in the arena by lifetime
  *
