@@ -36,7 +36,8 @@ struct device;
 
 /* Opens the one device a spec names: NULL or "" for RETORT_DEVICE from the environment, else the first CPU or GPU
  * device (GPU before CPU); a number for an index; words that must all occur (any case) in platform + name + kind
- * ("pocl", "intel gpu"). RETORT_EDEVICE with the list of devices where none or more than one match. */
+ * ("pocl", "intel gpu"). RETORT_EDEVICE with the list of devices where none or more than one match. With RETORT_SYNC in
+ * the environment every launch is waited for, so that a failure names its kernel. */
 int device_open(const char *spec, struct device **device);
 void device_close(struct device *device); /* NULL-safe; every buffer and program must be gone */
 const struct device_traits *device_traits(const struct device *device);
