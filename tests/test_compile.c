@@ -44,7 +44,8 @@ static struct node *make_binary(struct graph *g, int v) {
     struct node *y = node_add(node_multiply(a, b), node_divide(a, positive(b)));
     y = node_add(y, node_max(a, node_scale(b, 0.7)));
     struct node *less = node_compare(a, b, COMPARE_LESS);
-    return node_subtract(y, node_select(less, node_square(a), node_multiply(b, a)));
+    y = node_subtract(y, node_select(less, node_square(a), node_multiply(b, a)));
+    return node_select(graph_input(g, "rows9", INT32, shape), y, node_scale(y, 2));
 }
 static struct node *make_plane(struct graph *g, int v) { /* elementwise and broadcasts over planes */
     struct node *x = image(g, "x", v);

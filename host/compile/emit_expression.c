@@ -212,13 +212,14 @@ static struct expr elementwise(struct emitter *e, struct node *node, const struc
                             a, sign, b);
         break;
     }
-    case OP_SELECT:
-        text = arena_printf(arena, lane ? "select(%s, %s, %s != 0.0f)" : "(%s, %s, %s)", c, b, a);
-        if (!lane)
-            text = arena_printf(arena, "%s != 0.0f ? %s : %s", a, b, c);
-        else if (x[0].is_int)
-            e->failure = "integer lanes are selected";
+    case OP_SELECT: {
+        const char *zero = x[0].is_int ? "0" : "0.0f";
+        if (lane)
+            text = arena_printf(arena, "select(%s, %s, %s != %s)", c, b, a, zero);
+        else
+            text = arena_printf(arena, "%s != %s ? %s : %s", a, zero, b, c);
         break;
+    }
     default:
         e->failure = "not an elementwise operation";
     }
