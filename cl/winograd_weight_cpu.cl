@@ -14,6 +14,12 @@
 #define TILES_Y ((OUT_HEIGHT + OUT_TILE - 1) / OUT_TILE)
 #define TILES_X ((OUT_WIDTH + OUT_TILE - 1) / OUT_TILE)
 #define BLOCKS(channels) (((channels) + V - 1) / V)
+/* The operand that holds image n, counted over both pairs. */
+#if PAIRS == 2
+#define IMAGE(n, operand) ((n) < N ? operand + operand##_offset : operand##1 + operand##1_offset)
+#else
+#define IMAGE(n, operand) (operand + operand##_offset)
+#endif
 
 __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *restrict gw, ulong gw_offset,
                                                                 global const float *restrict x, ulong x_offset,
@@ -33,29 +39,22 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
 
     for (int first = get_global_id(2) * SPLIT_TILES; first < end_tile; first += TILES) {
         floatv in[POINTS * POINTS][IN_GROUP * TILES + 1], out[POINTS * POINTS][OUT_GROUP * TILES + 1];
-        for (int t = 0; t < TILES; t++) {
-            const int tile = min(first + t, end_tile - 1), n = tile / (TILES_Y * TILES_X), image = n % N;
-            const int top = tile / TILES_X % TILES_Y * OUT_TILE, left = tile % TILES_X * OUT_TILE;
-            const bool there = first + t < end_tile;
-#if PAIRS == 2
-            global const float *const image_x = n < N ? x + x_offset : x1 + x1_offset;
-            global const float *const image_gy = n < N ? gy + gy_offset : gy1 + gy1_offset;
-#else
-            global const float *const image_x = x + x_offset, *const image_gy = gy + gy_offset;
-#endif
-            for (int b = 0; b < IN_GROUP; b++) {
-                const int block = min(first_in + b, BLOCKS(IN_CHANNELS) - 1);
-                global const float *from = image_x + ((image * BLOCKS(IN_CHANNELS) + block) * IN_HEIGHT + top - PAD) * IN_WIDTH * V
-                                           + (left - PAD) * V;
+        /* Plane by plane, so that memory is read in rows. */
+        for (int b = 0; b < IN_GROUP; b++)
+            for (int t = 0; t < TILES; t++) {
+                const int tile = min(first + t, end_tile - 1), n = tile / (TILES_Y * TILES_X);
+                const int top = tile / TILES_X % TILES_Y * OUT_TILE - PAD, left = tile % TILES_X * OUT_TILE - PAD;
+                const int plane = n % N * BLOCKS(IN_CHANNELS) + min(first_in + b, BLOCKS(IN_CHANNELS) - 1);
+                global const float *from = IMAGE(n, x) + (plane * IN_HEIGHT + top) * IN_WIDTH * V + left * V;
                 floatv d[POINTS * POINTS], half_done[POINTS * POINTS];
-                if (top >= PAD && left >= PAD && top - PAD + POINTS <= IN_HEIGHT && left - PAD + POINTS <= IN_WIDTH) {
+                if (top >= 0 && left >= 0 && top + POINTS <= IN_HEIGHT && left + POINTS <= IN_WIDTH) {
                     UNROLL for (int i = 0; i < POINTS * POINTS; i++)
                         d[i] = LOADV(from + (i / POINTS * IN_WIDTH + i % POINTS) * V);
                 } else {
                     floatv bordered[POINTS * POINTS];
                     ROLL for (int r = 0; r < POINTS; r++)
                         UNROLL for (int c = 0; c < POINTS; c++) {
-                            const int iy = top - PAD + r, ix = left - PAD + c;
+                            const int iy = top + r, ix = left + c;
                             const bool inside = iy >= 0 && iy < IN_HEIGHT && ix >= 0 && ix < IN_WIDTH;
                             bordered[r * POINTS + c] = inside ? LOADV(from + (r * IN_WIDTH + c) * V) : 0;
                         }
@@ -65,20 +64,22 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
                 UNROLL for (int i = 0; i < POINTS; i++) TRANSFORM(_input)(d + i * POINTS, half_done + i * POINTS, 1);
                 UNROLL for (int p = 0; p < POINTS * POINTS; p++) in[p][b * TILES + t] = d[p];
             }
-            for (int b = 0; b < OUT_GROUP; b++) {
-                const int block = min(first_out + b, BLOCKS(OUT_CHANNELS) - 1);
-                global const float *from =
-                    image_gy + ((image * BLOCKS(OUT_CHANNELS) + block) * OUT_HEIGHT + top) * OUT_WIDTH * V + left * V;
+        for (int b = 0; b < OUT_GROUP; b++)
+            for (int t = 0; t < TILES; t++) {
+                const int tile = min(first + t, end_tile - 1), n = tile / (TILES_Y * TILES_X);
+                const int top = tile / TILES_X % TILES_Y * OUT_TILE, left = tile % TILES_X * OUT_TILE;
+                const int plane = n % N * BLOCKS(OUT_CHANNELS) + min(first_out + b, BLOCKS(OUT_CHANNELS) - 1);
+                global const float *from = IMAGE(n, gy) + (plane * OUT_HEIGHT + top) * OUT_WIDTH * V + left * V;
                 floatv d[OUT_TILE * OUT_TILE], half_done[OUT_TILE * POINTS], s[POINTS * POINTS];
                 UNROLL for (int i = 0; i < OUT_TILE * OUT_TILE; i++) {
-                    const bool inside = there && top + i / OUT_TILE < OUT_HEIGHT && left + i % OUT_TILE < OUT_WIDTH;
+                    const bool inside = first + t < end_tile && top + i / OUT_TILE < OUT_HEIGHT
+                                        && left + i % OUT_TILE < OUT_WIDTH;
                     d[i] = inside ? LOADV(from + (i / OUT_TILE * OUT_WIDTH + i % OUT_TILE) * V) : 0;
                 }
                 UNROLL for (int i = 0; i < OUT_TILE; i++) TRANSFORM(_spread)(half_done + i, d + i, OUT_TILE);
                 UNROLL for (int i = 0; i < POINTS; i++) TRANSFORM(_spread)(s + i * POINTS, half_done + i * OUT_TILE, 1);
                 UNROLL for (int p = 0; p < POINTS * POINTS; p++) out[p][t * OUT_GROUP + b] = s[p];
             }
-        }
         for (int p = 0; p < POINTS * POINTS; p++)
             for (int c = 0; c < IN_GROUP * V; c += SUM_CHANNELS) {
                 const float *value = (const float *)&in[p][c / V * TILES] + c % V;
@@ -117,6 +118,7 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
 #undef TILES_Y
 #undef TILES_X
 #undef BLOCKS
+#undef IMAGE
 #undef NAME
 #undef OUT_TILE
 #undef N
