@@ -12,10 +12,10 @@
 #include "base/error.h"
 
 /* Fails with the library's own words where a call does not succeed. */
-#define assert_ok(call)                                                                                                \
-    do {                                                                                                               \
-        int status_ = (call);                                                                                          \
-        if (status_ < 0) fail_msg("%s: %d %s", #call, status_, retort_error_message());                                \
+#define assert_ok(call)                                                                 \
+    do {                                                                                \
+        int status_ = (call);                                                           \
+        if (status_ < 0) fail_msg("%s: %d %s", #call, status_, retort_error_message()); \
     } while (0)
 
 #endif

@@ -9,6 +9,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
 unset RETORT_DEVICE
+export RETORT_WISDOM=off # neither the user's wisdom nor what it would change
 
 number=0 failed=0
 report() { # words, complaint (empty: passed)
@@ -54,7 +55,7 @@ expect "no verb" 2 '^usage: retort VERB'
 expect "unknown verb" 2 'unknown verb rnu \(did you mean run\?\)' rnu
 expect "unknown verb, nothing near" 2 'unknown verb frobnicate$' frobnicate
 expect "unknown option of the program" 2 'did you mean --version\?' --versoin
-for verb in run eval devices check "bench step"; do
+for verb in run eval devices check tune "bench step"; do
   expect "$verb --help" 0 "^usage: retort $verb" $verb --help
   expect "$verb: unknown option" 2 "retort $verb: unknown option --jsno \(did you mean --json\?\)" $verb --jsno
 done
@@ -158,6 +159,31 @@ holds "bench conv --json" out '
 holds "bench gemm --json" out '
   (.kernels | length) > 20 and (.kernels | all(.m > 0 and .n > 0 and .k > 0 and .gflops > 0 and .share_of_peak > 0
     and .relative_error < 1e-5 and (.file | endswith(".cl"))))'
+
+# --- tuning ---
+expect "tune: nowhere to remember" 2 'RETORT_WISDOM is off' tune
+export RETORT_WISDOM=$work/caches/wisdom
+expect "tune: two descriptors" 2 'one descriptor at a time, found b after a' tune a b
+expect "tune: descriptor not there" 2 'cannot read nowhere\.yaml' tune nowhere.yaml
+expect "tune: sizes twice" 2 'sizes come from a; override them with --set' tune a --width 3
+expect "tune: an override of nothing" 2 'overrides a key of a descriptor; name one' tune --set outer.lr=1
+expect "tune: no image" 2 '--image 3,32: expected channels, height and width' tune --image 3,32
+expect "tune: device not there" 1 'nosuchdevice' tune --device nosuchdevice
+tiny=(--image 1,8,8 --width 4 --real 8 --quick)
+"$program" tune "${tiny[@]}" --json >out 2>err
+# What was found is there; nothing may have been, on a busy machine.
+if grep -q '"choice": "' out && ! grep -q '^conv' caches/wisdom; then report "tune remembers" "no line in caches/wisdom"; else
+  report "tune remembers" ""; fi
+holds "tune --json" out '
+  (.classes | length) > 5 and .built_in_seconds >= .best_seconds and .best_seconds > 0 and (.wisdom | endswith("caches/wisdom"))
+  and (.classes | all(.built_in_seconds > 0 and .best_seconds > 0 and .best_seconds <= .built_in_seconds and .tried > 0
+    and .wrong == 0 and .worst_error < 1e-5 and .launches > 0))'
+RETORT_WISDOM=$work/dry expect "tune --dry-run" 0 '^all launches once: [0-9.]+ ms built in, [0-9.]+ ms tuned' \
+  tune --image 1,8,8 --width 1 --real 2 --ipc 1 --quick --dry-run
+[ -e dry ] && report "a dry run remembers nothing" "dry exists" || report "a dry run remembers nothing" ""
+echo 'Dear reader' >letter
+RETORT_WISDOM=letter expect "tune: a file that is no wisdom" 1 'letter:1: expected "retort wisdom 1"' tune "${tiny[@]}"
+export RETORT_WISDOM=off
 
 # --- whole runs ---
 if [ ! -d "$fashion" ]; then

@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "base/random.h"
 #include "compile/kernels_family.h"
+#include "compile/wisdom.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -23,6 +24,7 @@ struct test_case {
     enum layout x, y; /* of a convolution */
     struct matmul_sizes product;
     struct conv_use use;
+    const struct wisdom *wisdom;
 };
 
 /* A tensor [n,c,h,w] as it lies on the device, and, dense, in double. */
@@ -246,7 +248,9 @@ static void run_cases(const struct kernel_target *target, struct test_case *case
     text_init(&text);
     kernels_preamble(&text, target->lanes);
     for (int i = 0; i < count; i++) {
-        assert_ok(plan(target, &cases[i]));
+        struct kernel_target wise = *target;
+        wise.wisdom = cases[i].wisdom;
+        assert_ok(plan(&wise, &cases[i]));
         add_text(&text, &cases[i].use.pack, "pack", i);
         add_text(&text, &cases[i].use.main, "main", i);
         add_text(&text, &cases[i].use.finish, "finish", i);
@@ -313,10 +317,9 @@ static void test_winograd(void **state) {
     (void)state;
     struct kernel_target target = cpu_target(16);
     struct conv_sizes sizes = {24, 64, 8, 8, 80, 3, 3, 8, 8, 1, 1};
-    struct winograd_task task;
-    assert_int_equal(kernels_winograd(&target, CONV_FORWARD, &sizes, &task), 4);
+    assert_int_equal(kernels_winograd(&target, CONV_FORWARD, &sizes), 4);
     sizes.h = sizes.w = sizes.oh = sizes.ow = 2;
-    assert_int_equal(kernels_winograd(&target, CONV_FORWARD, &sizes, &task), 2);
+    assert_int_equal(kernels_winograd(&target, CONV_FORWARD, &sizes), 2);
     run_conv_rows(&target, winograd_rows, sizeof winograd_rows / sizeof *winograd_rows);
 }
 
@@ -351,6 +354,41 @@ static void test_conv_layouts(void **state) {
     run_cases(&target, cases, count);
     assert_non_null(cases[count - 1].use.finish.file);
     assert_non_null(cases[count - 2].use.finish.file);
+}
+
+/* Every choice that a search may try is right, between its guards; so is what a file may say beyond that. */
+static void test_choices(void **state) {
+    (void)state;
+    static const struct conv_row rows[] = {{3, 20, 9, 6, 36, 3, 3, 1, 1}, {2, 3, 7, 9, 20, 3, 3, 1, 1}};
+    enum { MOST = 3 * 3 * CONV_CANDIDATES };
+    static struct test_case cases[MOST];
+    struct wisdom *wisdoms[MOST];
+    struct kernel_target target = cpu_target(16);
+    for (size_t row = 0; row < sizeof rows / sizeof *rows; row++) {
+        const struct conv_row *r = &rows[row];
+        int count = 0;
+        for (int kind = CONV; kind <= CONV_WEIGHT; kind++)
+            for (int method = 0; method <= 4; method += 2) {
+                struct conv_class class = {
+                    (enum conv_pass)kind, {r->n, r->c, r->h, r->w, r->o, 3, 3, r->h, r->w, 1, 1}, CONV_SINGLE};
+                struct conv_choice list[CONV_CANDIDATES];
+                int found = kernels_conv_candidates(&target, &class, method, list);
+                /* The tiles of F(2,3) are those of F(4,3). */
+                for (int i = 0; i < found && (method != 2 || i < 4); i += kind == CONV_WEIGHT ? 2 : 3) {
+                    assert_true(kernels_conv_fits(&target, &class, &list[i]));
+                    assert_ok(wisdom_of_one(&class, &list[i], &wisdoms[count]));
+                    cases[count] = (struct test_case){.kind = (enum kind)kind,
+                                                      .conv = class.sizes,
+                                                      .x = kernels_conv_layout(&target, r->c),
+                                                      .y = kernels_conv_layout(&target, r->o),
+                                                      .wisdom = wisdoms[count]};
+                    count++;
+                }
+            }
+        assert_true(count > 4);
+        run_cases(&target, cases, count);
+        for (int i = 0; i < count; i++) wisdom_destroy(wisdoms[i]);
+    }
 }
 
 static const struct matmul_sizes products[] = {
@@ -420,7 +458,8 @@ static int end(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_conv),         cmocka_unit_test(test_winograd), cmocka_unit_test(test_conv_lanes),
-        cmocka_unit_test(test_conv_layouts), cmocka_unit_test(test_matmul),   cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_conv_layouts), cmocka_unit_test(test_choices),  cmocka_unit_test(test_matmul),
+        cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests_name("kernels", tests, begin, end);
 }

@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/random.h"
+#include "compile/wisdom.h"
 #include "data/data.h"
 #include "retort/device.h"
 #include "retort/log.h"
@@ -69,6 +70,7 @@ static int prepare(void **state) {
     write_descriptor("bars.yaml", "bars.npz");
     write_descriptor("untested.yaml", "untested.npz");
     retort_log_verbosity(0);
+    setenv("RETORT_WISDOM", "off", 1);
     return 0;
 }
 
@@ -168,6 +170,49 @@ static void test_interrupted(void **state) {
     assert_int_equal(watch.steps, 0);
     assert_non_null(retort_run_result(run));
     retort_run_destroy(run);
+}
+
+/* A run takes the user's wisdom, keeps it, and goes on with it when the user's is another or none. */
+static void test_wisdom(void **state) {
+    (void)state;
+    char path[FILE_PATH_MAX], name[17], kept[17];
+    struct device *device;
+    struct wisdom *wisdom;
+    struct retort_run *run;
+    assert_ok(device_open(NULL, &device));
+    const struct kernel_target target = kernels_target(device_traits(device), FAMILY_CPU);
+    /* The first layer's forward pass on the set, one pixel at a time. */
+    const struct conv_class first = {
+        CONV_FORWARD, {CLASSES, 1, SIDE, SIDE, 4, 3, 3, SIDE, SIDE, .stride = 1, .padding = 1}, CONV_SINGLE};
+    assert_ok(wisdom_remember(path_in("users wisdom", path), &target, &first, &(struct conv_choice){0, {1, 1, 1}}));
+    assert_ok(wisdom_load(path, &target, &wisdom));
+    wisdom_name(wisdom, name);
+    wisdom_destroy(wisdom);
+    assert_string_not_equal(name, "none");
+    setenv("RETORT_WISDOM", path, 1);
+    static const char *const family[] = {"device.family=cpu", NULL};
+    assert_ok(run_once("bars.yaml", "wise", family, false, NULL, &run));
+    json_t *result = json_loads(retort_run_result(run), 0, NULL);
+    assert_string_equal(json_string_value(json_object_get(result, "wisdom")), name);
+    json_decref(result);
+    retort_run_destroy(run);
+
+    struct watch watch = {.stop_after = 3};
+    assert_int_equal(run_once("bars.yaml", "wise halting", family, false, &watch, &run), RETORT_EINTERRUPTED);
+    retort_run_destroy(run);
+    setenv("RETORT_WISDOM", "off", 1);
+    assert_ok(wisdom_load(path_in("wise halting/wisdom", path), &target, &wisdom));
+    wisdom_name(wisdom, kept);
+    wisdom_destroy(wisdom);
+    assert_string_equal(kept, name);
+    assert_ok(run_once("bars.yaml", "wise halting", family, true, NULL, &run));
+    retort_run_destroy(run);
+    assert_same_file("wise/set/images.npy", "wise halting/set/images.npy");
+    assert_same_file("wise/set/set.json", "wise halting/set/set.json");
+
+    /* Begun without, a run stays without. */
+    assert_false(there("whole/wisdom"));
+    device_close(device);
 }
 
 static void test_refused(void **state) {
@@ -278,9 +323,9 @@ static void test_devices(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_interrupted), cmocka_unit_test(test_refused),  cmocka_unit_test(test_dry),
-        cmocka_unit_test(test_settings),    cmocka_unit_test(test_untested), cmocka_unit_test(test_not_a_number),
-        cmocka_unit_test(test_devices),
+        cmocka_unit_test(test_interrupted),  cmocka_unit_test(test_wisdom),   cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_dry),          cmocka_unit_test(test_settings), cmocka_unit_test(test_untested),
+        cmocka_unit_test(test_not_a_number), cmocka_unit_test(test_devices),
     };
     return cmocka_run_group_tests_name("run", tests, prepare, clean);
 }

@@ -13,18 +13,30 @@ const char *retort_error_message(void) {
 
 const char *retort_status_name(int status) {
     switch (status) {
-    case RETORT_OK: return "ok";
-    case RETORT_EINVAL: return "bad input";
-    case RETORT_ENOMEM: return "out of memory";
-    case RETORT_EIO: return "file error";
-    case RETORT_EFORMAT: return "malformed data";
-    case RETORT_EDEVICE: return "OpenCL error";
-    case RETORT_ELIMIT: return "memory limit";
-    case RETORT_ENUMERIC: return "not a finite number";
-    case RETORT_EINTERRUPTED: return "interrupted";
-    case RETORT_EUNSUPPORTED: return "not supported";
-    case RETORT_EMISMATCH: return "out of tolerance";
-    default: return "unknown status";
+    case RETORT_OK:
+        return "ok";
+    case RETORT_EINVAL:
+        return "bad input";
+    case RETORT_ENOMEM:
+        return "out of memory";
+    case RETORT_EIO:
+        return "file error";
+    case RETORT_EFORMAT:
+        return "malformed data";
+    case RETORT_EDEVICE:
+        return "OpenCL error";
+    case RETORT_ELIMIT:
+        return "memory limit";
+    case RETORT_ENUMERIC:
+        return "not a finite number";
+    case RETORT_EINTERRUPTED:
+        return "interrupted";
+    case RETORT_EUNSUPPORTED:
+        return "not supported";
+    case RETORT_EMISMATCH:
+        return "out of tolerance";
+    default:
+        return "unknown status";
     }
 }
 
@@ -46,7 +58,8 @@ void error_context(const char *format, ...) {
     int length = vsnprintf(fresh, sizeof fresh, format, arguments);
     va_end(arguments);
     if (length < 0 || (size_t)length >= sizeof fresh - 3) return;
-    snprintf(fresh + length, sizeof fresh - (size_t)length, ": %.*s", (int)(sizeof fresh - (size_t)length - 3), message);
+    snprintf(fresh + length, sizeof fresh - (size_t)length, ": %.*s", (int)(sizeof fresh - (size_t)length - 3),
+             message);
     memcpy(message, fresh, sizeof message);
 }
 

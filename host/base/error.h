@@ -16,17 +16,17 @@
 #include "retort/status.h"
 
 /* Sets the message and leaves through `done` with the given status. */
-#define RAISE(code, ...)                                                                                               \
-    do {                                                                                                               \
-        status = error_set((code), __VA_ARGS__);                                                                       \
-        goto done;                                                                                                     \
+#define RAISE(code, ...)                         \
+    do {                                         \
+        status = error_set((code), __VA_ARGS__); \
+        goto done;                               \
     } while (0)
 
 /* Evaluates a call that returns a status; leaves through `done` where it failed. */
-#define TRY(call)                                                                                                      \
-    do {                                                                                                               \
-        status = (call);                                                                                               \
-        if (status < 0) goto done;                                                                                     \
+#define TRY(call)                  \
+    do {                           \
+        status = (call);           \
+        if (status < 0) goto done; \
     } while (0)
 
 /* Replaces this thread's message and returns `code`, so that it can be the operand of `return`. */

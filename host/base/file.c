@@ -128,6 +128,15 @@ int folder_create(const char *path) {
     return RETORT_OK;
 }
 
+bool folder_cache(char folder[FILE_PATH_MAX]) {
+    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    int status = cache && *cache == '/' ? path_join(cache, "retort", folder)
+                 : home && *home == '/' ? path_join(home, ".cache/retort", folder)
+                                        : error_set(RETORT_EIO, "no folder for caches");
+    if (status < 0) error_clear();
+    return status == RETORT_OK;
+}
+
 int folder_remove(const char *path) {
     int status = RETORT_OK;
     DIR *folder = opendir(path);

@@ -18,9 +18,11 @@ int file_write_begin(const char *path, char *temporary);
 int file_write_commit(const char *path, const char *temporary);
 bool file_exists(const char *path);
 bool folder_exists(const char *path);
-bool folder_empty(const char *path);          /* true also where it does not exist */
-int folder_create(const char *path);          /* with parents; fine where it exists */
-int folder_remove(const char *path);          /* with its content; fine where it does not exist */
+bool folder_empty(const char *path); /* true also where it does not exist */
+int folder_create(const char *path); /* with parents; fine where it exists */
+int folder_remove(const char *path); /* with its content; fine where it does not exist */
+/* XDG_CACHE_HOME/retort, or ~/.cache/retort; false where neither can be. It may not exist yet. */
+bool folder_cache(char folder[FILE_PATH_MAX]);
 /* Joins with one slash; RETORT_EINVAL where the result is longer than FILE_PATH_MAX. */
 int path_join(const char *folder, const char *name, char out[FILE_PATH_MAX]);
 
@@ -28,7 +30,7 @@ int path_join(const char *folder, const char *name, char out[FILE_PATH_MAX]);
 struct hash;
 struct hash *hash_create(void); /* NULL when out of memory */
 void hash_update(struct hash *hash, const void *data, size_t size);
-void hash_finish(struct hash *hash, char hex[65]); /* frees it */
+void hash_finish(struct hash *hash, char hex[65]);                /* frees it */
 uint64_t hash_fast(const void *data, size_t size, uint64_t seed); /* xxHash64: cache keys, not proofs */
 
 #endif

@@ -14,22 +14,22 @@ struct arena {
 };
 
 void arena_init(struct arena *arena);
-void arena_finish(struct arena *arena);                       /* NULL-safe; frees every block */
-void *arena_alloc(struct arena *arena, size_t bytes);         /* zeroed, 16-byte aligned; NULL when out of memory */
+void arena_finish(struct arena *arena);               /* NULL-safe; frees every block */
+void *arena_alloc(struct arena *arena, size_t bytes); /* zeroed, 16-byte aligned; NULL when out of memory */
 void *arena_array(struct arena *arena, size_t count, size_t element); /* the same, overflow checked */
 char *arena_copy_text(struct arena *arena, const char *text);
 char *arena_printf(struct arena *arena, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* --- growable array: `struct { T *items; size_t count, capacity; }`, zero-initialised, freed with array_finish ---
  * array_push evaluates to true where the item was stored, false when memory ran out (the array is unchanged). */
-#define ARRAY(type)                                                                                                    \
-    struct {                                                                                                           \
-        type *items;                                                                                                   \
-        size_t count, capacity;                                                                                        \
+#define ARRAY(type)             \
+    struct {                    \
+        type *items;            \
+        size_t count, capacity; \
     }
-#define array_push(array, item)                                                                                        \
-    (array_grow((void **)&(array)->items, &(array)->capacity, (array)->count + 1, sizeof *(array)->items)              \
-         ? ((array)->items[(array)->count++] = (item), true)                                                           \
+#define array_push(array, item)                                                                           \
+    (array_grow((void **)&(array)->items, &(array)->capacity, (array)->count + 1, sizeof *(array)->items) \
+         ? ((array)->items[(array)->count++] = (item), true)                                              \
          : false)
 #define array_finish(array) (free((array)->items), (array)->items = NULL, (array)->count = (array)->capacity = 0)
 bool array_grow(void **items, size_t *capacity, size_t needed, size_t element);

@@ -11,18 +11,18 @@ void philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4
 
 /* What a draw is for. A new use takes a new number, so that uses never share numbers. */
 enum random_stream {
-    RANDOM_WEIGHTS = 1,      /* initial network weights */
-    RANDOM_SYNTHETIC = 2,    /* initial synthetic images */
-    RANDOM_INNER_BATCH = 3,  /* rows of the synthetic set per inner step */
-    RANDOM_REAL_BATCH = 4,   /* rows of the real set per outer step */
+    RANDOM_WEIGHTS = 1,     /* initial network weights */
+    RANDOM_SYNTHETIC = 2,   /* initial synthetic images */
+    RANDOM_INNER_BATCH = 3, /* rows of the synthetic set per inner step */
+    RANDOM_REAL_BATCH = 4,  /* rows of the real set per outer step */
     RANDOM_AUGMENT_INNER = 5,
     RANDOM_AUGMENT_REAL = 6,
-    RANDOM_TRUNCATION = 7,   /* position and window of the truncation */
+    RANDOM_TRUNCATION = 7, /* position and window of the truncation */
     RANDOM_EVALUATE = 8,
-    RANDOM_BASELINE = 9,     /* the random subset of real images */
-    RANDOM_SPLIT = 10,       /* held-out split */
+    RANDOM_BASELINE = 9, /* the random subset of real images */
+    RANDOM_SPLIT = 10,   /* held-out split */
     RANDOM_LANCZOS = 11,
-    RANDOM_OPERATION = 12,   /* the graph's `random` operation */
+    RANDOM_OPERATION = 12, /* the graph's `random` operation */
     RANDOM_TEST = 99,
 };
 
@@ -35,9 +35,9 @@ struct random {
 
 struct random random_begin(uint64_t seed, enum random_stream stream, uint32_t step);
 uint32_t random_bits(struct random *random);
-double random_uniform(struct random *random);                  /* in [0, 1), 32 bits */
-double random_normal(struct random *random);                   /* mean 0, sd 1: Box-Muller on two draws */
-uint32_t random_below(struct random *random, uint32_t bound);  /* in [0, bound), unbiased; 0 where bound is 0 */
+double random_uniform(struct random *random);                 /* in [0, 1), 32 bits */
+double random_normal(struct random *random);                  /* mean 0, sd 1: Box-Muller on two draws */
+uint32_t random_below(struct random *random, uint32_t bound); /* in [0, bound), unbiased; 0 where bound is 0 */
 /* Chooses `count` different numbers of [0, bound) in random order (partial Fisher-Yates). `scratch` holds bound ints;
  * the first `count` of it are the answer. */
 void random_choose(struct random *random, uint32_t bound, uint32_t count, uint32_t *scratch);

@@ -2,7 +2,7 @@
 #ifndef RETORT_BENCH_BENCH_H
 #define RETORT_BENCH_BENCH_H
 
-#include "compile/kernels.h"
+#include "compile/wisdom.h"
 
 /* --- whole outer steps: prefix, window, meta-loss and exact backward of ConvNet-3 with instance norm under Adam --- */
 struct bench_step_spec {
@@ -27,6 +27,10 @@ struct bench_step_result {
     uint64_t peak_resident_bytes;  /* of this process so far */
     struct device_profile profile; /* the caller's, for device_profile_finish */
 };
+/* The convolutions that such a step launches, by classes, as they are without wisdom. The array is the caller's to
+ * free(). */
+int bench_step_convolutions(struct device *device, const struct bench_step_spec *spec, struct conv_demand **list,
+                            size_t *count);
 int bench_step(struct device *device, const struct bench_step_spec *spec, struct bench_step_result *result);
 
 /* --- single kernels, as the kernel choice serves them --- */
@@ -48,6 +52,26 @@ struct bench_conv_spec {
 };
 int bench_conv(struct device *device, const struct kernel_target *target, const struct bench_conv_spec *spec,
                struct bench_kernel_result *result);
+
+/* --- tuning: the fastest right choice for a class of convolutions --- */
+struct tune_spec {
+    struct conv_class class;
+    bool joined;                   /* other launches join it with others, so that its method must be one that can */
+    bool quick;                    /* fewer tiles */
+    double seconds;                /* for each kernel of each choice, about */
+    const volatile int *interrupt; /* stops the search when it becomes non-zero; NULL: nothing does */
+};
+struct tune_result {
+    bool better;               /* than the built-in choice, by more than the noise, measured twice */
+    struct conv_choice choice; /* where it is better */
+    double built_in_seconds, best_seconds;
+    int tried, wrong;   /* choices measured; those of them whose result was wrong, which are never taken */
+    double worst_error; /* of all tried */
+};
+/* Every choice is checked, each element, against the built-in kernel, and a few hundred against double precision.
+ * RETORT_EDEVICE where the built-in kernel is wrong itself. */
+int bench_tune(struct device *device, const struct kernel_target *target, const struct tune_spec *spec,
+               struct tune_result *result);
 
 /* Instance norm, activation and pooling of feature maps that overflow every cache (where memory allows): one visit of
  * each plane, limited by memory. The time is that of the one kernel doing it. */

@@ -4,9 +4,8 @@
 #include "base/memory.h"
 #include "base/random.h"
 
+#include <math.h>
 #include <stdlib.h>
-
-#define BUDGET 0.1 /* seconds for each kernel */
 
 int operand_fill(struct operand *operand, size_t count, uint32_t stream) {
     operand->values = calloc(count, sizeof *operand->values);
@@ -46,50 +45,65 @@ done:
 
 /* Times a kernel on its buffers, after one launch that leaves what the next kernel reads. Nothing for no kernel. */
 static int time_kernel(struct device *device, struct device_program *program, const char *name,
-                       const struct kernel_use *use, struct device_buffer *const *buffers, unsigned count,
+                       const struct kernel_use *use, struct device_buffer *const *buffers, int count, double budget,
                        double *total) {
     int status = RETORT_OK;
     struct device_kernel *kernel = NULL;
     double seconds;
     if (!use->file) return RETORT_OK;
     TRY(device_kernel_create(program, name, &kernel));
-    for (unsigned i = 0; i < count; i++) TRY(device_kernel_set_buffer(kernel, i, buffers[i], 0));
+    for (int i = 0; i < count; i++) TRY(device_kernel_set_buffer(kernel, (unsigned)i, buffers[i], 0));
     TRY(device_launch(device, kernel, use->global, use->local));
-    TRY(device_time_launch(device, kernel, use->global, use->local, BUDGET, &seconds));
+    TRY(device_time_launch(device, kernel, use->global, use->local, budget, &seconds));
     *total += seconds;
 done:
     device_kernel_destroy(kernel);
     return status;
 }
 
-int measure_use(struct device *device, const struct kernel_target *target, const struct conv_use *use,
-                struct operand operands[3], struct bench_kernel_result *result) {
+void use_operands_finish(struct use_operands *operands) {
+    if (!operands) return;
+    for (int i = 0; i < MOST_OPERANDS; i++) operand_finish(&operands->of[i]);
+}
+
+int measure_use(struct device *device, const struct kernel_target *target, const struct conv_use *use, double budget,
+                struct use_operands *operands, struct bench_kernel_result *result) {
     int status = RETORT_OK;
+    const int count = operands->count, first_packed = use->packed_floats ? count - operands->packed : count;
     struct device_program *program = NULL;
-    struct device_buffer *buffers[3] = {NULL}, *packed = NULL, *work = NULL;
+    struct device_buffer *buffers[MOST_OPERANDS] = {NULL}, *packed[MOST_OPERANDS] = {NULL}, *work = NULL;
+    struct device_buffer *product[MOST_OPERANDS];
     double seconds = 0;
-    for (int i = 0; i < 3; i++) {
-        size_t bytes = operands[i].count * sizeof *operands[i].values;
+    for (int i = 0; i < count; i++) {
+        struct operand *operand = &operands->of[i];
+        size_t bytes = operand->count * sizeof *operand->values;
+        for (size_t k = 0; i < operands->results && k < operand->count; k++) operand->values[k] = NAN;
         TRY(device_buffer_create(device, bytes, "operand", &buffers[i]));
-        TRY(device_write(device, buffers[i], 0, bytes, operands[i].values));
+        TRY(device_write(device, buffers[i], 0, bytes, operand->values));
+        product[i] = buffers[i];
     }
-    TRY(device_buffer_create(device, use->packed_floats * sizeof(float), "packed operand", &packed));
     TRY(device_buffer_create(device, use->work_floats * sizeof(float), "parts of a product", &work));
     TRY(build(device, target, use, &program));
-    struct device_buffer *second = use->packed_floats ? packed : buffers[2],
-                         *out = use->finish.file ? work : buffers[0];
-    struct device_buffer *pack[] = {packed, buffers[2]}, *product[] = {out, buffers[1], second},
-                         *finish[] = {buffers[0], work};
-    TRY(time_kernel(device, program, "pack", &use->pack, pack, 2, &seconds));
-    TRY(time_kernel(device, program, "product", &use->main, product, 3, &seconds));
-    TRY(time_kernel(device, program, "finish", &use->finish, finish, 2, &seconds));
-    TRY(device_read(device, buffers[0], 0, operands[0].count * sizeof *operands[0].values, operands[0].values));
+    for (int i = first_packed; i < count; i++) {
+        TRY(device_buffer_create(device, use->packed_floats * sizeof(float), "packed operand", &packed[i]));
+        product[i] = packed[i];
+        TRY(time_kernel(device, program, "pack", &use->pack, (struct device_buffer *[]){packed[i], buffers[i]}, 2,
+                        budget, &seconds));
+    }
+    if (use->finish.file) product[0] = work;
+    TRY(time_kernel(device, program, "product", &use->main, product, count, budget, &seconds));
+    TRY(time_kernel(device, program, "finish", &use->finish, (struct device_buffer *[]){buffers[0], work}, 2, budget,
+                    &seconds));
+    for (int i = 0; i < operands->results; i++)
+        TRY(device_read(device, buffers[i], 0, operands->of[i].count * sizeof(float), operands->of[i].values));
     result->file = use->main.file;
     result->seconds = seconds;
 done:
     device_program_destroy(program);
     device_buffer_destroy(work);
-    device_buffer_destroy(packed);
-    for (int i = 0; i < 3; i++) device_buffer_destroy(buffers[i]);
+    for (int i = 0; i < count; i++) {
+        device_buffer_destroy(packed[i]);
+        device_buffer_destroy(buffers[i]);
+    }
     return status;
 }

@@ -108,6 +108,45 @@ done:
     return status;
 }
 
+static int plan(struct library *library, const struct bench_step_spec *spec, struct network *network,
+                struct unroll **unroll) {
+    int status = RETORT_OK;
+    const struct network_spec network_spec = {.kind = NETWORK_CONVNET,
+                                              .depth = 3,
+                                              .width = spec->width,
+                                              .norm = NORM_INSTANCE,
+                                              .activation = ACTIVATION_RELU,
+                                              .pool = POOL_AVERAGE};
+    const struct unroll_spec unroll_spec = {
+        .network = network,
+        .optimizer = {.kind = OPTIMIZER_ADAM, .lr = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8},
+        .set_count = (int64_t)spec->ipc * CLASSES,
+        .batch = (int64_t)spec->ipc * CLASSES,
+        .soft_labels = true,
+        .meta_batch = spec->real,
+        .max_window = spec->window,
+    };
+    TRY(network_describe(&network_spec, spec->image[0], spec->image[1], spec->image[2], CLASSES, network));
+    TRY(unroll_create(library, &unroll_spec, unroll));
+done:
+    return status;
+}
+
+int bench_step_convolutions(struct device *device, const struct bench_step_spec *spec, struct conv_demand **list,
+                            size_t *count) {
+    int status = RETORT_OK;
+    struct library *library = NULL;
+    struct unroll *unroll = NULL;
+    struct network network;
+    TRY(library_create_with(device, spec->family, NULL, &library));
+    TRY(plan(library, spec, &network, &unroll));
+    TRY(library_convolutions(library, list, count));
+done:
+    unroll_destroy(unroll);
+    library_destroy(library);
+    return status;
+}
+
 int bench_step(struct device *device, const struct bench_step_spec *spec, struct bench_step_result *result) {
     int status = RETORT_OK;
     struct library *library = NULL;
@@ -116,26 +155,10 @@ int bench_step(struct device *device, const struct bench_step_spec *spec, struct
     struct bench_step_result fresh = {0};
     struct network network;
     struct rusage usage;
-    const struct network_spec network_spec = {.kind = NETWORK_CONVNET,
-                                              .depth = 3,
-                                              .width = spec->width,
-                                              .norm = NORM_INSTANCE,
-                                              .activation = ACTIVATION_RELU,
-                                              .pool = POOL_AVERAGE};
-    const struct unroll_spec unroll_spec = {
-        .network = &network,
-        .optimizer = {.kind = OPTIMIZER_ADAM, .lr = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8},
-        .set_count = (int64_t)spec->ipc * CLASSES,
-        .batch = (int64_t)spec->ipc * CLASSES,
-        .soft_labels = true,
-        .meta_batch = spec->real,
-        .max_window = spec->window,
-    };
-    TRY(network_describe(&network_spec, spec->image[0], spec->image[1], spec->image[2], CLASSES, &network));
     TRY(prepare_data(spec, &data));
     double begun = clock_seconds();
     TRY(library_create(device, spec->family, &library));
-    TRY(unroll_create(library, &unroll_spec, &unroll));
+    TRY(plan(library, spec, &network, &unroll));
     fresh.build_seconds = clock_seconds() - begun;
     if (spec->launches) unroll_print(unroll, true, spec->launches);
     TRY(time_steps(device, unroll, spec, &data, &fresh));

@@ -108,19 +108,6 @@ done:
 }
 
 /* --- step --- */
-static bool read_image(const char *verb, const char *word, int image[3]) {
-    int size[3], end = 0;
-    if (!word) return true;
-    bool fits = sscanf(word, "%d,%d,%d%n", &size[0], &size[1], &size[2], &end) == 3 && !word[end];
-    for (int i = 0; i < 3 && fits; i++) fits = size[i] >= 1 && size[i] <= 4096;
-    if (!fits) {
-        usage_error(verb, "--image %s: expected channels, height and width, such as 3,32,32", word);
-        return false;
-    }
-    memcpy(image, size, sizeof size);
-    return true;
-}
-
 static int print_step(const struct device_traits *traits, const struct device_peaks *peaks,
                       const struct bench_step_spec *spec, const struct bench_step_result *result, bool json) {
     int status = RETORT_OK;
@@ -180,8 +167,7 @@ static int run_step(const char *verb, const struct options *options) {
                                    .reps = 5,
                                    .profile = options->given[OPTION_PROFILE],
                                    .launches = options->given[OPTION_LAUNCHES] ? json ? stderr : stdout : NULL};
-    if (!read_image(verb, options->value[OPTION_IMAGE], spec.image)
-        || !options_int(verb, options, OPTION_IPC, 1, 10000, &spec.ipc)
+    if (!options_image(verb, options, spec.image) || !options_int(verb, options, OPTION_IPC, 1, 10000, &spec.ipc)
         || !options_int(verb, options, OPTION_PREFIX, 0, 1000000, &spec.prefix)
         || !options_int(verb, options, OPTION_WINDOW, 1, 100000, &spec.window)
         || !options_int(verb, options, OPTION_REAL, 1, 1000000, &spec.real)

@@ -16,6 +16,7 @@ static const struct {
     {"devices", command_devices, "every OpenCL device, what it can do, and whether it works"},
     {"check", command_check, "meta-gradients of this device against exact answers"},
     {"bench", command_bench, "speed of this device beside its own peak"},
+    {"tune", command_tune, "find the fastest kernels for this device and remember them"},
 };
 #define VERB_COUNT (sizeof verbs / sizeof *verbs)
 

@@ -38,6 +38,7 @@ static const struct {
     [OPTION_CHANNELS] = {"channels", "C"},
     [OPTION_SIDE] = {"side", "S"},
     [OPTION_BATCH] = {"batch", "N"},
+    [OPTION_QUICK] = {"quick", NULL},
     [OPTION_QUIET] = {"quiet", NULL},
     [OPTION_JSON] = {"json", NULL},
 };
@@ -188,6 +189,20 @@ bool options_int(const char *verb, const struct options *options, enum option_na
         return false;
     }
     *value = (int)number;
+    return true;
+}
+
+bool options_image(const char *verb, const struct options *options, int image[3]) {
+    const char *word = options->value[OPTION_IMAGE];
+    int size[3], end = 0;
+    if (!word) return true;
+    bool fits = sscanf(word, "%d,%d,%d%n", &size[0], &size[1], &size[2], &end) == 3 && !word[end];
+    for (int i = 0; i < 3 && fits; i++) fits = size[i] >= 1 && size[i] <= 4096;
+    if (!fits) {
+        usage_error(verb, "--image %s: expected channels, height and width, such as 3,32,32", word);
+        return false;
+    }
+    memcpy(image, size, sizeof size);
     return true;
 }
 

@@ -35,6 +35,7 @@ enum option_name {
     OPTION_CHANNELS,
     OPTION_SIDE,
     OPTION_BATCH,
+    OPTION_QUICK,
     OPTION_QUIET,
     OPTION_JSON,
     OPTION_COUNT
@@ -62,6 +63,7 @@ void options_finish(struct options *options);
 bool options_family(const char *verb, const struct options *options, enum family *family);
 bool options_int(const char *verb, const struct options *options, enum option_name option, int least, int most,
                  int *value);
+bool options_image(const char *verb, const struct options *options, int image[3]); /* channels, height, width */
 
 /* "retort VERB: words", a hint at --help; EXIT_USAGE. */
 int usage_error(const char *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -76,5 +78,6 @@ int command_check(int argc, char **argv);
 int command_devices(int argc, char **argv);
 int command_eval(int argc, char **argv);
 int command_run(int argc, char **argv);
+int command_tune(int argc, char **argv);
 
 #endif

@@ -114,17 +114,20 @@ bool convolutions_join(const struct grouping *g, const struct group *a, const st
            && terms.inputs + terms.weights < 2 * count;
 }
 
+static bool convolution_launch(struct lowering *l, const struct conv_class *class, const struct conv_use *use,
+                               struct value *const *buffers, int outputs, int count, double flops) {
+    return lowering_launch(l, &use->main, buffers, outputs, count, flops) && array_push(&l->convolutions, *class);
+}
+
 static int lower_backward_weight(struct lowering *l, const struct node *node) {
     int status = RETORT_OK;
     const struct node *parts[TERMS];
     int count = terms_of(node, parts), buffer_count = 1;
-    struct conv_sizes sizes = sizes_of(parts[0]);
-    enum layout x = kernels_conv_layout(&l->target, sizes.c), y = kernels_conv_layout(&l->target, sizes.o);
+    const struct conv_class class = {CONV_BACKWARD_WEIGHT, sizes_of(parts[0]),
+                                     count == 1 ? CONV_SINGLE : (struct conv_terms){1, TERMS, TERMS, 0}};
+    enum layout x = kernels_conv_layout(&l->target, class.sizes.c), y = kernels_conv_layout(&l->target, class.sizes.o);
     struct conv_use use = {0};
-    if (count == 1)
-        TRY(kernels_conv_backward_weight(&l->target, &sizes, x, y, &use));
-    else
-        TRY(kernels_conv_joined(&l->target, CONV_BACKWARD_WEIGHT, &sizes, &(struct conv_terms){.inputs = count}, &use));
+    TRY(kernels_conv_plan(&l->target, &class, &use));
     struct value *out = lowering_value(l, node, LAYOUT_PLAIN), *buffers[1 + 2 * TERMS] = {out};
     double flops = 0;
     for (int k = 0; k < count; k++) {
@@ -135,7 +138,7 @@ static int lower_backward_weight(struct lowering *l, const struct node *node) {
     for (int k = 0; k < buffer_count; k++)
         if (!buffers[k]) return RETORT_EUNSUPPORTED; /* lowering_value has said why */
     if (use.work_floats) buffers[0] = lowering_scratch(l, NULL, use.work_floats);
-    if (!buffers[0] || !lowering_launch(l, &use.main, buffers, 1, buffer_count, flops)
+    if (!buffers[0] || !convolution_launch(l, &class, &use, buffers, 1, buffer_count, flops)
         || (use.work_floats && !lowering_launch(l, &use.finish, (struct value *[]){out, buffers[0]}, 1, 2, 0)))
         RAISE(RETORT_ENOMEM, "out of memory compiling %s", op_info(parts[0]->op)->name);
 done:
@@ -146,20 +149,16 @@ int lower_convolutions(struct lowering *l, const struct group *group) {
     int status = RETORT_OK;
     const struct node *const *members = (const struct node *const *)group->members.items;
     const struct node *parts[TERMS], *inputs[TERMS], *weights[TERMS];
-    struct conv_terms terms;
     struct conv_use use = {0};
-    enum conv_pass pass = convolution_pass(members[0]);
-    if (pass == CONV_BACKWARD_WEIGHT) return lower_backward_weight(l, members[0]);
+    if (convolution_pass(members[0]) == CONV_BACKWARD_WEIGHT) return lower_backward_weight(l, members[0]);
     terms_of(members[0], parts);
-    struct conv_sizes sizes = sizes_of(parts[0]);
-    enum layout x = kernels_conv_layout(&l->target, sizes.c), y = kernels_conv_layout(&l->target, sizes.o);
-    enum layout from = pass == CONV_FORWARD ? x : y, to = pass == CONV_FORWARD ? y : x;
-    if (!collect_terms(members, group->members.count, &terms, inputs, weights))
+    struct conv_class class = {.pass = convolution_pass(members[0]), .sizes = sizes_of(parts[0])};
+    enum layout x = kernels_conv_layout(&l->target, class.sizes.c), y = kernels_conv_layout(&l->target, class.sizes.o);
+    enum layout from = class.pass == CONV_FORWARD ? x : y, to = class.pass == CONV_FORWARD ? y : x;
+    if (!collect_terms(members, group->members.count, &class.terms, inputs, weights))
         RAISE(RETORT_EUNSUPPORTED, "cannot compile: convolutions with too many operands in one launch");
-    if (terms.mask != 1)
-        TRY(kernels_conv_joined(&l->target, pass, &sizes, &terms, &use));
-    else
-        TRY((pass == CONV_FORWARD ? kernels_conv : kernels_conv_backward_data)(&l->target, &sizes, x, y, &use));
+    TRY(kernels_conv_plan(&l->target, &class, &use));
+    const struct conv_terms terms = class.terms;
     struct value *buffers[3 * TERMS];
     int count = 0;
     for (int k = 0; k < terms.outputs; k++) buffers[count++] = lowering_value(l, members[k], to);
@@ -171,7 +170,7 @@ int lower_convolutions(struct lowering *l, const struct group *group) {
     double flops = op_info(parts[0]->op)->cost(parts[0]) * __builtin_popcount(terms.mask);
     for (int k = 0; k < count; k++)
         if (!buffers[k]) return l->arena.failed ? RETORT_ENOMEM : RETORT_EUNSUPPORTED; /* lowering_value has said why */
-    if (!lowering_launch(l, &use.main, buffers, terms.outputs, count, flops))
+    if (!convolution_launch(l, &class, &use, buffers, terms.outputs, count, flops))
         RAISE(RETORT_ENOMEM, "out of memory compiling %s", op_info(parts[0]->op)->name);
 done:
     return status;

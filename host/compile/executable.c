@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "compile/internal.h"
+#include "compile/wisdom.h"
 #include "transform/transform.h"
 
 #include <ctype.h>
@@ -19,6 +20,7 @@ struct kernel_text {
 struct library {
     struct device *device;
     struct kernel_target target;
+    struct wisdom *wisdom; /* owned; NULL where it was given */
     struct arena arena;
     ARRAY(struct kernel_text) kernels;
     ARRAY(struct device_program *) programs;
@@ -44,10 +46,27 @@ struct executable {
 
 int library_create(struct device *device, enum family family, struct library **library) {
     int status = RETORT_OK;
+    const struct kernel_target target = kernels_target(device_traits(device), family);
+    struct wisdom *wisdom = NULL;
+    char path[FILE_PATH_MAX];
+    wisdom_path(path);
+    TRY(wisdom_load(path, &target, &wisdom));
+    TRY(library_create_with(device, family, wisdom, library));
+    (*library)->wisdom = wisdom;
+    wisdom = NULL;
+done:
+    wisdom_destroy(wisdom);
+    return status;
+}
+
+int library_create_with(struct device *device, enum family family, const struct wisdom *wisdom,
+                        struct library **library) {
+    int status = RETORT_OK;
     struct library *fresh = calloc(1, sizeof *fresh);
     if (!fresh) RAISE(RETORT_ENOMEM, "out of memory creating a kernel library");
     fresh->device = device;
     fresh->target = kernels_target(device_traits(device), family);
+    fresh->target.wisdom = wisdom;
     arena_init(&fresh->arena);
     *library = fresh;
 done:
@@ -62,11 +81,34 @@ void library_destroy(struct library *library) {
     array_finish(&library->kernels);
     array_finish(&library->executables);
     arena_finish(&library->arena);
+    wisdom_destroy(library->wisdom);
     free(library);
 }
 
 struct device *library_device(struct library *library) {
     return library->device;
+}
+
+int library_convolutions(const struct library *library, struct conv_demand **list, size_t *count) {
+    int status = RETORT_OK;
+    ARRAY(struct conv_demand) found = {0};
+    for (size_t i = 0; i < library->executables.count; i++) {
+        const struct lowering *l = &library->executables.items[i]->lowering;
+        for (size_t k = 0; k < l->convolutions.count; k++) {
+            const struct conv_class *class = &l->convolutions.items[k];
+            size_t at = 0;
+            while (at < found.count && !conv_class_equal(&found.items[at].class, class)) at++;
+            if (at == found.count && !array_push(&found, ((struct conv_demand){.class = *class})))
+                RAISE(RETORT_ENOMEM, "out of memory listing convolutions");
+            found.items[at].launches++;
+        }
+    }
+    *list = found.items;
+    *count = found.count;
+    return RETORT_OK;
+done:
+    array_finish(&found);
+    return status;
 }
 
 size_t library_scratch_bytes(const struct library *library) {

@@ -17,7 +17,11 @@ enum family { FAMILY_AUTO, FAMILY_CPU, FAMILY_GPU }; /* auto: by the device's ty
  * another on one queue, so one scratch arena, as large as the most demanding needs, serves all. It goes with the last
  * executable; kernels stay, for executables to come. */
 struct library;
-int library_create(struct device *device, enum family family, struct library **library);
+int library_create(struct device *device, enum family family, struct library **library); /* with the user's wisdom */
+struct wisdom;
+/* The wisdom (compile/wisdom.h) is borrowed for the life of the library; NULL: none. */
+int library_create_with(struct device *device, enum family family, const struct wisdom *wisdom,
+                        struct library **library);
 void library_destroy(struct library *library); /* NULL-safe; its executables must be gone */
 /* Builds every kernel not built yet as one program and (re)allocates the arena. Call after creating executables. */
 int library_build(struct library *library);

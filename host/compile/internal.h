@@ -122,6 +122,7 @@ struct lowering {
     struct value **plain, **blocked; /* by node index */
     ARRAY(struct value *) values;
     ARRAY(struct launch *) launches;
+    ARRAY(struct conv_class) convolutions; /* those among them, merged ones too */
     ARRAY(struct slot) slots;
     size_t arena_floats;
 };

@@ -2,6 +2,7 @@
 #include "compile/kernels_family.h"
 
 #include "base/error.h"
+#include "compile/wisdom.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -133,25 +134,91 @@ done:
     return status;
 }
 
+static bool is_single(const struct conv_class *class) {
+    return class->terms.inputs == 1 && class->terms.outputs == 1 && class->terms.weights == 1 && class->terms.mask == 1;
+}
+
+/* Terms that the compiler may ask for. */
+static bool terms_fit(const struct conv_class *class) {
+    const struct conv_terms *t = &class->terms;
+    if (is_single(class)) return true;
+    if (class->pass == CONV_BACKWARD_WEIGHT) return t->outputs == 1 && t->inputs == 2 && t->weights == 2 && !t->mask;
+    unsigned allowed = 0;
+    for (int o = 0; o < t->outputs && o < 2; o++)
+        for (int i = 0; i < t->inputs && i < 2; i++)
+            for (int w = 0; w < t->weights && w < 2; w++) allowed |= 1u << ((o * 2 + i) * 2 + w);
+    return t->outputs >= 1 && t->outputs <= 2 && t->inputs >= 1 && t->inputs <= 2 && t->weights >= 1 && t->weights <= 2
+           && t->mask && !(t->mask & ~allowed);
+}
+
+bool kernels_conv_fits(const struct kernel_target *target, const struct conv_class *class,
+                       const struct conv_choice *choice) {
+    if (target->family != FAMILY_CPU || !terms_fit(class)) return false;
+    if (check_conv(target, &class->sizes) < 0) {
+        error_clear();
+        return false;
+    }
+    bool own = !choice->tile[0] && !choice->tile[1] && !choice->tile[2];
+    for (int i = 0; i < 3; i++)
+        if (!own && (choice->tile[i] < 1 || choice->tile[i] > 4096)) return false;
+    if (choice->method) return kernels_winograd_fits(target, class, choice);
+    return is_single(class) && (own || kernels_direct_fits(target, class, choice));
+}
+
+struct conv_choice kernels_conv_choice(const struct kernel_target *target, const struct conv_class *class) {
+    const struct conv_choice *known = target->direct ? NULL : wisdom_find(target->wisdom, class);
+    if (known && kernels_conv_fits(target, class, known)) return *known;
+    if (is_single(class)) return (struct conv_choice){.method = kernels_winograd(target, class->pass, &class->sizes)};
+    /* Joined by wisdom's word on the single one alone, they take its method. */
+    struct conv_class single = {class->pass, class->sizes, CONV_SINGLE};
+    int method = kernels_winograd(target, class->pass, &class->sizes);
+    return (struct conv_choice){.method = method ? method : kernels_conv_choice(target, &single).method};
+}
+
+int kernels_conv_candidates(const struct kernel_target *target, const struct conv_class *class, int method,
+                            struct conv_choice list[CONV_CANDIDATES]) {
+    int tiles[CONV_CANDIDATES - 1][3], count = 0;
+    list[0] = (struct conv_choice){.method = method};
+    if (!kernels_conv_fits(target, class, &list[0])) return 0;
+    int found = method ? kernels_winograd_tiles(target, class->pass, tiles, CONV_CANDIDATES - 1)
+                       : kernels_direct_tiles(target, class, tiles, CONV_CANDIDATES - 1);
+    count++;
+    for (int i = 0; i < found; i++) {
+        struct conv_choice choice = {method, {tiles[i][0], tiles[i][1], tiles[i][2]}};
+        if (kernels_conv_fits(target, class, &choice)) list[count++] = choice;
+    }
+    return count;
+}
+
+int kernels_conv_plan(const struct kernel_target *target, const struct conv_class *class, struct conv_use *use) {
+    enum layout x = kernels_conv_layout(target, class->sizes.c), y = kernels_conv_layout(target, class->sizes.o);
+    if (!is_single(class)) return kernels_conv_joined(target, class->pass, &class->sizes, &class->terms, use);
+    switch (class->pass) {
+    case CONV_FORWARD:
+        return kernels_conv(target, &class->sizes, x, y, use);
+    case CONV_BACKWARD_DATA:
+        return kernels_conv_backward_data(target, &class->sizes, x, y, use);
+    default:
+        return kernels_conv_backward_weight(target, &class->sizes, x, y, use);
+    }
+}
+
 bool kernels_conv_joins(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes) {
-    struct winograd_task task;
+    struct conv_class single = {pass, *sizes, CONV_SINGLE};
     return target->family == FAMILY_CPU && check_conv(target, sizes) == RETORT_OK
            && kernels_conv_layout(target, sizes->c) == LAYOUT_BLOCKED
-           && kernels_conv_layout(target, sizes->o) == LAYOUT_BLOCKED && kernels_winograd(target, pass, sizes, &task);
+           && kernels_conv_layout(target, sizes->o) == LAYOUT_BLOCKED && kernels_conv_choice(target, &single).method;
 }
 
 int kernels_conv_joined(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes,
                         const struct conv_terms *terms, struct conv_use *use) {
     int status = RETORT_OK;
     struct conv_use chosen = {0};
-    struct winograd_task task;
+    struct conv_class class = {pass, *sizes, *terms};
     TRY(check_conv(target, sizes));
-    int tile = kernels_winograd(target, pass, sizes, &task);
-    if (!tile) RAISE(RETORT_EINVAL, "convolutions of these sizes cannot be joined");
-    if (pass == CONV_BACKWARD_WEIGHT)
-        kernels_winograd_backward_weight(target, &task, tile, terms, &chosen);
-    else
-        kernels_winograd_conv(target, &task, tile, terms, &chosen);
+    struct conv_choice choice = kernels_conv_choice(target, &class);
+    if (!choice.method) RAISE(RETORT_EINVAL, "convolutions of these sizes cannot be joined");
+    kernels_winograd_plan(target, &class, &choice, &chosen);
     *use = chosen;
 done:
     return status;

@@ -28,11 +28,13 @@ struct kernel_use {
 };
 
 /* The target of all choices below. */
+struct wisdom;
 struct kernel_target {
     const struct device_traits *traits;
-    enum family family; /* CPU or GPU, never auto */
-    int lanes;          /* V */
-    bool direct;        /* convolutions as plain sums of products, no Winograd: for comparisons */
+    enum family family;          /* CPU or GPU, never auto */
+    int lanes;                   /* V */
+    bool direct;                 /* convolutions as plain sums of products, no Winograd: for comparisons */
+    const struct wisdom *wisdom; /* choices that measuring has found (wisdom.h); NULL: none */
 };
 /* By the device's type where the family is auto. */
 struct kernel_target kernels_target(const struct device_traits *traits, enum family family);
@@ -64,7 +66,8 @@ int kernels_conv_backward_weight(const struct kernel_target *target, const struc
 
 /* Several convolutions as one launch: up to two results, each the sum of convolutions of up to two inputs by up to two
  * weights. Result o holds the product of input i and weights w where bit (o * 2 + i) * 2 + w of `mask` is set. Of
- * backward-weight there is one result, the sum of two pairs of operands, and the mask is not looked at. */
+ * backward-weight there is one result, the sum of two pairs of operands, and the mask is not looked at: {1, 2, 2, 0}.
+ */
 struct conv_terms {
     int outputs, inputs, weights;
     unsigned mask;
@@ -76,6 +79,37 @@ bool kernels_conv_joins(const struct kernel_target *target, enum conv_pass pass,
  * x, y, x, y); `pack` serves each of the weights. */
 int kernels_conv_joined(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes,
                         const struct conv_terms *terms, struct conv_use *use);
+
+/* --- what can be tuned: convolutions of the CPU family, operands in their usual layouts --- */
+/* One launch: a single convolution where the terms are CONV_SINGLE, else joined ones. */
+#define CONV_SINGLE ((struct conv_terms){.outputs = 1, .inputs = 1, .weights = 1, .mask = 1})
+struct conv_class {
+    enum conv_pass pass;
+    struct conv_sizes sizes;
+    struct conv_terms terms;
+};
+/* How it is computed. `tile` 0, 0, 0 leaves the rest to the method's own rules; otherwise it is
+ *     direct, forward and backward-data     register tile: rows, columns, vectors of output channels
+ *     Winograd, forward and backward-data   tiles of a work-item, and register tile: tiles, vectors of output channels
+ *     Winograd, backward-weight             blocks of input and of output channels of a work-item, those of output
+ *                                           channels in a register tile
+ * Direct backward-weight has no tile, and direct kernels take single convolutions only. */
+struct conv_choice {
+    int method; /* 0: direct; 2, 4: Winograd's F(2,3), F(4,3) */
+    int tile[3];
+};
+/* Whether the kernels can compute the class so: whatever the numbers are, a choice that fits computes the right result
+ * within bounded private memory. */
+bool kernels_conv_fits(const struct kernel_target *target, const struct conv_class *class,
+                       const struct conv_choice *choice);
+/* What is chosen: what wisdom says, if it fits; else by counts of operations. */
+struct conv_choice kernels_conv_choice(const struct kernel_target *target, const struct conv_class *class);
+/* Choices of a method worth measuring: its own rules first. 0 where the method cannot compute the class. */
+enum { CONV_CANDIDATES = 24 };
+int kernels_conv_candidates(const struct kernel_target *target, const struct conv_class *class, int method,
+                            struct conv_choice list[CONV_CANDIDATES]);
+/* The launches of a class: kernels_conv, its adjoints, or kernels_conv_joined. */
+int kernels_conv_plan(const struct kernel_target *target, const struct conv_class *class, struct conv_use *use);
 
 /* c [batch,m,n] = a x b. Stored a: [batch,m,k], or [batch,k,m] where transpose_a; b: [batch,k,n] or [batch,n,k]. */
 struct matmul_sizes {

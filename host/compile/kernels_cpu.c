@@ -46,45 +46,79 @@ static int64_t private_floats(const struct conv_task *task, int64_t rows, int64_
     return under(task, rows, task->kernel_height) * under(task, columns, task->kernel_width) * depth;
 }
 
-/* The tile that computes the whole image soonest by a simple count of instructions: FMAs, of which at least eight must
- * be independent to hide their latency, loads at a quarter of their price, for each of `steps` steps along the input
- * channels of a block; and the copies of the input under the tile. `depth` is how many vectors a block of the tile
- * stands for, `in_depth` how many floats an input pixel. */
-static struct tile choose_tile(const struct kernel_target *target, const struct conv_task *task, int64_t out_blocks,
-                               int64_t depth, int64_t steps, int64_t in_depth) {
-    struct tile best = {1, 1, 1};
-    double best_cost = 0;
-    int64_t taps = task->kernel_height * task->kernel_width;
-    for (int64_t blocks = 1; blocks <= min_of(out_blocks, 3); blocks++)
+/* How a direct convolution is cut: `depth` is how many vectors a block of the tile stands for, `steps` those along the
+ * input channels of a block, `in_depth` how many floats an input pixel. */
+struct direct {
+    bool plain, few;
+    int64_t in_lanes, out_blocks, depth, steps, in_depth;
+};
+
+static struct direct cut_direct(const struct kernel_target *target, const struct conv_task *task) {
+    int64_t v = target->lanes;
+    bool plain = !task->in_blocked, few = !plain && !task->out_blocked && 2 * task->out_channels <= v;
+    int64_t in_lanes = plain ? task->in_channels : few ? v : min_of(task->in_channels, v);
+    return (struct direct){.plain = plain,
+                           .few = few,
+                           .in_lanes = in_lanes,
+                           .out_blocks = divide_up(task->out_channels, v),
+                           .depth = few ? task->out_channels : 1,
+                           .steps = few ? 1 : in_lanes,
+                           .in_depth = plain ? task->in_channels : v};
+}
+
+static bool tile_fits(const struct kernel_target *target, const struct conv_task *task, const struct direct *cut,
+                      struct tile tile) {
+    int64_t pixels = tile.rows * tile.columns;
+    return tile.blocks <= min_of(cut->out_blocks, 3) && tile.rows <= min_of(task->out_height, 4)
+           && tile.columns <= task->out_width && pixels * tile.blocks * cut->depth <= tile_budget(target)
+           && (pixels == 1 || private_floats(task, tile.rows, tile.columns, cut->in_depth) <= PRIVATE_EASE);
+}
+
+/* The tiles that compute the whole image soonest by a simple count of instructions, the best first: FMAs, of which at
+ * least eight must be independent to hide their latency, loads at a quarter of their price, for each of the steps along
+ * the input channels of a block; and the copies of the input under the tile. */
+static int best_tiles(const struct kernel_target *target, const struct conv_task *task, const struct direct *cut,
+                      struct tile *best, int most) {
+    enum { MOST = 8 };
+    double costs[MOST] = {0};
+    int count = 1;
+    int64_t taps = task->kernel_height * task->kernel_width, depth = cut->depth, steps = cut->steps;
+    best[0] = (struct tile){1, 1, 1};
+    for (int64_t blocks = 1; blocks <= min_of(cut->out_blocks, 3); blocks++)
         for (int64_t rows = 1; rows <= min_of(task->out_height, 4); rows++)
             for (int64_t columns = 1; columns <= task->out_width; columns++) {
-                if (rows * columns * blocks * depth > tile_budget(target)) break;
-                if (rows * columns > 1 && private_floats(task, rows, columns, in_depth) > PRIVATE_EASE) break;
+                if (!tile_fits(target, task, cut, (struct tile){rows, columns, blocks})) break;
                 double fmas = (double)max_of(rows * columns * blocks * depth, 10);
                 double loads = (double)(rows * columns + blocks * depth);
                 double tiles = (double)(divide_up(task->out_height, rows) * divide_up(task->out_width, columns)
-                                        * divide_up(out_blocks, blocks));
+                                        * divide_up(cut->out_blocks, blocks));
                 double copies = (double)private_floats(task, rows, columns, 2);
                 double cost = tiles * ((double)(steps * taps) * (fmas + 0.25 * loads) + copies);
-                if (best_cost == 0 || cost < best_cost) best = (struct tile){rows, columns, blocks}, best_cost = cost;
+                int at = costs[0] == 0 ? 0 : count;
+                while (at > 0 && cost < costs[at - 1]) at--;
+                if (at == min_of(most, MOST)) continue;
+                if (costs[0] != 0 && count < min_of(most, MOST)) count++;
+                for (int i = count - 1; i > at; i--) best[i] = best[i - 1], costs[i] = costs[i - 1];
+                best[at] = (struct tile){rows, columns, blocks};
+                costs[at] = cost;
             }
-    return best;
+    return count;
 }
 
 /* Three templates: blocked input (conv_cpu.cl), blocked input to few channels (conv_few_cpu.cl), plain input
  * (conv_plain_cpu.cl). */
-static int choose_conv(const struct kernel_target *target, const struct conv_task *task, struct conv_use *use) {
+static int choose_conv(const struct kernel_target *target, const struct conv_task *task,
+                       const struct conv_choice *choice, struct conv_use *use) {
     int status = RETORT_OK;
-    int64_t v = target->lanes, taps = task->kernel_height * task->kernel_width;
-    bool plain = !task->in_blocked, few = !plain && !task->out_blocked && 2 * task->out_channels <= v;
-    int64_t in_lanes = plain ? task->in_channels : few ? v : min_of(task->in_channels, v);
-    int64_t in_blocks = divide_up(task->in_channels, in_lanes), out_blocks = divide_up(task->out_channels, v);
-    int64_t in_depth = plain ? task->in_channels : v;
+    const struct direct cut = cut_direct(target, task);
+    int64_t v = target->lanes, taps = task->kernel_height * task->kernel_width, in_lanes = cut.in_lanes;
+    int64_t in_blocks = divide_up(task->in_channels, in_lanes), out_blocks = cut.out_blocks, in_depth = cut.in_depth;
+    bool plain = cut.plain, few = cut.few;
     if (in_depth > PRIVATE_LIMIT || private_floats(task, 1, 1, in_depth) > PRIVATE_LIMIT)
         RAISE(RETORT_EUNSUPPORTED, "convolution kernel %" PRId64 "x%" PRId64 " on %" PRId64 " channels is too large",
               task->kernel_height, task->kernel_width, task->in_channels);
-    struct tile tile =
-        choose_tile(target, task, out_blocks, few ? task->out_channels : 1, few ? 1 : in_lanes, in_depth);
+    struct tile tile = {choice->tile[0], choice->tile[1], choice->tile[2]};
+    if (!tile.rows) best_tiles(target, task, &cut, &tile, 1);
     int64_t groups = divide_up(out_blocks, tile.blocks), out_lanes = few ? task->out_channels : tile.blocks * v;
     use->packed_floats = (size_t)(groups * in_blocks * taps * in_lanes * out_lanes);
 
@@ -146,45 +180,28 @@ done:
     return status;
 }
 
-int kernels_cpu_conv(const struct kernel_target *target, const struct conv_sizes *s, enum layout x, enum layout y,
-                     struct conv_use *use) {
-    struct winograd_task winograd;
-    int tile = x == LAYOUT_BLOCKED && y == LAYOUT_BLOCKED ? kernels_winograd(target, CONV_FORWARD, s, &winograd) : 0;
-    if (tile) {
-        kernels_winograd_conv(target, &winograd, tile, NULL, use);
-        return RETORT_OK;
-    }
-    struct conv_task task = {
-        .n = s->n,
-        .in_channels = s->c,
-        .in_height = s->h,
-        .in_width = s->w,
-        .in_blocked = x == LAYOUT_BLOCKED,
-        .out_channels = s->o,
-        .out_height = s->oh,
-        .out_width = s->ow,
-        .out_blocked = y == LAYOUT_BLOCKED,
-        .kernel_height = s->kh,
-        .kernel_width = s->kw,
-        .stride = s->stride,
-        .spread = 1,
-        .pad_y = s->padding,
-        .pad_x = s->padding,
-        .mirrored = false,
-    };
-    return choose_conv(target, &task, use);
-}
-
-int kernels_cpu_conv_backward_data(const struct kernel_target *target, const struct conv_sizes *s, enum layout x,
-                                   enum layout y, struct conv_use *use) {
-    struct winograd_task winograd;
-    int tile =
-        x == LAYOUT_BLOCKED && y == LAYOUT_BLOCKED ? kernels_winograd(target, CONV_BACKWARD_DATA, s, &winograd) : 0;
-    if (tile) {
-        kernels_winograd_conv(target, &winograd, tile, NULL, use);
-        return RETORT_OK;
-    }
-    struct conv_task task = {
+/* `x` and `y` tell the layouts; a forward pass from x to y, or one with mirrored weights from y to x. */
+static struct conv_task task_of(enum conv_pass pass, const struct conv_sizes *s, enum layout x, enum layout y) {
+    if (pass == CONV_FORWARD)
+        return (struct conv_task){
+            .n = s->n,
+            .in_channels = s->c,
+            .in_height = s->h,
+            .in_width = s->w,
+            .in_blocked = x == LAYOUT_BLOCKED,
+            .out_channels = s->o,
+            .out_height = s->oh,
+            .out_width = s->ow,
+            .out_blocked = y == LAYOUT_BLOCKED,
+            .kernel_height = s->kh,
+            .kernel_width = s->kw,
+            .stride = s->stride,
+            .spread = 1,
+            .pad_y = s->padding,
+            .pad_x = s->padding,
+            .mirrored = false,
+        };
+    return (struct conv_task){
         .n = s->n,
         .in_channels = s->o,
         .in_height = s->oh,
@@ -202,7 +219,64 @@ int kernels_cpu_conv_backward_data(const struct kernel_target *target, const str
         .pad_x = s->kw - 1 - s->padding,
         .mirrored = true,
     };
-    return choose_conv(target, &task, use);
+}
+
+static struct conv_task usual_task(const struct kernel_target *target, const struct conv_class *class) {
+    return task_of(class->pass, &class->sizes, kernels_conv_layout(target, class->sizes.c),
+                   kernels_conv_layout(target, class->sizes.o));
+}
+
+bool kernels_direct_fits(const struct kernel_target *target, const struct conv_class *class,
+                         const struct conv_choice *choice) {
+    if (class->pass == CONV_BACKWARD_WEIGHT) return false;
+    const struct conv_task task = usual_task(target, class);
+    const struct direct cut = cut_direct(target, &task);
+    return tile_fits(target, &task, &cut, (struct tile){choice->tile[0], choice->tile[1], choice->tile[2]});
+}
+
+int kernels_direct_tiles(const struct kernel_target *target, const struct conv_class *class, int tiles[][3], int most) {
+    enum { BEST = 8 };
+    struct tile best[BEST];
+    if (class->pass == CONV_BACKWARD_WEIGHT) return 0;
+    const struct conv_task task = usual_task(target, class);
+    const struct direct cut = cut_direct(target, &task);
+    int count = best_tiles(target, &task, &cut, best, (int)min_of(most, BEST));
+    for (int i = 0; i < count; i++) {
+        tiles[i][0] = (int)best[i].rows;
+        tiles[i][1] = (int)best[i].columns;
+        tiles[i][2] = (int)best[i].blocks;
+    }
+    return count;
+}
+
+/* Choices are for operands in their usual layouts; others are convolved directly. */
+static struct conv_choice choice_of(const struct kernel_target *target, const struct conv_class *class, enum layout x,
+                                    enum layout y) {
+    if (x != kernels_conv_layout(target, class->sizes.c) || y != kernels_conv_layout(target, class->sizes.o))
+        return (struct conv_choice){0};
+    return kernels_conv_choice(target, class);
+}
+
+static int choose_pass(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *s,
+                       enum layout x, enum layout y, struct conv_use *use) {
+    const struct conv_class class = {pass, *s, CONV_SINGLE};
+    const struct conv_choice choice = choice_of(target, &class, x, y);
+    if (choice.method) {
+        kernels_winograd_plan(target, &class, &choice, use);
+        return RETORT_OK;
+    }
+    const struct conv_task task = task_of(pass, s, x, y);
+    return choose_conv(target, &task, &choice, use);
+}
+
+int kernels_cpu_conv(const struct kernel_target *target, const struct conv_sizes *s, enum layout x, enum layout y,
+                     struct conv_use *use) {
+    return choose_pass(target, CONV_FORWARD, s, x, y, use);
+}
+
+int kernels_cpu_conv_backward_data(const struct kernel_target *target, const struct conv_sizes *s, enum layout x,
+                                   enum layout y, struct conv_use *use) {
+    return choose_pass(target, CONV_BACKWARD_DATA, s, x, y, use);
 }
 
 /* --- backward-weight --- */
@@ -231,13 +305,11 @@ void kernels_cpu_sum(int64_t count, int64_t splits, struct conv_use *use) {
 int kernels_cpu_conv_backward_weight(const struct kernel_target *target, const struct conv_sizes *s, enum layout x,
                                      enum layout y, struct conv_use *use) {
     bool blocked = x == LAYOUT_BLOCKED;
-    if (blocked && y == LAYOUT_BLOCKED) {
-        struct winograd_task task;
-        int tile = kernels_winograd(target, CONV_BACKWARD_WEIGHT, s, &task);
-        if (tile) {
-            kernels_winograd_backward_weight(target, &task, tile, NULL, use);
-            return RETORT_OK;
-        }
+    const struct conv_class class = {CONV_BACKWARD_WEIGHT, *s, CONV_SINGLE};
+    const struct conv_choice choice = choice_of(target, &class, x, y);
+    if (choice.method) {
+        kernels_winograd_plan(target, &class, &choice, use);
+        return RETORT_OK;
     }
     int64_t v = target->lanes, out_blocks = divide_up(s->o, v), taps = s->kh * s->kw;
     int64_t tile_blocks = v < 16 && out_blocks % 3 == 0 ? 3 : min_of(out_blocks, 2);

@@ -18,21 +18,22 @@ int kernels_cpu_conv_backward_weight(const struct kernel_target *target, const s
 int kernels_cpu_matmul(const struct kernel_target *target, const struct matmul_sizes *sizes, struct matmul_use *use);
 
 /* --- kernels_winograd.c: 3x3 convolutions with stride 1 between blocked tensors --- */
-/* Forward, or (mirrored) backward-data seen as a forward pass of y to x; backward-weight as the forward pass is. */
-struct winograd_task {
-    int64_t n, in_channels, in_height, in_width, out_channels, out_height, out_width;
-    int64_t pad;
-    bool mirrored;
-};
 /* The m of the F(m,3) that is fastest by a simple count of operations: 4, 2, or 0 where direct convolution is, or where
  * it is no such convolution. */
-int kernels_winograd(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes,
-                     struct winograd_task *task);
-/* `terms` NULL: a single convolution. */
-void kernels_winograd_conv(const struct kernel_target *target, const struct winograd_task *task, int tile,
-                           const struct conv_terms *terms, struct conv_use *use);
-void kernels_winograd_backward_weight(const struct kernel_target *target, const struct winograd_task *task, int tile,
-                                      const struct conv_terms *terms, struct conv_use *use);
+int kernels_winograd(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes);
+/* By a choice that fits, whose method is not 0. */
+void kernels_winograd_plan(const struct kernel_target *target, const struct conv_class *class,
+                           const struct conv_choice *choice, struct conv_use *use);
+bool kernels_winograd_fits(const struct kernel_target *target, const struct conv_class *class,
+                           const struct conv_choice *choice);
+/* Tiles worth measuring, whether they fit or not. */
+int kernels_winograd_tiles(const struct kernel_target *target, enum conv_pass pass, int tiles[][3], int most);
+
+/* --- kernels_cpu.c: direct convolutions --- */
+bool kernels_direct_fits(const struct kernel_target *target, const struct conv_class *class,
+                         const struct conv_choice *choice);
+/* Tiles worth measuring, the one taken without wisdom first. */
+int kernels_direct_tiles(const struct kernel_target *target, const struct conv_class *class, int tiles[][3], int most);
 
 /* Of a backward-weight: `finish`, which adds `splits` parts of `count` floats each in `work`; nothing for one part. */
 void kernels_cpu_sum(int64_t count, int64_t splits, struct conv_use *use);

@@ -7,6 +7,15 @@
 /* Private memory of a work-item in floats, for a second cache of 1 MiB beside what streams through it; work-items that
  * keep several cores busy evenly. */
 enum { FORWARD_FLOATS = 80 << 10, WEIGHT_FLOATS = 200 << 10, FEW_ITEMS = 8 };
+/* Tiles at a time: of a backward-weight, and at most of the others. */
+enum { WEIGHT_TILES = 16, MOST_TILES = 48 };
+
+/* Forward, or (mirrored) backward-data seen as a forward pass of y to x; backward-weight as the forward pass is. */
+struct winograd_task {
+    int64_t n, in_channels, in_height, in_width, out_channels, out_height, out_width;
+    int64_t pad;
+    bool mirrored;
+};
 
 static int64_t min_of(int64_t a, int64_t b) {
     return a < b ? a : b;
@@ -29,15 +38,33 @@ static int64_t out_group_of(int64_t out_blocks) {
     return out_blocks % 3 == 0 && out_blocks % 2 != 0 ? 3 : min_of(out_blocks, 2);
 }
 
-int kernels_winograd(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *s,
-                     struct winograd_task *task) {
-    if (s->kh != 3 || s->kw != 3 || s->stride != 1 || s->padding > 2) return 0;
-    *task = (struct winograd_task){s->n, s->c, s->h, s->w, s->o, s->oh, s->ow, s->padding, false};
+static bool applies(const struct kernel_target *target, const struct conv_sizes *s) {
+    return s->kh == 3 && s->kw == 3 && s->stride == 1 && s->padding <= 2
+           && kernels_conv_layout(target, s->c) == LAYOUT_BLOCKED
+           && kernels_conv_layout(target, s->o) == LAYOUT_BLOCKED;
+}
+
+static struct winograd_task task_of(enum conv_pass pass, const struct conv_sizes *s) {
     if (pass == CONV_BACKWARD_DATA)
-        *task = (struct winograd_task){s->n, s->o, s->oh, s->ow, s->c, s->h, s->w, 2 - s->padding, true};
+        return (struct winograd_task){s->n, s->o, s->oh, s->ow, s->c, s->h, s->w, 2 - s->padding, true};
+    return (struct winograd_task){s->n, s->c, s->h, s->w, s->o, s->oh, s->ow, s->padding, false};
+}
+
+/* Whether the transformed inputs of a few tiles leave room in the cache. */
+static bool inputs_fit(int m, int64_t in_blocks, int64_t lanes) {
+    return 4 * (m + 2) * (m + 2) * in_blocks * lanes <= FORWARD_FLOATS;
+}
+
+static int64_t weight_floats(int64_t points, int64_t lanes, int64_t in_group, int64_t out_group) {
+    return points * lanes * (in_group * lanes * out_group + WEIGHT_TILES * (in_group + out_group));
+}
+
+int kernels_winograd(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *s) {
+    if (target->direct || !applies(target, s)) return 0;
+    const struct winograd_task parts = task_of(pass, s), *task = &parts;
     int64_t v = target->lanes, in_blocks = divide_up(task->in_channels, v);
     int64_t out_blocks = divide_up(task->out_channels, v);
-    if (target->direct || task->in_channels < v) return 0;
+    if (task->in_channels < v) return 0;
     /* Vector operations at two a cycle: products at nine tenths of the peak, transforms at about half of it. */
     double direct =
         (double)(task->n * task->out_height * task->out_width * out_blocks) * (double)(9 * task->in_channels);
@@ -45,7 +72,7 @@ int kernels_winograd(const struct kernel_target *target, enum conv_pass pass, co
     int tile = 0;
     for (int m = 4; m >= 2; m -= 2) {
         int64_t points = (m + 2) * (m + 2);
-        if (4 * points * in_blocks * v > FORWARD_FLOATS) continue;
+        if (!inputs_fit(m, in_blocks, v)) continue;
         double products = (double)(points * task->in_channels * round_up(out_blocks, out_group_of(out_blocks)));
         double transforms = 10.0 * (double)(points * (in_blocks + out_blocks));
         double cost = (double)tiles_of(task, m) * (products + transforms);
@@ -54,21 +81,63 @@ int kernels_winograd(const struct kernel_target *target, enum conv_pass pass, co
     return tile;
 }
 
-void kernels_winograd_conv(const struct kernel_target *target, const struct winograd_task *task, int tile,
-                           const struct conv_terms *terms, struct conv_use *use) {
-    const struct conv_terms single = {.outputs = 1, .inputs = 1, .weights = 1, .mask = 1};
-    if (!terms) terms = &single;
+bool kernels_winograd_fits(const struct kernel_target *target, const struct conv_class *class,
+                           const struct conv_choice *choice) {
+    const int m = choice->method, *tile = choice->tile;
+    if ((m != 2 && m != 4) || !applies(target, &class->sizes)) return false;
+    const struct winograd_task task = task_of(class->pass, &class->sizes);
+    int64_t v = target->lanes, points = (m + 2) * (m + 2), in_blocks = divide_up(task.in_channels, v);
+    int64_t out_blocks = divide_up(task.out_channels, v);
+    if (task.in_channels < v || !inputs_fit(m, in_blocks, v)) return false;
+    if (!tile[0]) return true;
+    if (class->pass == CONV_BACKWARD_WEIGHT)
+        return tile[0] < 2 * in_blocks && tile[1] < 2 * out_blocks && tile[2] <= 3 && tile[1] % tile[2] == 0
+               && weight_floats(points, v, tile[0], tile[1]) <= WEIGHT_FLOATS;
+    return tile[0] <= MOST_TILES && tile[0] % tile[1] == 0 && tile[2] <= min_of(out_blocks, 3)
+           && tile[1] * tile[2] <= 3 * register_rows(target)
+           && tile[0] * points * v * (class->terms.inputs * in_blocks + class->terms.outputs * tile[2])
+                  <= WEIGHT_FLOATS;
+}
+
+int kernels_winograd_tiles(const struct kernel_target *target, enum conv_pass pass, int tiles[][3], int most) {
+    int rows = (int)register_rows(target), count = 0;
+    /* Register tiles that use most of the registers. */
+    const int tile_groups[][2] = {{rows, 2}, {rows + rows / 2, 2}, {rows, 3}, {rows - rows / 4, 3}};
+    if (pass == CONV_BACKWARD_WEIGHT) {
+        for (int in = 1; in <= 8; in *= 2)
+            for (int out = 1; out <= 8; out++) {
+                if (count == most || (out > 4 && out % 2)) break;
+                tiles[count][0] = in;
+                tiles[count][1] = out;
+                tiles[count++][2] = out % 2 == 0 ? 2 : out % 3 == 0 ? 3 : 1;
+            }
+        return count;
+    }
+    for (size_t i = 0; i < sizeof tile_groups / sizeof *tile_groups; i++)
+        for (int times = 1; times <= 4 && count < most; times *= 2) {
+            tiles[count][0] = times * tile_groups[i][0];
+            tiles[count][1] = tile_groups[i][0];
+            tiles[count++][2] = tile_groups[i][1];
+        }
+    return count;
+}
+
+/* Forward and backward-data. */
+static void plan_conv(const struct kernel_target *target, const struct winograd_task *task,
+                      const struct conv_choice *choice, const struct conv_terms *terms, struct conv_use *use) {
+    const int tile = choice->method;
     int64_t v = target->lanes, points = (tile + 2) * (tile + 2), total = tiles_of(task, tile);
     int64_t in_lanes = min_of(task->in_channels, v), in_blocks = divide_up(task->in_channels, v);
     int64_t out_blocks = divide_up(task->out_channels, v), out_group = out_group_of(out_blocks);
-    int64_t out_groups = divide_up(out_blocks, out_group), tile_group = register_rows(target);
+    int64_t tile_group = register_rows(target);
     while (tile_group > 1 && tile_group / 2 >= total) tile_group /= 2;
     int64_t tiles = tile_group, tile_floats = terms->inputs * points * in_blocks * v;
     while (2 * tiles <= 16 && 2 * tiles * tile_floats <= FORWARD_FLOATS && divide_up(total, 2 * tiles) >= FEW_ITEMS)
         tiles *= 2;
     while (tiles > 1 && tiles * tile_floats > FORWARD_FLOATS) tiles /= 2;
     tile_group = min_of(tile_group, tiles);
-    int64_t items = divide_up(total, tiles),
+    if (choice->tile[0]) tiles = choice->tile[0], tile_group = choice->tile[1], out_group = choice->tile[2];
+    int64_t items = divide_up(total, tiles), out_groups = divide_up(out_blocks, out_group),
             part_groups = divide_up(out_groups, min_of(out_groups, divide_up(FEW_ITEMS, items)));
 
     use->packed_floats = (size_t)(out_groups * points * (in_blocks * in_lanes * out_group + 1) * v);
@@ -106,10 +175,12 @@ void kernels_winograd_conv(const struct kernel_target *target, const struct wino
     kernel_use_launch(&use->main, (size_t)items, (size_t)divide_up(out_groups, part_groups), 1, 1, 1, 1);
 }
 
-void kernels_winograd_backward_weight(const struct kernel_target *target, const struct winograd_task *task, int tile,
-                                      const struct conv_terms *terms, struct conv_use *use) {
-    enum { TILES = 16 };
-    int64_t v = target->lanes, points = (tile + 2) * (tile + 2), pairs = terms ? terms->inputs : 1;
+static void plan_backward_weight(const struct kernel_target *target, const struct winograd_task *task,
+                                 const struct conv_choice *choice, const struct conv_terms *terms,
+                                 struct conv_use *use) {
+    enum { TILES = WEIGHT_TILES };
+    const int tile = choice->method;
+    int64_t v = target->lanes, points = (tile + 2) * (tile + 2), pairs = terms->inputs;
     int64_t total = pairs * tiles_of(task, tile);
     int64_t in_blocks = divide_up(task->in_channels, v), out_blocks = divide_up(task->out_channels, v);
     int64_t sum_blocks = out_group_of(out_blocks), sum_channels = register_rows(target);
@@ -118,12 +189,12 @@ void kernels_winograd_backward_weight(const struct kernel_target *target, const 
     for (bool grown = true; grown;) {
         grown = false;
         if (in_group < in_blocks && in_group <= out_group
-            && points * v * (2 * in_group * v * out_group + TILES * (2 * in_group + out_group)) <= WEIGHT_FLOATS)
+            && weight_floats(points, v, 2 * in_group, out_group) <= WEIGHT_FLOATS)
             in_group *= 2, grown = true;
-        else if (out_group < out_blocks
-                 && points * v * (2 * in_group * v * out_group + TILES * (in_group + 2 * out_group)) <= WEIGHT_FLOATS)
+        else if (out_group < out_blocks && weight_floats(points, v, in_group, 2 * out_group) <= WEIGHT_FLOATS)
             out_group *= 2, grown = true;
     }
+    if (choice->tile[0]) in_group = choice->tile[0], out_group = choice->tile[1], sum_blocks = choice->tile[2];
     int64_t in_groups = divide_up(in_blocks, in_group), out_groups = divide_up(out_blocks, out_group);
     int64_t splits = min_of(divide_up(2 * FEW_ITEMS, in_groups * out_groups), max_of(1, total / TILES));
     int64_t split_tiles = round_up(divide_up(total, splits), TILES), count = task->in_channels * task->out_channels * 9;
@@ -147,4 +218,10 @@ void kernels_winograd_backward_weight(const struct kernel_target *target, const 
     kernel_use_define(&use->main, "SUM_BLOCKS", sum_blocks);
     kernel_use_launch(&use->main, (size_t)in_groups, (size_t)out_groups, (size_t)splits, 1, 1, 1);
     kernels_cpu_sum(count, splits, use);
+}
+
+void kernels_winograd_plan(const struct kernel_target *target, const struct conv_class *class,
+                           const struct conv_choice *choice, struct conv_use *use) {
+    const struct winograd_task task = task_of(class->pass, &class->sizes);
+    (class->pass == CONV_BACKWARD_WEIGHT ? plan_backward_weight : plan_conv)(target, &task, choice, &class->terms, use);
 }

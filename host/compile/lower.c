@@ -373,6 +373,7 @@ done:
 void lowering_finish(struct lowering *l) {
     array_finish(&l->values);
     array_finish(&l->launches);
+    array_finish(&l->convolutions);
     array_finish(&l->slots);
     arena_finish(&l->arena);
     *l = (struct lowering){0};

@@ -22,11 +22,8 @@ struct header {
 static const struct header blank = {.magic = "RETORTCL"};
 
 static bool cache_folder(char folder[FILE_PATH_MAX]) {
-    const char *setting = getenv("RETORT_CACHE"), *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    if (setting && strcmp(setting, "off") == 0) return false;
-    if (cache && *cache == '/') return path_join(cache, "retort", folder) == RETORT_OK;
-    if (home && *home == '/') return path_join(home, ".cache/retort", folder) == RETORT_OK;
-    return false;
+    const char *setting = getenv("RETORT_CACHE");
+    return !(setting && strcmp(setting, "off") == 0) && folder_cache(folder);
 }
 
 static void hash_text(struct hash *hash, const char *text) {
@@ -36,10 +33,7 @@ static void hash_text(struct hash *hash, const char *text) {
 void cache_path(const struct device *device, const char *source, const char *options, char path[]) {
     char folder[FILE_PATH_MAX], name[80], hex[65];
     path[0] = '\0';
-    if (!cache_folder(folder)) {
-        error_clear();
-        return;
-    }
+    if (!cache_folder(folder)) return;
     struct hash *hash = hash_create();
     if (!hash) return;
     const struct device_traits *traits = &device->traits;

@@ -23,10 +23,10 @@ struct evaluate_spec {
     int networks;
     int steps[EVALUATE_MAX_CHECKPOINTS]; /* bptt: rising numbers of steps at which to test; dc: ignored */
     int step_count;
-    int dc_epochs;     /* dc: E; 0: 1000 with augmentation, 300 without */
-    bool dc_augment;   /* dc: the DSA augmentation colour, crop, cutout, flip (off on digits), scale, rotate */
+    int dc_epochs;   /* dc: E; 0: 1000 with augmentation, 300 without */
+    bool dc_augment; /* dc: the DSA augmentation colour, crop, cutout, flip (off on digits), scale, rotate */
     bool dc_flip;
-    bool full_data;    /* also train on all of train, a reference row */
+    bool full_data; /* also train on all of train, a reference row */
 };
 
 /* A set to train on: images in network space, rows grouped by class. Borrowed arrays. */
@@ -41,8 +41,8 @@ struct training_set {
 struct evaluate_problem {
     struct library *library;
     const struct network *network;
-    struct inner_spec inner; /* bptt */
-    double inner_lr;         /* the learned rate, or inner.optimizer.lr */
+    struct inner_spec inner;     /* bptt */
+    double inner_lr;             /* the learned rate, or inner.optimizer.lr */
     struct augment_spec augment; /* bptt */
     const struct dataset *test;
     const struct dataset *holdout; /* count 0: none */
@@ -55,8 +55,8 @@ struct evaluate_problem {
 struct accuracy {
     int networks, checkpoints;
     int steps[EVALUATE_MAX_CHECKPOINTS];
-    double *runs; /* [networks][checkpoints] on the test set; owned */
-    int chosen;   /* the checkpoint reported */
+    double *runs;        /* [networks][checkpoints] on the test set; owned */
+    int chosen;          /* the checkpoint reported */
     bool chosen_on_test; /* true: as the field does; false: on the held-out split, or there was nothing to choose */
     double mean, sd;     /* of the networks at the chosen checkpoint */
     double best_on_test; /* mean at the checkpoint that is best on the test set, whatever was chosen */

@@ -29,28 +29,62 @@ struct shape {
 
 /* SHAPE(10, 3, 8, 8): sizes of any integer type; SCALAR_SHAPE has rank 0. */
 #define SHAPE_COUNT(...) (sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t))
-#define SHAPE(...) shape_make((int)SHAPE_COUNT(__VA_ARGS__), (const int64_t[]){__VA_ARGS__})
-#define SCALAR_SHAPE ((struct shape){0})
+#define SHAPE(...)       shape_make((int)SHAPE_COUNT(__VA_ARGS__), (const int64_t[]){__VA_ARGS__})
+#define SCALAR_SHAPE     ((struct shape){0})
 struct shape shape_make(int rank, const int64_t *size);
 bool shape_equal(struct shape a, struct shape b);
 int64_t shape_count(struct shape shape); /* number of elements; -1 where a size is below 1 or there are 2^48 or more */
 void shape_print(struct shape shape, char *text, size_t size); /* "[10,3,8,8]" */
 
 enum op {
-    OP_INPUT, OP_CONSTANT, OP_IOTA, OP_RANDOM,
+    OP_INPUT,
+    OP_CONSTANT,
+    OP_IOTA,
+    OP_RANDOM,
     /* elementwise, one operand */
-    OP_EXP, OP_LOG, OP_SQRT, OP_RECIPROCAL, OP_TANH, OP_ERF, OP_SIN, OP_COS, OP_CAST, OP_STOP_GRADIENT,
+    OP_EXP,
+    OP_LOG,
+    OP_SQRT,
+    OP_RECIPROCAL,
+    OP_TANH,
+    OP_ERF,
+    OP_SIN,
+    OP_COS,
+    OP_CAST,
+    OP_STOP_GRADIENT,
     /* elementwise, two or three operands */
-    OP_ADD, OP_SUBTRACT, OP_MULTIPLY, OP_DIVIDE, OP_MAX, OP_COMPARE, OP_SELECT,
+    OP_ADD,
+    OP_SUBTRACT,
+    OP_MULTIPLY,
+    OP_DIVIDE,
+    OP_MAX,
+    OP_COMPARE,
+    OP_SELECT,
     /* index maps */
-    OP_BROADCAST, OP_RESHAPE, OP_PERMUTE, OP_SLICE, OP_PAD, OP_REVERSE, OP_CONCAT, OP_ONE_HOT,
-    OP_AVERAGE_POOL, OP_AVERAGE_POOL_TRANSPOSE,
+    OP_BROADCAST,
+    OP_RESHAPE,
+    OP_PERMUTE,
+    OP_SLICE,
+    OP_PAD,
+    OP_REVERSE,
+    OP_CONCAT,
+    OP_ONE_HOT,
+    OP_AVERAGE_POOL,
+    OP_AVERAGE_POOL_TRANSPOSE,
     /* reductions */
-    OP_REDUCE_SUM, OP_REDUCE_MAX, OP_ARGMAX,
+    OP_REDUCE_SUM,
+    OP_REDUCE_MAX,
+    OP_ARGMAX,
     /* products */
-    OP_MATMUL, OP_CONV, OP_CONV_BACKWARD_DATA, OP_CONV_BACKWARD_WEIGHT,
+    OP_MATMUL,
+    OP_CONV,
+    OP_CONV_BACKWARD_DATA,
+    OP_CONV_BACKWARD_WEIGHT,
     /* rows and images */
-    OP_GATHER_ROWS, OP_SCATTER_ROWS, OP_SAMPLE, OP_SAMPLE_TRANSPOSE,
+    OP_GATHER_ROWS,
+    OP_SCATTER_ROWS,
+    OP_SAMPLE,
+    OP_SAMPLE_TRANSPOSE,
     /* the small symmetric eigenproblem of Lanczos */
     OP_EIGH,
     OP_COUNT
@@ -61,16 +95,16 @@ enum distribution { RANDOM_UNIFORM01, RANDOM_NORMAL01 };
 
 /* What an operation knows beside its inputs. Only the members its builder names are used; the rest are zero. */
 struct attributes {
-    double value;              /* constant */
-    int64_t start[MAX_RANK];   /* slice: first index; pad: zeros in front; permute: source dimension of each dimension */
-    int64_t step[MAX_RANK];    /* slice: stride; pad: 1 + zeros between neighbours */
-    uint32_t axes;             /* reduce, reverse: bit mask of dimensions */
-    int axis;                  /* iota, concat, argmax */
-    int kind;                  /* comparison, distribution */
-    uint32_t stream;           /* random */
+    double value;            /* constant */
+    int64_t start[MAX_RANK]; /* slice: first index; pad: zeros in front; permute: source dimension of each dimension */
+    int64_t step[MAX_RANK];  /* slice: stride; pad: 1 + zeros between neighbours */
+    uint32_t axes;           /* reduce, reverse: bit mask of dimensions */
+    int axis;                /* iota, concat, argmax */
+    int kind;                /* comparison, distribution */
+    uint32_t stream;         /* random */
     bool transpose_a, transpose_b; /* matmul */
-    int stride, padding;       /* convolutions */
-    int window;                /* pooling */
+    int stride, padding;           /* convolutions */
+    int window;                    /* pooling */
 };
 
 struct node {
@@ -114,9 +148,9 @@ struct node *graph_constant(struct graph *graph, double value, struct shape shap
 struct node *graph_constant_int(struct graph *graph, int32_t value, struct shape shape);
 struct node *graph_iota(struct graph *graph, struct shape shape, int axis); /* int32: the index along axis */
 /* Philox4x32-10 keyed by the input `seed` (int32 [2]): element i is word i mod 4 of block i / 4, counter (block low,
- * block high, 0, stream). Uniform in [0,1): (word >> 8) 2^-24. Normal by Box-Muller on the words a, b of elements 2k and
- * 2k + 1: with u = ((a >> 8) + 1) 2^-24 and v = (b >> 8) 2^-24, element 2k is sqrt(-2 ln u) cos(2 pi v), element 2k + 1
- * the same with the sine. */
+ * block high, 0, stream). Uniform in [0,1): (word >> 8) 2^-24. Normal by Box-Muller on the words a, b of elements 2k
+ * and 2k + 1: with u = ((a >> 8) + 1) 2^-24 and v = (b >> 8) 2^-24, element 2k is sqrt(-2 ln u) cos(2 pi v), element 2k
+ * + 1 the same with the sine. */
 struct node *graph_random(struct node *seed, enum distribution distribution, uint32_t stream, struct shape shape);
 
 /* --- elementwise: operands of equal shape and type; results as the operands, except where said. float32 alone, but
@@ -135,7 +169,8 @@ struct node *node_add(struct node *a, struct node *b);
 struct node *node_subtract(struct node *a, struct node *b);
 struct node *node_multiply(struct node *a, struct node *b);
 struct node *node_divide(struct node *a, struct node *b);
-struct node *node_max(struct node *a, struct node *b); /* a >= b ? a : b; the derivative goes where the value came from */
+struct node *node_max(struct node *a,
+                      struct node *b); /* a >= b ? a : b; the derivative goes where the value came from */
 struct node *node_compare(struct node *a, struct node *b, enum comparison comparison); /* float 1 or 0 */
 struct node *node_select(struct node *condition, struct node *a, struct node *b);      /* condition != 0 ? a : b */
 /* Conveniences made of the above. */

@@ -51,9 +51,9 @@ struct network {
     int channels, height, width; /* of an image */
     int classes;
     struct network_parameter parameters[4 * NETWORK_MAX_DEPTH + 2];
-    int parameter_count;        /* of entries above */
-    int64_t theta_count;        /* p */
-    int64_t stats_count;        /* q; 0 without batch norm */
+    int parameter_count; /* of entries above */
+    int64_t theta_count; /* p */
+    int64_t stats_count; /* q; 0 without batch norm */
 };
 
 /* Works out a network. RETORT_EINVAL with the reason where the spec does not fit the images (a 4 x 4 image pooled three
@@ -67,9 +67,9 @@ struct node *network_initial_theta(struct graph *graph, const struct network *ne
 
 /* What a forward pass reads. stats_in NULL: batch norm uses the batch's own statistics; otherwise the running ones. */
 struct network_pass {
-    struct node *theta;  /* [p] */
-    struct node *images; /* [N,C,H,W] */
-    struct node *stats_in;  /* [q] or NULL */
+    struct node *theta;    /* [p] */
+    struct node *images;   /* [N,C,H,W] */
+    struct node *stats_in; /* [q] or NULL */
 };
 
 /* Logits [N, classes]. Where stats_out is not NULL and the network has batch norm, *stats_out becomes the running

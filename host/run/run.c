@@ -164,8 +164,7 @@ done:
     return status;
 }
 
-static int make_distill(const struct retort_run *run, const struct session *session, struct distill **distill) {
-    const struct descriptor *d = &run->descriptor;
+static int make_distill(const struct descriptor *d, const struct session *session, struct distill **distill) {
     const struct distill_problem problem = {.library = session->library,
                                             .train = &session->data.train,
                                             .network = &session->network,
@@ -182,6 +181,17 @@ static int make_distill(const struct retort_run *run, const struct session *sess
     return status;
 }
 
+int run_convolutions(const struct descriptor *descriptor, const struct session *session, struct conv_demand **list,
+                     size_t *count) {
+    int status = RETORT_OK;
+    struct distill *distill = NULL;
+    TRY(make_distill(descriptor, session, &distill));
+    TRY(library_convolutions(session->library, list, count));
+done:
+    distill_destroy(distill);
+    return status;
+}
+
 /* Leaves the finished set in *set; the method and its device memory are gone afterwards. */
 static int distil(struct retort_run *run, struct session *session, struct spent *spent, int stages[3],
                   struct distilled_set *set) {
@@ -193,14 +203,14 @@ static int distil(struct retort_run *run, struct session *session, struct spent 
         TRY(device_measure_peaks(session->device, &run->peaks));
         device_reset_peak(session->device); /* the run's own memory is what counts */
     }
-    TRY(make_distill(run, session, &distill));
+    TRY(make_distill(d, session, &distill));
     if (run->begun) {
-        TRY(run_folder_check_plan(&run->folder, device_traits(session->device)));
+        TRY(run_folder_check_plan(&run->folder, device_traits(session->device), session->wisdom));
         TRY(checkpoint_load(run->folder.checkpoints, distill, spent, &found));
         log_info(found ? "resuming after outer step %d of %d" : "no checkpoint yet: starting from outer step %d of %d",
                  distill_steps_done(distill), d->outer.steps);
     } else
-        TRY(run_folder_begin(&run->folder, d, device_traits(session->device)));
+        TRY(run_folder_begin(&run->folder, d, device_traits(session->device), session->wisdom));
     TRY(take_steps(run, session, distill, spent));
     distill_stage_steps(distill, stages);
     TRY(distilled_set_take(distill, &session->data.train, d->set.ipc, d->set.labels, set));
@@ -215,12 +225,13 @@ static json_t *describe_result(const struct retort_run *run, const struct sessio
     const struct descriptor *d = &run->descriptor;
     const struct device_traits *traits = device_traits(session->device);
     bool has_holdout = session->data.holdout.count > 0, dynamic = d->method.truncation == TRUNCATION_DYNAMIC;
-    return json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:o, s:{s:f, s:f, s:f}, s:i, s:o, s:I}", "format",
-                     1, "retort", RETORT_VERSION, "set_sha256", sha256, "device", traits->name, "platform",
-                     traits->platform, "driver", traits->driver, "seed", (json_int_t)d->seed, "truncation",
-                     descriptor_truncation_name(d->method.truncation), "protocol", scores->protocol, "accuracy",
-                     scores_json(scores, has_holdout), "seconds", "distil", spent->distil, "evaluate", spent->evaluate,
-                     "build_kernels", spent->build_kernels, "outer_steps", d->outer.steps, "stages",
+    return json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:o, s:{s:f, s:f, s:f}, s:i, s:o, s:I}",
+                     "format", 1, "retort", RETORT_VERSION, "set_sha256", sha256, "device", traits->name, "platform",
+                     traits->platform, "driver", traits->driver, "wisdom", session->wisdom_name, "seed",
+                     (json_int_t)d->seed, "truncation", descriptor_truncation_name(d->method.truncation), "protocol",
+                     scores->protocol, "accuracy", scores_json(scores, has_holdout), "seconds", "distil", spent->distil,
+                     "evaluate", spent->evaluate, "build_kernels", spent->build_kernels, "outer_steps", d->outer.steps,
+                     "stages",
                      dynamic ? json_pack("{s:i, s:i, s:i}", "early", stages[0], "middle", stages[1], "late", stages[2])
                              : json_null(),
                      "peak_device_bytes", (json_int_t)spent->peak_device_bytes);
@@ -236,12 +247,17 @@ static int keep_result(struct retort_run *run) {
     return RETORT_OK;
 }
 
+/* A run goes on with the wisdom that it began with: other kernels would round otherwise. */
+static const char *wisdom_of(const struct retort_run *run) {
+    return run->begun ? run->folder.wisdom : NULL;
+}
+
 static int dry_run(struct retort_run *run) {
     int status = RETORT_OK;
     struct session session = {0};
     struct distill *distill = NULL;
-    TRY(session_open(&run->descriptor, &session));
-    TRY(make_distill(run, &session, &distill));
+    TRY(session_open(&run->descriptor, wisdom_of(run), &session));
+    TRY(make_distill(&run->descriptor, &session, &distill));
     log_info("network: %lld weights; everything is ready for %d outer steps", (long long)session.network.theta_count,
              run->descriptor.outer.steps);
 done:
@@ -257,7 +273,7 @@ static int execute(struct retort_run *run, struct session *session) {
     struct spent spent = {0};
     int stages[3] = {0};
     char sha256[65];
-    TRY(session_open(&run->descriptor, session));
+    TRY(session_open(&run->descriptor, wisdom_of(run), session));
     TRY(distil(run, session, &spent, stages, &set));
     TRY(set_folder_write(run->folder.set, &set, &run->descriptor, session, sha256));
     TRY(preview_write(run->folder.preview, &set, &session->data.normalisation));

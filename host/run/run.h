@@ -4,12 +4,16 @@
 
 #include "base/memory.h"
 #include "retort/run.h"
-#include "run/schema.h"
+#include "run/session.h"
 
 /* retort_run_create, but overrides come with the words of the option they were given by; options->settings is not
  * read. */
 int run_create(const char *descriptor, const struct schema_override *overrides, size_t override_count,
                const struct retort_run_options *options, struct retort_run **run);
+
+/* The convolutions that distilling by a descriptor launches: library_convolutions, once everything is planned. */
+int run_convolutions(const struct descriptor *descriptor, const struct session *session, struct conv_demand **list,
+                     size_t *count);
 
 /* The table of options->profile, of this sitting's outer steps, also after an interruption; false where there is none.
  */

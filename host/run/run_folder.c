@@ -26,6 +26,7 @@ int run_folder_name(const struct descriptor *descriptor, const char *out, struct
     TRY(path_join(fresh.path, "metrics.jsonl", fresh.metrics));
     TRY(path_join(fresh.path, "checkpoint", fresh.checkpoints));
     TRY(path_join(fresh.checkpoints, "scores.json", fresh.scores));
+    TRY(path_join(fresh.path, "wisdom", fresh.wisdom));
     TRY(path_join(fresh.path, "set", fresh.set));
     TRY(path_join(fresh.path, "preview.png", fresh.preview));
     TRY(path_join(fresh.path, "result.json", fresh.result));
@@ -120,16 +121,20 @@ done:
 }
 
 int run_folder_begin(const struct run_folder *folder, const struct descriptor *descriptor,
-                     const struct device_traits *traits) {
+                     const struct device_traits *traits, const struct wisdom *wisdom) {
     int status = RETORT_OK;
+    char name[17];
     struct text text;
     text_init(&text);
+    wisdom_name(wisdom, name);
+    if (strcmp(name, "none") != 0) TRY(wisdom_save(wisdom, folder->wisdom));
     descriptor_write(descriptor, &text);
     if (text.failed) RAISE(RETORT_ENOMEM, "out of memory");
     /* The descriptor last: with it the run counts as begun. */
     TRY(json_file_write(folder->plan,
-                        json_pack("{s:i, s:s, s:{s:s, s:s, s:s}}", "format", 1, "retort", RETORT_VERSION, "device",
-                                  "name", traits->name, "platform", traits->platform, "driver", traits->driver),
+                        json_pack("{s:i, s:s, s:s, s:{s:s, s:s, s:s}}", "format", 1, "retort", RETORT_VERSION, "wisdom",
+                                  name, "device", "name", traits->name, "platform", traits->platform, "driver",
+                                  traits->driver),
                         15));
     TRY(file_write(folder->descriptor, text_get(&text), text.length));
 done:
@@ -137,13 +142,15 @@ done:
     return status;
 }
 
-int run_folder_check_plan(const struct run_folder *folder, const struct device_traits *traits) {
+int run_folder_check_plan(const struct run_folder *folder, const struct device_traits *traits,
+                          const struct wisdom *wisdom) {
     int status = RETORT_OK;
     json_t *plan = NULL;
-    const char *version, *name, *platform, *driver;
+    const char *version, *name, *platform, *driver, *kept = "none";
+    char now[17];
     TRY(json_file_read(folder->plan, &plan));
-    if (json_unpack(plan, "{s:s, s:{s:s, s:s, s:s}}", "retort", &version, "device", "name", &name, "platform",
-                    &platform, "driver", &driver)
+    if (json_unpack(plan, "{s:s, s?s, s:{s:s, s:s, s:s}}", "retort", &version, "wisdom", &kept, "device", "name", &name,
+                    "platform", &platform, "driver", &driver)
         < 0)
         RAISE(RETORT_EFORMAT, "%s is not a run's plan", folder->plan);
     if (strcmp(name, traits->name) != 0 || strcmp(platform, traits->platform) != 0
@@ -152,6 +159,12 @@ int run_folder_check_plan(const struct run_folder *folder, const struct device_t
               "%s was begun on device %s (%s, driver %s), this is %s (%s, driver %s), which rounds otherwise; resume "
               "on the same one",
               folder->path, name, platform, driver, traits->name, traits->platform, traits->driver);
+    wisdom_name(wisdom, now);
+    if (strcmp(kept, now) != 0)
+        log_warning(
+            "%s was begun with the kernel choices %s, its file wisdom now has %s: the numbers may differ in their "
+            "last digits",
+            folder->path, kept, now);
     if (strcmp(version, RETORT_VERSION) != 0)
         log_warning("%s was begun by Retort %s, this is %s: the numbers may differ in their last digits", folder->path,
                     version, RETORT_VERSION);
@@ -165,6 +178,7 @@ void run_folder_release(struct run_folder *folder) {
     folder->lock = -1;
     if (folder->created && !file_exists(folder->descriptor)) {
         unlink(folder->plan);
+        unlink(folder->wisdom);
         rmdir(folder->path);
     }
     folder->created = false;

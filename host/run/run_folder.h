@@ -3,17 +3,19 @@
  *     descriptor.yaml   resolved, complete      plan.json      what must be the same when the run is resumed
  *     metrics.jsonl     a line per outer step   checkpoint/    the state, two generations
  *     set/              the distilled set       preview.png    the set for eyes
+ *     wisdom            the kernel choices that it began with; not there where there were none
  *     result.json       written last: its presence says that the run is finished */
 #ifndef RETORT_RUN_RUN_FOLDER_H
 #define RETORT_RUN_RUN_FOLDER_H
 
-#include "base/file.h"
+#include "compile/wisdom.h"
 #include "run/descriptor.h"
 
 struct run_folder {
     char path[FILE_PATH_MAX];
     char descriptor[FILE_PATH_MAX], plan[FILE_PATH_MAX], metrics[FILE_PATH_MAX], checkpoints[FILE_PATH_MAX];
-    char scores[FILE_PATH_MAX], set[FILE_PATH_MAX], preview[FILE_PATH_MAX], result[FILE_PATH_MAX];
+    char scores[FILE_PATH_MAX], wisdom[FILE_PATH_MAX], set[FILE_PATH_MAX], preview[FILE_PATH_MAX],
+        result[FILE_PATH_MAX];
     int lock;     /* of the folder, held while the run lives; -1: none */
     bool created; /* by this run */
 };
@@ -25,11 +27,12 @@ int run_folder_name(const struct descriptor *descriptor, const char *out, struct
 int run_folder_check(const struct run_folder *folder, const struct descriptor *descriptor, bool resume, bool *begun);
 /* Creates it where needed, takes the lock and clears what a killed run left half written. */
 int run_folder_claim(struct run_folder *folder);
-/* Writes descriptor.yaml and plan.json of a new run. */
+/* Writes descriptor.yaml, plan.json and wisdom of a new run. */
 int run_folder_begin(const struct run_folder *folder, const struct descriptor *descriptor,
-                     const struct device_traits *traits);
-/* Refuses to go on where another device or driver would compute other numbers. */
-int run_folder_check_plan(const struct run_folder *folder, const struct device_traits *traits);
+                     const struct device_traits *traits, const struct wisdom *wisdom);
+/* Refuses to go on where another device or driver would compute other numbers; warns where other kernels may. */
+int run_folder_check_plan(const struct run_folder *folder, const struct device_traits *traits,
+                          const struct wisdom *wisdom);
 /* Gives the lock back; a folder that was created and never begun is removed. */
 void run_folder_release(struct run_folder *folder);
 

@@ -20,14 +20,20 @@ done:
     return status;
 }
 
-int session_open(const struct descriptor *descriptor, struct session *session) {
+int session_open(const struct descriptor *descriptor, const char *wisdom, struct session *session) {
     int status = RETORT_OK;
     struct session fresh = {0};
+    char users[FILE_PATH_MAX];
+    wisdom_path(users);
     TRY(device_open(descriptor->device.select, &fresh.device));
     const struct device_traits *traits = device_traits(fresh.device);
     device_set_ceiling(fresh.device, descriptor->memory);
     log_info("device: %s (%s)", traits->name, traits->platform);
-    TRY(library_create(fresh.device, descriptor->device.family, &fresh.library));
+    const struct kernel_target target = kernels_target(traits, descriptor->device.family);
+    TRY(wisdom_load(wisdom ? wisdom : users, &target, &fresh.wisdom));
+    wisdom_name(fresh.wisdom, fresh.wisdom_name);
+    if (strcmp(fresh.wisdom_name, "none") != 0) log_info("kernels: by wisdom %s", fresh.wisdom_name);
+    TRY(library_create_with(fresh.device, descriptor->device.family, fresh.wisdom, &fresh.library));
     TRY(load_data(descriptor, &fresh));
     const struct dataset *train = &fresh.data.train;
     log_info("data: %lld training and %lld test images of %d classes, %d x %d x %d", (long long)train->count,
@@ -51,6 +57,7 @@ void session_close(struct session *session) {
     if (!session) return;
     data_finish(&session->data);
     library_destroy(session->library);
+    wisdom_destroy(session->wisdom);
     device_close(session->device);
     *session = (struct session){0};
 }

@@ -2,17 +2,22 @@
 #ifndef RETORT_RUN_SESSION_H
 #define RETORT_RUN_SESSION_H
 
+#include "compile/wisdom.h"
 #include "run/descriptor.h"
 
 struct session {
     struct device *device;
     struct library *library;
+    struct wisdom *wisdom; /* that the library takes */
+    char wisdom_name[17];
     struct data_set_pair data;
     struct network network, evaluate_network;
 };
 
-/* Opens the device under the descriptor's ceiling and reads the data. */
-int session_open(const struct descriptor *descriptor, struct session *session);
+/* Opens the device under the descriptor's ceiling and reads the data. `wisdom` is a file, "" for none; NULL: the
+ * user's.
+ */
+int session_open(const struct descriptor *descriptor, const char *wisdom, struct session *session);
 void session_close(struct session *session); /* NULL-safe */
 
 #endif

@@ -85,15 +85,15 @@ static int write_about(const struct set_paths *paths, const struct distilled_set
     enum normalise_kind kind = session->data.normalisation.kind;
     TRY(json_file_write(
         paths->about,
-        json_pack("{s:i, s:s, s:i, s:o, s:i, s:I, s:[i,i,i], s:s, s:f, s:s, s:b, s:I, s:s, s:s, s:s, s:o, s:s, "
+        json_pack("{s:i, s:s, s:i, s:o, s:i, s:I, s:[i,i,i], s:s, s:f, s:s, s:b, s:I, s:s, s:s, s:s, s:s, s:o, s:s, "
                   "s:{s:s, s:s, s:s}}",
                   "format", 1, "retort", RETORT_VERSION, "classes", set->classes, "class_names", names, "ipc", set->ipc,
                   "count", (json_int_t)set->count, "image", set->channels, set->height, set->width, "labels",
                   set->soft ? "soft" : "hard", "inner_lr", set->inner_lr, "normalisation", normalisation_names[kind],
                   "normalisation_can_be_undone", kind != NORMALISE_ZCA_KIP, "seed", (json_int_t)descriptor->seed,
-                  "device", traits->name, "platform", traits->platform, "driver", traits->driver, "recipe",
-                  descriptor_json(descriptor), "set_sha256", sha256, "sha256", "images.npy", images, "labels.npy",
-                  labels, "normalisation.npz", normalisation),
+                  "device", traits->name, "platform", traits->platform, "driver", traits->driver, "wisdom",
+                  session->wisdom_name, "recipe", descriptor_json(descriptor), "set_sha256", sha256, "sha256",
+                  "images.npy", images, "labels.npy", labels, "normalisation.npz", normalisation),
         15));
 done:
     return status;

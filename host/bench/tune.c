@@ -1,0 +1,133 @@
+/* Finding the fastest way to compute a class of convolutions. */
+#include "bench/measure.h"
+
+#include "base/error.h"
+#include "compile/wisdom.h"
+
+#include <string.h>
+
+/* Errors allowed, over the largest value: sums of products, and Winograd's, whose transforms lose about two bits. */
+#define DIRECT_ERROR   4e-6
+#define WINOGRAD_ERROR 1e-5
+/* What a choice must gain to be preferred to the built-in one: less is within the noise of a busy machine. */
+#define MARGIN 0.03
+/* Other methods than the fastest have their tiles tried as well where they are as near as this. */
+#define NEAR 1.3
+
+static const int methods[] = {0, 4, 2};
+enum { METHODS = sizeof methods / sizeof *methods };
+
+struct search {
+    struct device *device;
+    struct kernel_target target;
+    struct conv_trial *trial;
+    const struct tune_spec *spec;
+    struct tune_result *result;
+    double seconds; /* of the best choice so far */
+    uint64_t
+        seen[METHODS * CONV_CANDIDATES + 1]; /* hashes of the kernels measured: different choices may be the same */
+    size_t seen_count;
+};
+
+static bool is_new(struct search *search, const struct kernel_target *target) {
+    struct conv_use use;
+    if (kernels_conv_plan(target, &search->spec->class, &use) < 0) return true; /* measuring it will say why */
+    uint64_t hash = hash_fast(use.main.parameters, strlen(use.main.parameters), use.main.global[0]);
+    for (size_t i = 0; i < search->seen_count; i++)
+        if (search->seen[i] == hash) return false;
+    search->seen[search->seen_count++] = hash;
+    return true;
+}
+
+static bool interrupted(const struct search *search) {
+    return search->spec->interrupt && *search->spec->interrupt;
+}
+
+/* Measures a choice; NULL: the built-in one. *seconds is 0 where its result is wrong, or was known already to a search
+ * for what is new. */
+static int measure(struct search *search, const struct conv_choice *choice, bool only_new, double *seconds) {
+    int status = RETORT_OK;
+    struct kernel_target target = search->target;
+    struct wisdom *wisdom = NULL;
+    struct bench_kernel_result measured;
+    *seconds = 0;
+    if (choice) TRY(wisdom_of_one(&search->spec->class, choice, &wisdom));
+    target.wisdom = wisdom;
+    if (!is_new(search, &target) && only_new) goto done;
+    TRY(conv_trial_measure(search->trial, search->device, &target, search->spec->seconds, &measured));
+    int method = kernels_conv_choice(&target, &search->spec->class).method;
+    bool right = measured.error <= (method ? WINOGRAD_ERROR : DIRECT_ERROR);
+    *seconds = right ? measured.seconds : 0;
+    search->result->tried++;
+    if (!right) search->result->wrong++;
+    if (measured.error > search->result->worst_error) search->result->worst_error = measured.error;
+done:
+    wisdom_destroy(wisdom);
+    return status;
+}
+
+/* Measures a choice that may be the best. */
+static int try_choice(struct search *search, const struct conv_choice *choice, double *seconds) {
+    int status = measure(search, choice, true, seconds);
+    if (status < 0 || *seconds == 0 || *seconds >= search->seconds) return status;
+    search->seconds = *seconds;
+    search->result->choice = *choice;
+    search->result->better = true;
+    return status;
+}
+
+/* Methods by their own rules first, then the tiles of the fastest. */
+static int find(struct search *search) {
+    int status = RETORT_OK, counts[METHODS] = {0};
+    const struct tune_spec *spec = search->spec;
+    struct conv_choice lists[METHODS][CONV_CANDIDATES];
+    double own[METHODS] = {0}, best = search->seconds;
+    int built_in = kernels_conv_choice(&search->target, &spec->class).method;
+    for (int i = 0; i < METHODS && !interrupted(search); i++) {
+        if (methods[i] == 0 && spec->joined) continue;
+        counts[i] = kernels_conv_candidates(&search->target, &spec->class, methods[i], lists[i]);
+        if (counts[i] == 0) continue;
+        own[i] = search->result->built_in_seconds;
+        if (methods[i] != built_in) TRY(try_choice(search, &lists[i][0], &own[i]));
+        if (own[i] > 0 && own[i] < best) best = own[i];
+    }
+    for (int i = 0; i < METHODS; i++)
+        for (int k = 1; k < counts[i] && own[i] > 0 && own[i] <= NEAR * best && !interrupted(search); k++) {
+            double seconds;
+            if (!spec->quick || k % 3 == 1) TRY(try_choice(search, &lists[i][k], &seconds));
+        }
+done:
+    return status;
+}
+
+int bench_tune(struct device *device, const struct kernel_target *target, const struct tune_spec *spec,
+               struct tune_result *result) {
+    int status = RETORT_OK;
+    struct tune_result fresh = {0};
+    struct search search = {.device = device, .target = *target, .spec = spec, .result = &fresh};
+    double again = 0, built_in = 0;
+    search.target.wisdom = NULL;
+    TRY(conv_trial_create(&search.target, &spec->class, &search.trial));
+    TRY(measure(&search, NULL, false, &fresh.built_in_seconds));
+    if (fresh.built_in_seconds == 0)
+        RAISE(RETORT_EDEVICE,
+              "the built-in kernel is wrong by %.1e of the largest value: this device or its driver "
+              "does not compute what it is told; nothing is tuned",
+              fresh.worst_error);
+    search.seconds = fresh.built_in_seconds;
+    TRY(find(&search));
+    /* Again, side by side: the machine may have been busier a while ago. */
+    for (int turn = 0; turn < 2 && fresh.better; turn++) {
+        TRY(measure(&search, NULL, false, &built_in));
+        TRY(measure(&search, &fresh.choice, false, &again));
+        if (built_in > 0 && built_in < fresh.built_in_seconds) fresh.built_in_seconds = built_in;
+        if (again > 0 && again < search.seconds) search.seconds = again;
+        fresh.better =
+            again > 0 && again <= (1 - MARGIN) * built_in && search.seconds <= (1 - MARGIN) * fresh.built_in_seconds;
+    }
+    fresh.best_seconds = fresh.better ? search.seconds : fresh.built_in_seconds;
+    *result = fresh;
+done:
+    conv_trial_destroy(search.trial);
+    return status;
+}

@@ -1,0 +1,257 @@
+/* `retort tune`: finds the fastest kernels for a network's convolutions on this device, and remembers them. */
+#include "base/error.h"
+#include "base/log.h"
+#include "bench/bench.h"
+#include "command/interrupt.h"
+#include "command/options.h"
+#include "run/json_file.h"
+#include "run/run.h"
+#include "run/session.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char help[] =
+    "usage: retort tune [DESCRIPTOR] [OPTIONS]\n\n"
+    "Measures, for each convolution that distilling with a descriptor's network launches, which kernel computes it\n"
+    "fastest on this device; checks each against the built-in one and double precision; and remembers those that are "
+    "at\n"
+    "least 3 % faster. Every later run on the device uses them. Without a descriptor: ConvNet-3, as in `retort bench\n"
+    "step`.\n\n"
+    "  retort tune configs/quickstart.yaml\n"
+    "  retort tune --image 3,32,32 --width 128 --ipc 10\n"
+    "  RETORT_WISDOM=off retort run ...          a run without what was found\n\n"
+    "  --set KEY=VALUE overrides a key of the descriptor; may be repeated\n"
+    "  --image C,H,W   channels, height, width of an image (1,28,28)\n"
+    "  --ipc N         images per class, of 10 classes (1)\n"
+    "  --real B        real images of the meta-loss (256)\n"
+    "  --width C       channels of the network (32)\n"
+    "  --quick         fewer choices and shorter measurements\n"
+    "  --dry-run       remembers nothing\n"
+    "  --device SPEC   index or words of `retort devices`\n"
+    "  --quiet, -q     only warnings and errors, beside the results\n"
+    "  --json          one object instead of the table\n\n"
+    "What is found goes to RETORT_WISDOM, or XDG_CACHE_HOME/retort/wisdom, or ~/.cache/retort/wisdom, as soon as it "
+    "is\n"
+    "found: Ctrl-C keeps it. Measure on an idle machine. Other kernels mean other last digits of results, so each run\n"
+    "keeps the wisdom that it began with.\n"
+    "Exit status: 0 done, 1 failed, 2 wrong usage or descriptor, 130 interrupted.\n";
+
+/* Device and convolutions, from a descriptor or from options. */
+struct work {
+    struct session session; /* of a descriptor; else empty */
+    struct device *device;
+    struct conv_demand *list;
+    size_t count;
+    enum family family;
+};
+
+static void work_finish(struct work *work) {
+    free(work->list);
+    if (!work->session.device) device_close(work->device);
+    session_close(&work->session);
+}
+
+static int work_from_descriptor(const struct options *options, struct work *work) {
+    int status = RETORT_OK;
+    struct descriptor descriptor = {0};
+    status = descriptor_read(options->operands[0], options->overrides, options->override_count, &descriptor);
+    if (status == RETORT_EIO) status = RETORT_EINVAL;
+    TRY(status);
+    TRY(session_open(&descriptor, "", &work->session));
+    work->device = work->session.device;
+    work->family = descriptor.device.family;
+    TRY(run_convolutions(&descriptor, &work->session, &work->list, &work->count));
+done:
+    descriptor_finish(&descriptor);
+    return status;
+}
+
+static int work_from_options(const struct options *options, const struct bench_step_spec *spec, struct work *work) {
+    int status = RETORT_OK;
+    TRY(device_open(options->value[OPTION_DEVICE], &work->device));
+    TRY(bench_step_convolutions(work->device, spec, &work->list, &work->count));
+done:
+    return status;
+}
+
+static const char *const pass_names[] = {"forward", "to data", "to weights"};
+
+static bool is_joined(const struct conv_class *class) {
+    return class->terms.inputs > 1 || class->terms.outputs > 1 || class->terms.weights > 1;
+}
+
+/* Whether the same sizes are launched jointly too. */
+static bool joined_elsewhere(const struct work *work, const struct conv_class *class) {
+    for (size_t i = 0; i < work->count; i++) {
+        struct conv_class other = work->list[i].class;
+        if (!is_joined(&other)) continue;
+        other.terms = class->terms;
+        if (conv_class_equal(&other, class)) return true;
+    }
+    return false;
+}
+
+static int products(const struct conv_class *class) {
+    return class->pass == CONV_BACKWARD_WEIGHT ? class->terms.inputs : __builtin_popcount(class->terms.mask);
+}
+
+static void describe_choice(const struct conv_choice *choice, char text[64]) {
+    int length = choice->method ? snprintf(text, 64, "Winograd F(%d,3)", choice->method) : snprintf(text, 64, "direct");
+    if (choice->tile[0])
+        snprintf(text + length, 64 - (size_t)length, ", tile %d %d %d", choice->tile[0], choice->tile[1],
+                 choice->tile[2]);
+}
+
+static void print_line(const struct conv_demand *demand, const struct tune_result *result) {
+    const struct conv_sizes *s = &demand->class.sizes;
+    char shape[96], choice[64] = "as it is";
+    snprintf(
+        shape, sizeof shape, "%-10s %4" PRId64 " > %-4" PRId64 " %3" PRId64 " x %-3" PRId64 " batch %-4" PRId64 "%s",
+        pass_names[demand->class.pass], s->c, s->o, s->h, s->w, s->n, products(&demand->class) > 1 ? " joined" : "");
+    if (result->better) describe_choice(&result->choice, choice);
+    printf("%-49s %3d x %10.4f ms %10.4f ms  %s%s\n", shape, demand->launches, result->built_in_seconds * 1e3,
+           result->best_seconds * 1e3, choice, result->wrong ? "; WRONG RESULTS were refused" : "");
+    fflush(stdout);
+}
+
+static json_t *describe_line(const struct conv_demand *demand, const struct tune_result *result) {
+    const struct conv_class *c = &demand->class;
+    const struct conv_sizes *s = &c->sizes;
+    char choice[64] = "";
+    if (result->better) describe_choice(&result->choice, choice);
+    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:i, s:i, s:f, s:f, s:o, s:i, s:i, s:o}",
+                     "pass", pass_names[c->pass], "batch", (json_int_t)s->n, "channels", (json_int_t)s->c, "height",
+                     (json_int_t)s->h, "width", (json_int_t)s->w, "outputs", (json_int_t)s->o, "kernel_height",
+                     (json_int_t)s->kh, "kernel_width", (json_int_t)s->kw, "stride", s->stride, "padding", s->padding,
+                     "products", products(c), "launches", demand->launches, "built_in_seconds",
+                     result->built_in_seconds, "best_seconds", result->best_seconds, "choice",
+                     result->better ? json_string(choice) : json_null(), "tried", result->tried, "wrong", result->wrong,
+                     "worst_error", json_number_or_null(result->worst_error));
+}
+
+/* Sums over the launches of all classes. */
+struct total {
+    double built_in, best;
+    int found, wrong;
+};
+
+static int tune_all(const struct work *work, const struct options *options, const char *path, json_t *lines,
+                    struct total *total) {
+    int status = RETORT_OK;
+    bool quick = options->given[OPTION_QUICK], dry = options->given[OPTION_DRY_RUN];
+    const volatile int *interrupt = interrupt_install();
+    const struct kernel_target target = kernels_target(device_traits(work->device), work->family);
+    struct progress progress;
+    progress_begin(&progress, "tune", 0, (int64_t)work->count);
+    for (size_t i = 0; i < work->count; i++) {
+        const struct conv_demand *demand = &work->list[i];
+        const struct tune_spec spec = {.class = demand->class,
+                                       .joined = joined_elsewhere(work, &demand->class),
+                                       .quick = quick,
+                                       .seconds = quick ? 0.01 : 0.03,
+                                       .interrupt = interrupt};
+        struct tune_result result;
+        TRY(bench_tune(work->device, &target, &spec, &result));
+        if (*interrupt && !result.better) break; /* not all was tried: what was known before may be better */
+        if (!dry) TRY(wisdom_remember(path, &target, &demand->class, result.better ? &result.choice : NULL));
+        total->built_in += demand->launches * result.built_in_seconds;
+        total->best += demand->launches * result.best_seconds;
+        total->found += result.better;
+        total->wrong += result.wrong;
+        if (!lines)
+            print_line(demand, &result);
+        else if (json_array_append_new(lines, describe_line(demand, &result)) < 0)
+            RAISE(RETORT_ENOMEM, "out of memory writing JSON");
+        progress_update(&progress, (int64_t)i + 1, NULL);
+        if (*interrupt) break;
+    }
+    if (*interrupt) RAISE(RETORT_EINTERRUPTED, "interrupted; what was found is kept");
+done:
+    progress_end(&progress);
+    return status;
+}
+
+static int print_total(const struct work *work, const char *path, json_t *lines, const struct total *total) {
+    const struct device_traits *traits = device_traits(work->device);
+    double gain = total->built_in > 0 ? 100 * (1 - total->best / total->built_in) : 0;
+    if (lines) {
+        json_t *object =
+            json_pack("{s:s, s:o, s:o, s:o, s:O, s:f, s:f, s:f, s:o}", "version", RETORT_VERSION, "device",
+                      json_text(traits->name), "platform", json_text(traits->platform), "driver",
+                      json_text(traits->driver), "classes", lines, "built_in_seconds", total->built_in, "best_seconds",
+                      total->best, "gain_percent", gain, "wisdom", *path ? json_text(path) : json_null());
+        bool written = object && json_dumpf(object, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) >= 0;
+        json_decref(object);
+        if (!written) return error_set(RETORT_ENOMEM, "out of memory writing JSON");
+        putchar('\n');
+        return RETORT_OK;
+    }
+    printf("all launches once: %.3f ms built in, %.3f ms tuned: %.1f %% less; %d choice%s %s\n", total->built_in * 1e3,
+           total->best * 1e3, gain, total->found, total->found == 1 ? "" : "s", *path ? "now in" : "found, none kept");
+    if (*path) printf("%s\n", path);
+    return RETORT_OK;
+}
+
+static int run_tune(const struct options *options, const struct bench_step_spec *spec) {
+    int status = RETORT_OK;
+    char path[FILE_PATH_MAX] = "";
+    struct work work = {0};
+    struct total total = {0};
+    json_t *lines = NULL;
+    if (!options->given[OPTION_DRY_RUN]) {
+        wisdom_path(path);
+        if (!*path)
+            RAISE(RETORT_EINVAL, "RETORT_WISDOM is off, or there is no folder for caches: nothing could be remembered; "
+                                 "--dry-run measures all the same");
+    }
+    if (options->given[OPTION_JSON] && !(lines = json_array())) RAISE(RETORT_ENOMEM, "out of memory writing JSON");
+    TRY(options->operand_count ? work_from_descriptor(options, &work) : work_from_options(options, spec, &work));
+    if (kernels_target(device_traits(work.device), work.family).family == FAMILY_GPU)
+        log_info("kernels for GPUs have no choices to tune yet: their sizes follow from the device's");
+    else if (!lines)
+        printf("%-49s %5s %13s %13s  %s\n", "convolution", "times", "built in", "best", "choice");
+    if (kernels_target(device_traits(work.device), work.family).family == FAMILY_CPU)
+        status = tune_all(&work, options, path, lines, &total);
+    if (status < 0 && status != RETORT_EINTERRUPTED) goto done;
+    int printed = print_total(&work, path, lines, &total);
+    if (printed < 0) status = printed;
+    if (status == RETORT_EINTERRUPTED) error_set(status, "interrupted; what was found is kept");
+done:
+    json_decref(lines);
+    work_finish(&work);
+    return report_failure("tune", status);
+}
+
+int command_tune(int argc, char **argv) {
+    int exit_status = EXIT_DONE;
+    struct options options;
+    struct bench_step_spec spec = {.image = {1, 28, 28}, .ipc = 1, .prefix = 1, .window = 1, .real = 256, .width = 32};
+    static const enum option_name sizes[] = {OPTION_IMAGE, OPTION_IPC, OPTION_REAL, OPTION_WIDTH};
+    unsigned long allowed = OPTION_BIT(OPTION_DEVICE) | OPTION_BIT(OPTION_SET) | OPTION_BIT(OPTION_QUICK)
+                            | OPTION_BIT(OPTION_DRY_RUN) | OPTION_BIT(OPTION_QUIET) | OPTION_BIT(OPTION_JSON);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) allowed |= OPTION_BIT(sizes[i]);
+    if (!options_parse("tune", help, allowed, argc, argv, &options, &exit_status)) goto leave;
+    bool sized = false;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) sized |= options.given[sizes[i]];
+    if (options.operand_count > 1)
+        exit_status = usage_error("tune", "one descriptor at a time, found %s after %s", options.operands[1],
+                                  options.operands[0]);
+    else if (options.operand_count && sized)
+        exit_status = usage_error("tune", "sizes come from %s; override them with --set", options.operands[0]);
+    else if (!options.operand_count && options.given[OPTION_SET])
+        exit_status = usage_error("tune", "--set overrides a key of a descriptor; name one");
+    else if (!options_image("tune", &options, spec.image)
+             || !options_int("tune", &options, OPTION_IPC, 1, 10000, &spec.ipc)
+             || !options_int("tune", &options, OPTION_REAL, 1, 1000000, &spec.real)
+             || !options_int("tune", &options, OPTION_WIDTH, 1, 65536, &spec.width))
+        exit_status = EXIT_USAGE;
+    else
+        exit_status = run_tune(&options, &spec);
+leave:
+    options_finish(&options);
+    return exit_status;
+}

@@ -1,0 +1,311 @@
+#include "compile/wisdom.h"
+
+#include "base/error.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The file: this line, then lines of fields parted by tabs:
+ *
+ *     conv  DEVICE  DRIVER  LANES UNITS  PASS N C H W O KERNEL_HEIGHT KERNEL_WIDTH STRIDE PADDING
+ *           OUTPUTS INPUTS WEIGHTS MASK  METHOD TILE TILE TILE
+ */
+#define FIRST_LINE "retort wisdom 1"
+
+enum { FILE_LIMIT = 4 << 20, FIELDS = 7, CLASS_NUMBERS = 9, TERMS_NUMBERS = 4, CHOICE_NUMBERS = 4 };
+
+static const char *const pass_names[] = {"forward", "backward-data", "backward-weight"};
+
+struct decision {
+    const char *device; /* its first fields, from DEVICE to UNITS, as they stand in the file */
+    struct conv_class class;
+    struct conv_choice choice;
+};
+
+struct wisdom {
+    struct arena arena;
+    ARRAY(struct decision) decisions;
+};
+
+void wisdom_path(char path[FILE_PATH_MAX]) {
+    const char *setting = getenv("RETORT_WISDOM");
+    char folder[FILE_PATH_MAX];
+    path[0] = '\0';
+    if (setting && strcmp(setting, "off") == 0) return;
+    if (setting && *setting) {
+        if (snprintf(path, FILE_PATH_MAX, "%s", setting) >= FILE_PATH_MAX) path[0] = '\0';
+    } else if (folder_cache(folder) && path_join(folder, "wisdom", path) < 0) {
+        path[0] = '\0';
+        error_clear();
+    }
+}
+
+/* --- text --- */
+/* A name as a field: without tabs, newlines and the like. */
+static void append_field(struct text *text, const char *words) {
+    for (; *words; words++) text_printf(text, "%c", (unsigned char)*words < ' ' ? ' ' : *words);
+}
+
+static char *device_fields(struct arena *arena, const struct kernel_target *target) {
+    struct text text;
+    text_init(&text);
+    append_field(&text, target->traits->name);
+    text_append(&text, "\t");
+    append_field(&text, target->traits->driver);
+    text_printf(&text, "\t%d %u", target->lanes, target->traits->compute_units);
+    char *fields = text.failed ? NULL : arena_copy_text(arena, text_get(&text));
+    text_finish(&text);
+    return fields;
+}
+
+static void append_decision(struct text *text, const struct decision *d) {
+    const struct conv_sizes *s = &d->class.sizes;
+    const struct conv_terms *t = &d->class.terms;
+    text_printf(text,
+                "conv\t%s\t%s %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64
+                " %d %d\t%d %d %d %u\t%d %d %d %d\n",
+                d->device, pass_names[d->class.pass], s->n, s->c, s->h, s->w, s->o, s->kh, s->kw, s->stride, s->padding,
+                t->outputs, t->inputs, t->weights, t->mask, d->choice.method, d->choice.tile[0], d->choice.tile[1],
+                d->choice.tile[2]);
+}
+
+/* Exactly `count` numbers from 0 to 2^31 - 1. */
+static bool read_numbers(const char *field, int64_t *numbers, int count) {
+    for (int i = 0; i < count; i++) {
+        char *end;
+        errno = 0;
+        numbers[i] = *field >= '0' && *field <= '9' ? strtoll(field, &end, 10) : -1;
+        if (numbers[i] < 0 || numbers[i] > INT32_MAX || errno || *end != (i + 1 < count ? ' ' : '\0')) return false;
+        field = end + 1;
+    }
+    return true;
+}
+
+static bool read_class(char *sizes, const char *terms, struct conv_class *class) {
+    int64_t s[CLASS_NUMBERS], t[TERMS_NUMBERS];
+    char *blank = strchr(sizes, ' ');
+    int pass = CONV_BACKWARD_WEIGHT;
+    if (!blank) return false;
+    *blank = '\0';
+    while (pass >= 0 && strcmp(sizes, pass_names[pass]) != 0) pass--;
+    if (pass < 0 || !read_numbers(blank + 1, s, CLASS_NUMBERS) || !read_numbers(terms, t, TERMS_NUMBERS)) return false;
+    if (s[7] == 0) return false; /* a stride */
+    *class = (struct conv_class){
+        .pass = (enum conv_pass)pass,
+        .sizes = {.n = s[0], .c = s[1], .h = s[2], .w = s[3], .o = s[4], .kh = s[5], .kw = s[6]},
+        .terms = {.outputs = (int)t[0], .inputs = (int)t[1], .weights = (int)t[2], .mask = (unsigned)t[3]},
+    };
+    class->sizes.stride = (int)s[7];
+    class->sizes.padding = (int)s[8];
+    class->sizes.oh = (s[2] + 2 * s[8] - s[5]) / s[7] + 1;
+    class->sizes.ow = (s[3] + 2 * s[8] - s[6]) / s[7] + 1;
+    return true;
+}
+
+/* Takes a line apart, which is changed. */
+static bool read_line(char *line, struct decision *decision) {
+    char *fields[FIELDS] = {line};
+    int64_t units[2], choice[CHOICE_NUMBERS];
+    for (int i = 1; i < FIELDS; i++) {
+        char *tab = strchr(fields[i - 1], '\t');
+        if (!tab) return false;
+        *tab = '\0';
+        fields[i] = tab + 1;
+    }
+    if (strcmp(fields[0], "conv") != 0 || !read_numbers(fields[3], units, 2)
+        || !read_class(fields[4], fields[5], &decision->class) || !read_numbers(fields[6], choice, CHOICE_NUMBERS))
+        return false;
+    fields[2][-1] = fields[3][-1] = '\t';
+    decision->device = fields[1];
+    decision->choice.method = (int)choice[0];
+    for (int i = 0; i < 3; i++) decision->choice.tile[i] = (int)choice[1 + i];
+    return true;
+}
+
+bool conv_class_equal(const struct conv_class *a, const struct conv_class *b) {
+    const struct conv_sizes *s = &a->sizes, *z = &b->sizes;
+    return a->pass == b->pass && s->n == z->n && s->c == z->c && s->h == z->h && s->w == z->w && s->o == z->o
+           && s->kh == z->kh && s->kw == z->kw && s->stride == z->stride && s->padding == z->padding
+           && a->terms.outputs == b->terms.outputs && a->terms.inputs == b->terms.inputs
+           && a->terms.weights == b->terms.weights && a->terms.mask == b->terms.mask;
+}
+
+/* Enters a decision, in the place of an earlier one for the same class on the same device. */
+static int enter(struct wisdom *wisdom, const struct decision *decision) {
+    for (size_t i = 0; i < wisdom->decisions.count; i++) {
+        struct decision *known = &wisdom->decisions.items[i];
+        if (!conv_class_equal(&known->class, &decision->class) || strcmp(known->device, decision->device) != 0)
+            continue;
+        known->choice = decision->choice;
+        return RETORT_OK;
+    }
+    struct decision copy = *decision;
+    copy.device = arena_copy_text(&wisdom->arena, decision->device);
+    if (!copy.device || !array_push(&wisdom->decisions, copy)) return error_set(RETORT_ENOMEM, "out of memory");
+    return RETORT_OK;
+}
+
+static int create(struct wisdom **wisdom) {
+    *wisdom = calloc(1, sizeof **wisdom);
+    if (!*wisdom) return error_set(RETORT_ENOMEM, "out of memory");
+    arena_init(&(*wisdom)->arena);
+    return RETORT_OK;
+}
+
+/* Reads a file: with `target` what is for its device and what its kernels allow, and nothing from a file that cannot be
+ * read; without it every decision, to be written back. */
+static int read_file(const char *path, const struct kernel_target *target, struct wisdom *wisdom) {
+    int status = RETORT_OK, damaged = 0, first_damaged = 0, number = 0;
+    unsigned char *data = NULL;
+    size_t size = 0;
+    char *device = target ? device_fields(&wisdom->arena, target) : NULL;
+    if (target && !device) RAISE(RETORT_ENOMEM, "out of memory");
+    if (!*path || !file_exists(path)) goto done;
+    status = file_read(path, FILE_LIMIT, &data, &size);
+    if (status == RETORT_ENOMEM || (status < 0 && !target)) goto done;
+    if (status < 0) {
+        log_warning("wisdom is not used: %s", retort_error_message());
+        error_clear();
+        status = RETORT_OK;
+        goto done;
+    }
+    for (char *line = (char *)data, *next; line < (char *)data + size; line = next) {
+        size_t left = size - (size_t)(line - (char *)data);
+        char *end = memchr(line, '\n', left);
+        next = end ? end + 1 : line + left;
+        if (end) *end = '\0';
+        if (++number == 1) {
+            if (strcmp(line, FIRST_LINE) == 0) continue;
+            if (!target)
+                RAISE(RETORT_EFORMAT,
+                      "%s:1: expected \"%s\": no wisdom of this version; move it away or name another "
+                      "file by RETORT_WISDOM",
+                      path, FIRST_LINE);
+            log_warning("%s:1: expected \"%s\": this wisdom is not used", path, FIRST_LINE);
+            break;
+        }
+        struct decision decision;
+        bool whole = strlen(line) == (size_t)(next - line) - (end != NULL), good = whole && read_line(line, &decision);
+        if (good && target) {
+            if (strcmp(decision.device, device) != 0) continue;
+            good = kernels_conv_fits(target, &decision.class, &decision.choice);
+        }
+        if (good)
+            TRY(enter(wisdom, &decision));
+        else if (damaged++ == 0)
+            first_damaged = number;
+    }
+    if (damaged && target)
+        log_warning("%s:%d: not a decision that can be used: ignored%s", path, first_damaged,
+                    damaged > 1 ? ", with others below" : "");
+done:
+    free(data);
+    return status;
+}
+
+int wisdom_load(const char *path, const struct kernel_target *target, struct wisdom **wisdom) {
+    int status = RETORT_OK;
+    struct wisdom *fresh = NULL;
+    TRY(create(&fresh));
+    TRY(read_file(path, target, fresh));
+    *wisdom = fresh;
+    fresh = NULL;
+done:
+    wisdom_destroy(fresh);
+    return status;
+}
+
+int wisdom_of_one(const struct conv_class *class, const struct conv_choice *choice, struct wisdom **wisdom) {
+    int status = RETORT_OK;
+    struct wisdom *fresh = NULL;
+    TRY(create(&fresh));
+    TRY(enter(fresh, &(struct decision){.device = "", .class = *class, .choice = *choice}));
+    *wisdom = fresh;
+    fresh = NULL;
+done:
+    wisdom_destroy(fresh);
+    return status;
+}
+
+void wisdom_destroy(struct wisdom *wisdom) {
+    if (!wisdom) return;
+    array_finish(&wisdom->decisions);
+    arena_finish(&wisdom->arena);
+    free(wisdom);
+}
+
+const struct conv_choice *wisdom_find(const struct wisdom *wisdom, const struct conv_class *class) {
+    for (size_t i = 0; wisdom && i < wisdom->decisions.count; i++)
+        if (conv_class_equal(&wisdom->decisions.items[i].class, class)) return &wisdom->decisions.items[i].choice;
+    return NULL;
+}
+
+void wisdom_name(const struct wisdom *wisdom, char name[17]) {
+    uint64_t sum = 0;
+    if (!wisdom || !wisdom->decisions.count) {
+        strcpy(name, "none");
+        return;
+    }
+    for (size_t i = 0; i < wisdom->decisions.count; i++) {
+        struct text text;
+        text_init(&text);
+        append_decision(&text, &wisdom->decisions.items[i]);
+        sum += hash_fast(text_get(&text), text.length, 1);
+        text_finish(&text);
+    }
+    snprintf(name, 17, "%016" PRIx64, sum);
+}
+
+int wisdom_save(const struct wisdom *wisdom, const char *path) {
+    int status = RETORT_OK;
+    struct text text;
+    text_init(&text);
+    text_append(&text, FIRST_LINE "\n");
+    for (size_t i = 0; wisdom && i < wisdom->decisions.count; i++) append_decision(&text, &wisdom->decisions.items[i]);
+    if (text.failed) RAISE(RETORT_ENOMEM, "out of memory writing %s", path);
+    TRY(file_write(path, text_get(&text), text.length));
+done:
+    text_finish(&text);
+    return status;
+}
+
+static int create_folder_of(const char *path) {
+    char folder[FILE_PATH_MAX];
+    const char *slash = strrchr(path, '/');
+    if (!slash || slash == path) return RETORT_OK;
+    snprintf(folder, sizeof folder, "%.*s", (int)(slash - path), path);
+    return folder_create(folder);
+}
+
+int wisdom_remember(const char *path, const struct kernel_target *target, const struct conv_class *class,
+                    const struct conv_choice *choice) {
+    int status = RETORT_OK;
+    struct wisdom *all = NULL;
+    TRY(create(&all));
+    TRY(read_file(path, NULL, all));
+    struct decision decision = {.device = device_fields(&all->arena, target), .class = *class};
+    if (!decision.device) RAISE(RETORT_ENOMEM, "out of memory");
+    if (choice) {
+        decision.choice = *choice;
+        TRY(enter(all, &decision));
+    } else {
+        size_t kept = 0;
+        for (size_t i = 0; i < all->decisions.count; i++) {
+            const struct decision *known = &all->decisions.items[i];
+            if (!conv_class_equal(&known->class, class) || strcmp(known->device, decision.device) != 0)
+                all->decisions.items[kept++] = *known;
+        }
+        if (kept == all->decisions.count) goto done;
+        all->decisions.count = kept;
+    }
+    TRY(create_folder_of(path));
+    TRY(wisdom_save(all, path));
+done:
+    if (status < 0) error_context("remembering kernels");
+    wisdom_destroy(all);
+    return status;
+}

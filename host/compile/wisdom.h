@@ -1,0 +1,47 @@
+/* Wisdom: kernel choices that measuring has found better than the built-in ones, kept in a file between runs.
+ *
+ * A text file, a line a decision, each for one device (name, driver version, lanes of a vector, compute units) and one
+ * class of convolutions; devices share the file. Nothing in it can make a result wrong: a choice that the kernels do
+ * not allow is ignored, as is a line that cannot be read, with one warning that names file and line. Kernels differ in
+ * the order of their sums, so other wisdom means other last digits. */
+#ifndef RETORT_COMPILE_WISDOM_H
+#define RETORT_COMPILE_WISDOM_H
+
+#include "base/file.h"
+#include "compile/kernels.h"
+
+/* Where the user's wisdom is: RETORT_WISDOM, or XDG_CACHE_HOME/retort/wisdom, or ~/.cache/retort/wisdom. "" where there
+ * is none: RETORT_WISDOM=off, or no such folder. */
+void wisdom_path(char path[FILE_PATH_MAX]);
+
+/* oh and ow follow from the rest. */
+bool conv_class_equal(const struct conv_class *a, const struct conv_class *b);
+
+/* A class, and how many launches, or parts of merged ones, compute it. */
+struct conv_demand {
+    struct conv_class class;
+    int launches;
+};
+/* The convolutions that the executables of a library launch, each executable taken once. The array is the caller's to
+ * free(). RETORT_ENOMEM. */
+int library_convolutions(const struct library *library, struct conv_demand **list, size_t *count);
+
+struct wisdom;
+/* What a file knows about a device; nothing where it does not exist, cannot be read, or `path` is "". RETORT_ENOMEM. */
+int wisdom_load(const char *path, const struct kernel_target *target, struct wisdom **wisdom);
+/* A single decision, whatever the files say: to measure it. RETORT_ENOMEM. */
+int wisdom_of_one(const struct conv_class *class, const struct conv_choice *choice, struct wisdom **wisdom);
+void wisdom_destroy(struct wisdom *wisdom); /* NULL-safe */
+/* NULL where nothing is known. The choice is as the file has it: kernels_conv_fits tells whether it may be used. */
+const struct conv_choice *wisdom_find(const struct wisdom *wisdom, const struct conv_class *class);
+
+/* "none", or 16 hexadecimal digits over all decisions, in whichever order they stand. NULL: none. */
+void wisdom_name(const struct wisdom *wisdom, char name[17]);
+/* Writes a file of these decisions alone. NULL: of none. */
+int wisdom_save(const struct wisdom *wisdom, const char *path);
+/* Enters a decision for the target's device into a file, which is made where it is missing; all others stay. `choice`
+ * NULL: the class is forgotten. The file is replaced as a whole or not at all. */
+int wisdom_remember(const char *path, const struct kernel_target *target, const struct conv_class *class,
+                    const struct conv_choice *choice);
+
+#endif

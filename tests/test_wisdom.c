@@ -1,0 +1,302 @@
+/* Wisdom: the file and back, what is damaged or for others, and that nothing in it can spoil a kernel. */
+#include "test.h"
+
+#include "base/log.h"
+#include "compile/wisdom.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static char folder[] = "/tmp/retort-wisdom-XXXXXX", path[FILE_PATH_MAX];
+static const struct device_traits traits = {.kind = DEVICE_CPU,
+                                            .name = "a\tdevice",
+                                            .driver = "1.0 test",
+                                            .compute_units = 2,
+                                            .vector_width = 16,
+                                            .max_work_group = 64};
+static const struct device_traits other_driver = {
+    .kind = DEVICE_CPU, .name = "a\tdevice", .driver = "1.1 test", .compute_units = 2, .vector_width = 16};
+
+static const struct conv_class forward = {CONV_FORWARD, {10, 40, 9, 9, 64, 3, 3, 9, 9, 1, 1}, CONV_SINGLE};
+static const struct conv_class data = {CONV_BACKWARD_DATA, {10, 40, 9, 9, 64, 3, 3, 9, 9, 1, 1}, CONV_SINGLE};
+static const struct conv_class weight = {CONV_BACKWARD_WEIGHT, {10, 40, 9, 9, 64, 3, 3, 9, 9, 1, 1}, CONV_SINGLE};
+static const struct conv_class joined = {CONV_FORWARD, {10, 40, 9, 9, 64, 3, 3, 9, 9, 1, 1}, {2, 2, 2, 97}};
+static const struct conv_class joined_weight = {
+    CONV_BACKWARD_WEIGHT, {10, 40, 9, 9, 64, 3, 3, 9, 9, 1, 1}, {1, 2, 2, 0}};
+
+/* Standard error of a call, as the log writes it. */
+static char said[4096];
+static struct wisdom *load(const struct device_traits *of) {
+    const struct kernel_target target = kernels_target(of, FAMILY_AUTO);
+    struct wisdom *wisdom;
+    FILE *capture = tmpfile();
+    assert_non_null(capture);
+    fflush(stderr);
+    int kept = dup(STDERR_FILENO);
+    dup2(fileno(capture), STDERR_FILENO);
+    int status = wisdom_load(path, &target, &wisdom);
+    fflush(stderr);
+    dup2(kept, STDERR_FILENO);
+    close(kept);
+    rewind(capture);
+    said[fread(said, 1, sizeof said - 1, capture)] = '\0';
+    fclose(capture);
+    assert_ok(status);
+    return wisdom;
+}
+
+static int lines_said(void) {
+    int lines = 0;
+    for (const char *c = said; *c; c++) lines += *c == '\n';
+    return lines;
+}
+
+static void assert_known(const struct wisdom *wisdom, const struct conv_class *class, const struct conv_choice *right) {
+    const struct conv_choice *found = wisdom_find(wisdom, class);
+    if (!right) {
+        assert_null(found);
+        return;
+    }
+    assert_non_null(found);
+    assert_memory_equal(found, right, sizeof *right);
+}
+
+static void write_text(const char *text) {
+    assert_ok(file_write(path, text, strlen(text)));
+}
+
+static void test_round_trip(void **state) {
+    (void)state;
+    const struct kernel_target target = kernels_target(&traits, FAMILY_AUTO),
+                               others = kernels_target(&other_driver, FAMILY_AUTO);
+    const struct conv_choice winograd = {4, {16, 8, 2}}, direct = {0, {2, 4, 2}}, own = {2, {0, 0, 0}},
+                             groups = {4, {2, 4, 2}};
+    char name[17], again[17];
+    assert_int_equal(file_exists(path), 0);
+    struct wisdom *wisdom = load(&traits);
+    wisdom_name(wisdom, name);
+    assert_string_equal(name, "none");
+    wisdom_destroy(wisdom);
+    wisdom_name(NULL, name);
+    assert_string_equal(name, "none");
+
+    assert_ok(wisdom_remember(path, &target, &forward, &winograd));
+    assert_ok(wisdom_remember(path, &target, &data, &direct));
+    assert_ok(wisdom_remember(path, &target, &weight, &groups));
+    assert_ok(wisdom_remember(path, &others, &forward, &direct));
+    assert_ok(wisdom_remember(path, &target, &joined, &own));
+    wisdom = load(&traits);
+    assert_string_equal(said, "");
+    assert_known(wisdom, &forward, &winograd);
+    assert_known(wisdom, &data, &direct);
+    assert_known(wisdom, &weight, &groups);
+    assert_known(wisdom, &joined, &own);
+    assert_known(wisdom, &joined_weight, NULL);
+    wisdom_name(wisdom, name);
+    assert_int_equal(strlen(name), 16);
+
+    /* A copy of its own has the same name, and nothing of other devices. */
+    char copy[FILE_PATH_MAX];
+    assert_ok(path_join(folder, "copy", copy));
+    assert_ok(wisdom_save(wisdom, copy));
+    wisdom_destroy(wisdom);
+    struct wisdom *copied;
+    assert_ok(wisdom_load(copy, &target, &copied));
+    wisdom_name(copied, again);
+    assert_string_equal(name, again);
+    wisdom_destroy(copied);
+    assert_ok(wisdom_load(copy, &others, &copied));
+    assert_known(copied, &forward, NULL);
+    wisdom_destroy(copied);
+
+    /* Changed in place, and forgotten; another device's stays. */
+    assert_ok(wisdom_remember(path, &target, &forward, &own));
+    assert_ok(wisdom_remember(path, &target, &data, NULL));
+    assert_ok(wisdom_remember(path, &target, &joined_weight, NULL));
+    wisdom = load(&traits);
+    assert_known(wisdom, &forward, &own);
+    assert_known(wisdom, &data, NULL);
+    wisdom_name(wisdom, again);
+    assert_string_not_equal(name, again);
+    wisdom_destroy(wisdom);
+    wisdom = load(&other_driver);
+    assert_known(wisdom, &forward, &direct);
+    wisdom_destroy(wisdom);
+}
+
+#define DEVICE "conv\ta device\t1.0 test\t16 2\t"
+#define CLASS  "forward 10 40 9 9 64 3 3 1 1\t1 1 1 1\t"
+
+static void test_damaged(void **state) {
+    (void)state;
+    static const char *const bad[] = {
+        "",
+        "conv",
+        "\t\t\t\t\t\t",
+        "gemm\ta device\t1.0 test\t16 2\t" CLASS "4 16 8 2",
+        DEVICE CLASS,
+        DEVICE CLASS "4 16 8",
+        DEVICE CLASS "4 16 8 2 1",
+        DEVICE CLASS "4 16 8 two",
+        DEVICE CLASS "4 16 8 99999999999999999999",
+        DEVICE CLASS "4 16 8 -2",
+        DEVICE CLASS " 4 16 8 2",
+        DEVICE "sideways 10 40 9 9 64 3 3 1 1\t1 1 1 1\t4 16 8 2",
+        DEVICE "forward 10 40 9 9 64 3 3 0 1\t1 1 1 1\t4 16 8 2",
+        DEVICE "forward 0 40 9 9 64 3 3 1 1\t1 1 1 1\t4 16 8 2",
+        DEVICE "forward\t1 1 1 1\t4 16 8 2",
+        DEVICE "forward 10 40 9 9 64 30 30 1 1\t1 1 1 1\t0 1 1 1",
+        DEVICE "forward 2147483647 2147483647 9 9 64 3 3 1 1\t1 1 1 1\t0 1 1 1",
+        DEVICE "forward 10 40 9 9 64 3 3 1 1\t3 1 1 1\t4 16 8 2",
+        DEVICE "forward 10 40 9 9 64 3 3 1 1\t1 1 1 2\t4 16 8 2",
+        /* beyond what kernels allow */
+        DEVICE CLASS "3 16 8 2",
+        DEVICE CLASS "4 17 8 2",
+        DEVICE CLASS "4 16 0 2",
+        DEVICE CLASS "4 16 8 9",
+        DEVICE CLASS "4 2147483647 2147483647 2147483647",
+        DEVICE CLASS "0 4 20 3",
+        DEVICE CLASS "0 1 1 5",
+        DEVICE CLASS "0 0 4 1",
+        DEVICE CLASS "4 48 12 2147483647",
+        DEVICE "backward-weight 10 40 9 9 64 3 3 1 1\t1 1 1 1\t4 9 3 2",
+        DEVICE "backward-weight 10 40 9 9 64 3 3 1 1\t1 1 1 1\t0 1 1 1",
+        DEVICE "backward-weight 10 40 9 9 64 3 3 1 1\t1 1 1 1\t4 64 2 2",
+        DEVICE "forward 10 40 9 9 64 5 5 1 2\t1 1 1 1\t4 0 0 0",
+        DEVICE "forward 10 3 9 9 64 3 3 1 1\t1 1 1 1\t4 0 0 0",
+        DEVICE "forward 10 40 9 9 64 3 3 1 1\t2 2 2 97\t0 0 0 0",
+    };
+    const struct conv_choice right = {4, {16, 8, 2}};
+    char text[4096];
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        snprintf(text, sizeof text, "retort wisdom 1\n%s%s\n%s4 16 8 2\n", i % 2 ? DEVICE CLASS "2 0 0 0\n" : "",
+                 bad[i], DEVICE CLASS);
+        write_text(text);
+        struct wisdom *wisdom = load(&traits);
+        assert_known(wisdom, &forward, &right);
+        char where[FILE_PATH_MAX + 8];
+        snprintf(where, sizeof where, "%s:%d:", path, i % 2 ? 3 : 2);
+        if (!strstr(said, where) || lines_said() != 1) fail_msg("line '%s': said '%s'", bad[i], said);
+        wisdom_destroy(wisdom);
+    }
+    /* Many: one warning. The last line may lack its end. */
+    write_text("retort wisdom 1\nx\ny\n\nz\n" DEVICE CLASS "4 16 8 2");
+    struct wisdom *wisdom = load(&traits);
+    assert_known(wisdom, &forward, &right);
+    assert_int_equal(lines_said(), 1);
+    assert_non_null(strstr(said, "with others below"));
+    wisdom_destroy(wisdom);
+    /* A zero byte in the middle. */
+    static const char zero[] = "retort wisdom 1\n" DEVICE CLASS "4 16 8 2\0 2\n" DEVICE CLASS "2 0 0 0\n";
+    assert_ok(file_write(path, zero, sizeof zero - 1));
+    wisdom = load(&traits);
+    assert_known(wisdom, &forward, &(struct conv_choice){.method = 2});
+    assert_int_equal(lines_said(), 1);
+    wisdom_destroy(wisdom);
+}
+
+static void test_foreign_file(void **state) {
+    (void)state;
+    const struct kernel_target target = kernels_target(&traits, FAMILY_AUTO);
+    const struct conv_choice choice = {4, {16, 8, 2}};
+    static const char letter[] = "Dear reader,\n" DEVICE CLASS "4 16 8 2\n";
+    write_text(letter);
+    struct wisdom *wisdom = load(&traits);
+    assert_known(wisdom, &forward, NULL);
+    assert_int_equal(lines_said(), 1);
+    wisdom_destroy(wisdom);
+    /* It is not ours to overwrite. */
+    assert_int_equal(wisdom_remember(path, &target, &forward, &choice), RETORT_EFORMAT);
+    unsigned char *kept;
+    size_t size;
+    assert_ok(file_read(path, 0, &kept, &size));
+    assert_string_equal((char *)kept, letter);
+    free(kept);
+    /* A folder in its place. */
+    assert_ok(path_join(folder, "", path));
+    wisdom = load(&traits);
+    assert_int_equal(lines_said(), 1);
+    wisdom_destroy(wisdom);
+    assert_true(wisdom_remember(path, &target, &forward, &choice) < 0);
+    assert_ok(path_join(folder, "wisdom", path));
+}
+
+/* What is asked for is what is chosen; what does not fit is as if nothing was known. */
+static void test_choice(void **state) {
+    (void)state;
+    struct kernel_target target = kernels_target(&traits, FAMILY_AUTO);
+    struct conv_use built_in, use;
+    struct wisdom *wisdom;
+    assert_ok(kernels_conv_plan(&target, &forward, &built_in));
+    assert_int_equal(kernels_conv_choice(&target, &forward).method, 4);
+    assert_ok(wisdom_of_one(&forward, &(struct conv_choice){0, {2, 4, 3}}, &wisdom));
+    target.wisdom = wisdom;
+    assert_ok(kernels_conv_plan(&target, &forward, &use));
+    assert_string_equal(use.main.file, "conv_cpu.cl");
+    assert_non_null(strstr(use.main.parameters, "TILE_COLUMNS 4\n"));
+    assert_false(kernels_conv_joins(&target, CONV_FORWARD, &forward.sizes));
+    assert_true(kernels_conv_joins(&target, CONV_BACKWARD_DATA, &forward.sizes));
+    wisdom_destroy(wisdom);
+
+    assert_ok(wisdom_of_one(&joined, &(struct conv_choice){2, {0, 0, 0}}, &wisdom));
+    target.wisdom = wisdom;
+    assert_true(kernels_conv_joins(&target, CONV_FORWARD, &forward.sizes));
+    assert_ok(kernels_conv_plan(&target, &joined, &use));
+    assert_non_null(strstr(use.main.parameters, "OUT_TILE 2\n"));
+    assert_ok(kernels_conv_plan(&target, &forward, &use));
+    assert_string_equal(use.main.parameters, built_in.main.parameters);
+    wisdom_destroy(wisdom);
+
+    assert_ok(wisdom_of_one(&forward, &(struct conv_choice){4, {4096, 1, 1}}, &wisdom));
+    target.wisdom = wisdom;
+    assert_ok(kernels_conv_plan(&target, &forward, &use));
+    assert_string_equal(use.main.parameters, built_in.main.parameters);
+    /* The other family has nothing to choose. */
+    target = kernels_target(&traits, FAMILY_GPU);
+    struct conv_choice list[CONV_CANDIDATES];
+    assert_int_equal(kernels_conv_candidates(&target, &forward, 0, list), 0);
+    wisdom_destroy(wisdom);
+}
+
+static void test_path(void **state) {
+    (void)state;
+    char found[FILE_PATH_MAX];
+    setenv("RETORT_WISDOM", "off", 1);
+    wisdom_path(found);
+    assert_string_equal(found, "");
+    setenv("RETORT_WISDOM", "some/where", 1);
+    wisdom_path(found);
+    assert_string_equal(found, "some/where");
+    unsetenv("RETORT_WISDOM");
+    setenv("XDG_CACHE_HOME", "/x", 1);
+    wisdom_path(found);
+    assert_string_equal(found, "/x/retort/wisdom");
+    unsetenv("XDG_CACHE_HOME");
+    setenv("HOME", "/y", 1);
+    wisdom_path(found);
+    assert_string_equal(found, "/y/.cache/retort/wisdom");
+    unsetenv("HOME");
+    wisdom_path(found);
+    assert_string_equal(found, "");
+}
+
+static int prepare(void **state) {
+    (void)state;
+    if (!mkdtemp(folder)) return -1;
+    return path_join(folder, "wisdom", path);
+}
+
+static int clean(void **state) {
+    (void)state;
+    return folder_remove(folder);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_damaged), cmocka_unit_test(test_foreign_file),
+        cmocka_unit_test(test_choice),     cmocka_unit_test(test_path),
+    };
+    return cmocka_run_group_tests_name("wisdom", tests, prepare, clean);
+}
