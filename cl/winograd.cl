@@ -12,6 +12,17 @@
 #define WINOGRAD_AA (4.f / 9)
 #define WINOGRAD_BB 2.25f
 
+/* The values at the six points, from the parts even and odd in a pair of points that differ in sign. */
+inline void winograd4_points(floatv *to, int step, floatv at_0, floatv even_a, floatv odd_a, floatv even_b, floatv odd_b,
+                             floatv at_infinity) {
+    to[0] = at_0;
+    to[step] = even_a + odd_a;
+    to[2 * step] = even_a - odd_a;
+    to[3 * step] = even_b + odd_b;
+    to[4 * step] = even_b - odd_b;
+    to[5 * step] = at_infinity;
+}
+
 /* B^T: 6 to 6 */
 inline void winograd4_input(floatv *to, const floatv *d, int step) {
     const floatv even_a = FMA((floatv)-WINOGRAD_BB, d[2 * step], d[4 * step]);
@@ -20,12 +31,7 @@ inline void winograd4_input(floatv *to, const floatv *d, int step) {
     const floatv odd_b = FMA((floatv)WINOGRAD_B, d[3 * step], -WINOGRAD_A * d[step]);
     const floatv first = FMA((floatv)-(WINOGRAD_AA + WINOGRAD_BB), d[2 * step], d[0] + d[4 * step]);
     const floatv last = FMA((floatv)-(WINOGRAD_AA + WINOGRAD_BB), d[3 * step], d[step] + d[5 * step]);
-    to[0] = first;
-    to[step] = even_a + odd_a;
-    to[2 * step] = even_a - odd_a;
-    to[3 * step] = even_b + odd_b;
-    to[4 * step] = even_b - odd_b;
-    to[5 * step] = last;
+    winograd4_points(to, step, first, even_a, odd_a, even_b, odd_b, last);
 }
 
 /* A^T: 6 to 4 */
@@ -47,12 +53,7 @@ inline void winograd4_spread(floatv *to, const floatv *y, int step) {
     const floatv odd_a = FMA((floatv)(WINOGRAD_AA * WINOGRAD_A), y[3 * step], WINOGRAD_A * y[step]);
     const floatv odd_b = FMA((floatv)(WINOGRAD_BB * WINOGRAD_B), y[3 * step], WINOGRAD_B * y[step]);
     const floatv first = y[0], last = y[3 * step];
-    to[0] = first;
-    to[step] = even_a + odd_a;
-    to[2 * step] = even_a - odd_a;
-    to[3 * step] = even_b + odd_b;
-    to[4 * step] = even_b - odd_b;
-    to[5 * step] = last;
+    winograd4_points(to, step, first, even_a, odd_a, even_b, odd_b, last);
 }
 
 /* The rows of G are 1, p, p^2 over the product of the differences of p from the other points. */
@@ -65,12 +66,7 @@ inline void winograd4_weights(floatv *to, const floatv *g, int step) {
     const floatv even_b = FMA((floatv)(WINOGRAD_GB * WINOGRAD_BB), g[2 * step], WINOGRAD_GB * g[0]);
     const floatv odd_a = WINOGRAD_GA * WINOGRAD_A * g[step], odd_b = WINOGRAD_GB * WINOGRAD_B * g[step];
     const floatv first = g[0], last = g[2 * step];
-    to[0] = first;
-    to[step] = even_a + odd_a;
-    to[2 * step] = even_a - odd_a;
-    to[3 * step] = even_b + odd_b;
-    to[4 * step] = even_b - odd_b;
-    to[5 * step] = last;
+    winograd4_points(to, step, first, even_a, odd_a, even_b, odd_b, last);
 }
 
 /* G^T: 6 to 3 */

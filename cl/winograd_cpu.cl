@@ -82,7 +82,7 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
          group++) {
         floatv out[OUTPUTS][POINTS * POINTS][TILES * OUT_GROUP + 1];
         for (int p = 0; p < POINTS * POINTS; p++) {
-            const ulong at = (ulong)(group * POINTS * POINTS + p) * ((IN_BLOCKS * IN_LANES * OUT_GROUP + 1) * V);
+            const ulong at = (ulong)(group * POINTS * POINTS + p) * ((IN_BLOCKS * V * OUT_GROUP + 1) * V);
             for (int o = 0; o < OUTPUTS; o++)
                 for (int t = 0; t < TILES; t += TILE_GROUP) {
                     floatv sum[TILE_GROUP][OUT_GROUP];
@@ -143,7 +143,6 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
 #undef IN_HEIGHT
 #undef IN_WIDTH
 #undef IN_BLOCKS
-#undef IN_LANES
 #undef OUT_HEIGHT
 #undef OUT_WIDTH
 #undef OUT_BLOCKS

@@ -7,12 +7,12 @@
 
 __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *restrict packed, ulong packed_offset,
                                                                 global const float *restrict w, ulong w_offset) {
-    const int first_in = get_global_id(0) * IN_LANES, group = get_global_id(1), blocks = get_global_size(0);
-    const int point_floats = (blocks * IN_LANES * OUT_GROUP + 1) * V;
+    const int first_in = get_global_id(0) * V, group = get_global_id(1), blocks = get_global_size(0);
+    const int point_floats = (blocks * V * OUT_GROUP + 1) * V;
     w += w_offset;
     packed += packed_offset + (ulong)group * POINTS * POINTS * point_floats;
     for (int b = 0; b < OUT_GROUP; b++)
-        for (int lane = 0; lane < IN_LANES; lane++) {
+        for (int lane = 0; lane < V; lane++) {
             const int in = first_in + lane, out = (group * OUT_GROUP + b) * V;
             const int there = in < IN_CHANNELS ? min(OUT_CHANNELS - out, V) : 0;
             global const float *from = w + in * IN_STEP + out * OUT_STEP;
@@ -38,7 +38,6 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
 #undef OUT_TILE
 #undef MIRRORED
 #undef IN_CHANNELS
-#undef IN_LANES
 #undef IN_STEP
 #undef OUT_CHANNELS
 #undef OUT_GROUP

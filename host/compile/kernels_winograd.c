@@ -127,7 +127,7 @@ static void plan_conv(const struct kernel_target *target, const struct winograd_
                       const struct conv_choice *choice, const struct conv_terms *terms, struct conv_use *use) {
     const int tile = choice->method;
     int64_t v = target->lanes, points = (tile + 2) * (tile + 2), total = tiles_of(task, tile);
-    int64_t in_lanes = min_of(task->in_channels, v), in_blocks = divide_up(task->in_channels, v);
+    int64_t in_blocks = divide_up(task->in_channels, v);
     int64_t out_blocks = divide_up(task->out_channels, v), out_group = out_group_of(out_blocks);
     int64_t tile_group = register_rows(target);
     while (tile_group > 1 && tile_group / 2 >= total) tile_group /= 2;
@@ -140,12 +140,11 @@ static void plan_conv(const struct kernel_target *target, const struct winograd_
     int64_t items = divide_up(total, tiles), out_groups = divide_up(out_blocks, out_group),
             part_groups = divide_up(out_groups, min_of(out_groups, divide_up(FEW_ITEMS, items)));
 
-    use->packed_floats = (size_t)(out_groups * points * (in_blocks * in_lanes * out_group + 1) * v);
+    use->packed_floats = (size_t)(out_groups * points * (in_blocks * v * out_group + 1) * v);
     kernel_use_begin(&use->pack, "winograd_pack_cpu.cl");
     kernel_use_define(&use->pack, "OUT_TILE", tile);
     kernel_use_define(&use->pack, "MIRRORED", task->mirrored);
     kernel_use_define(&use->pack, "IN_CHANNELS", task->in_channels);
-    kernel_use_define(&use->pack, "IN_LANES", in_lanes);
     kernel_use_define(&use->pack, "IN_STEP", task->mirrored ? task->out_channels * 9 : 9);
     kernel_use_define(&use->pack, "OUT_CHANNELS", task->out_channels);
     kernel_use_define(&use->pack, "OUT_GROUP", out_group);
@@ -162,7 +161,6 @@ static void plan_conv(const struct kernel_target *target, const struct winograd_
     kernel_use_define(&use->main, "IN_HEIGHT", task->in_height);
     kernel_use_define(&use->main, "IN_WIDTH", task->in_width);
     kernel_use_define(&use->main, "IN_BLOCKS", in_blocks);
-    kernel_use_define(&use->main, "IN_LANES", in_lanes);
     kernel_use_define(&use->main, "OUT_HEIGHT", task->out_height);
     kernel_use_define(&use->main, "OUT_WIDTH", task->out_width);
     kernel_use_define(&use->main, "OUT_BLOCKS", out_blocks);
