@@ -4,9 +4,9 @@
 
 #include "base/error.h"
 
-/* Private memory of a work-item in floats, for a second cache of 1 MiB beside what streams through it; work-items that
- * keep several cores busy evenly. */
-enum { FORWARD_FLOATS = 80 << 10, WEIGHT_FLOATS = 200 << 10, FEW_ITEMS = 8 };
+/* Private memory of a work-item in floats, for a second cache of 1 MiB beside what streams through it. Much less than
+ * the cache: where its pages lie is chance, and then some parts of the cache serve more of them than they hold. */
+enum { FORWARD_FLOATS = 80 << 10, WEIGHT_FLOATS = 130 << 10, MOST_FLOATS = 200 << 10 };
 /* Tiles at a time: of a backward-weight, and at most of the others. */
 enum { WEIGHT_TILES = 16, MOST_TILES = 48 };
 
@@ -23,6 +23,11 @@ static int64_t min_of(int64_t a, int64_t b) {
 
 static int64_t max_of(int64_t a, int64_t b) {
     return a > b ? a : b;
+}
+
+/* Work-items that keep all cores busy evenly. */
+static int64_t busy_items(const struct kernel_target *target) {
+    return max_of(2, target->traits->compute_units) * 4;
 }
 
 static int64_t tiles_of(const struct winograd_task *task, int64_t out_tile) {
@@ -92,11 +97,10 @@ bool kernels_winograd_fits(const struct kernel_target *target, const struct conv
     if (!tile[0]) return true;
     if (class->pass == CONV_BACKWARD_WEIGHT)
         return tile[0] < 2 * in_blocks && tile[1] < 2 * out_blocks && tile[2] <= 3 && tile[1] % tile[2] == 0
-               && weight_floats(points, v, tile[0], tile[1]) <= WEIGHT_FLOATS;
+               && weight_floats(points, v, tile[0], tile[1]) <= MOST_FLOATS;
     return tile[0] <= MOST_TILES && tile[0] % tile[1] == 0 && tile[2] <= min_of(out_blocks, 3)
            && tile[1] * tile[2] <= 3 * register_rows(target)
-           && tile[0] * points * v * (class->terms.inputs * in_blocks + class->terms.outputs * tile[2])
-                  <= WEIGHT_FLOATS;
+           && tile[0] * points * v * (class->terms.inputs * in_blocks + class->terms.outputs * tile[2]) <= MOST_FLOATS;
 }
 
 int kernels_winograd_tiles(const struct kernel_target *target, enum conv_pass pass, int tiles[][3], int most) {
@@ -132,13 +136,14 @@ static void plan_conv(const struct kernel_target *target, const struct winograd_
     int64_t tile_group = register_rows(target);
     while (tile_group > 1 && tile_group / 2 >= total) tile_group /= 2;
     int64_t tiles = tile_group, tile_floats = terms->inputs * points * in_blocks * v;
-    while (2 * tiles <= 16 && 2 * tiles * tile_floats <= FORWARD_FLOATS && divide_up(total, 2 * tiles) >= FEW_ITEMS)
+    while (2 * tiles <= 16 && 2 * tiles * tile_floats <= FORWARD_FLOATS
+           && divide_up(total, 2 * tiles) >= busy_items(target))
         tiles *= 2;
     while (tiles > 1 && tiles * tile_floats > FORWARD_FLOATS) tiles /= 2;
     tile_group = min_of(tile_group, tiles);
     if (choice->tile[0]) tiles = choice->tile[0], tile_group = choice->tile[1], out_group = choice->tile[2];
     int64_t items = divide_up(total, tiles), out_groups = divide_up(out_blocks, out_group),
-            part_groups = divide_up(out_groups, min_of(out_groups, divide_up(FEW_ITEMS, items)));
+            part_groups = divide_up(out_groups, min_of(out_groups, divide_up(busy_items(target), items)));
 
     use->packed_floats = (size_t)(out_groups * points * (in_blocks * v * out_group + 1) * v);
     kernel_use_begin(&use->pack, "winograd_pack_cpu.cl");
@@ -182,11 +187,11 @@ static void plan_backward_weight(const struct kernel_target *target, const struc
     int64_t total = pairs * tiles_of(task, tile);
     int64_t in_blocks = divide_up(task->in_channels, v), out_blocks = divide_up(task->out_channels, v);
     int64_t sum_blocks = out_group_of(out_blocks), sum_channels = register_rows(target);
-    /* The wider the groups, the fewer times an operand is transformed. */
+    /* The wider the groups, the fewer times an operand is transformed; that of a gradient is the cheaper one. */
     int64_t in_group = 1, out_group = sum_blocks;
     for (bool grown = true; grown;) {
         grown = false;
-        if (in_group < in_blocks && in_group <= out_group
+        if (in_group < in_blocks && 2 * in_group <= out_group
             && weight_floats(points, v, 2 * in_group, out_group) <= WEIGHT_FLOATS)
             in_group *= 2, grown = true;
         else if (out_group < out_blocks && weight_floats(points, v, in_group, 2 * out_group) <= WEIGHT_FLOATS)
@@ -194,7 +199,8 @@ static void plan_backward_weight(const struct kernel_target *target, const struc
     }
     if (choice->tile[0]) in_group = choice->tile[0], out_group = choice->tile[1], sum_blocks = choice->tile[2];
     int64_t in_groups = divide_up(in_blocks, in_group), out_groups = divide_up(out_blocks, out_group);
-    int64_t splits = min_of(divide_up(2 * FEW_ITEMS, in_groups * out_groups), max_of(1, total / TILES));
+    /* As few as keep the cores busy: each transforms all its sums back and writes the weights once more. */
+    int64_t splits = min_of(divide_up(busy_items(target) / 2, in_groups * out_groups), max_of(1, total / TILES));
     int64_t split_tiles = round_up(divide_up(total, splits), TILES), count = task->in_channels * task->out_channels * 9;
     splits = divide_up(total, split_tiles);
     kernel_use_begin(&use->main, "winograd_weight_cpu.cl");
