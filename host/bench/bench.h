@@ -39,6 +39,7 @@ struct bench_kernel_result {
     double seconds;   /* of one product, with packing before it and adding up after it */
     double flops;     /* plain sums of products */
     double error;     /* largest difference from double precision over the largest right value */
+    double departure; /* largest difference from the first measurement of a conv_trial, likewise; 0 in that one */
 };
 /* Every element of the product is checked. */
 int bench_gemm(struct device *device, const struct kernel_target *target, const struct matmul_sizes *sizes,
@@ -66,7 +67,7 @@ struct tune_result {
     struct conv_choice choice; /* where it is better */
     double built_in_seconds, best_seconds;
     int tried, wrong;   /* choices measured; those of them whose result was wrong, which are never taken */
-    double worst_error; /* of all tried */
+    double worst_error; /* of all tried, from double precision */
 };
 /* Every choice is checked, each element, against the built-in kernel, and a few hundred against double precision.
  * RETORT_EDEVICE where the built-in kernel is wrong itself. */

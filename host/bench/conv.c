@@ -173,7 +173,7 @@ int conv_trial_measure(struct conv_trial *trial, struct device *device, const st
     fresh.flops = 2.0 * products * (double)(s->kh * s->kw) * (double)(s->n * s->oh * s->ow) * (double)(s->c * s->o);
     for (int r = 0; r < trial->operands.results; r++) {
         const struct operand *got = &trial->operands.of[r];
-        double difference = 0, largest = 0;
+        double difference = 0, departure = 0, largest = 0;
         for (int i = 0; i < CHECKED; i++) {
             const int64_t *at = trial->places[r][i];
             difference =
@@ -181,8 +181,9 @@ int conv_trial_measure(struct conv_trial *trial, struct device *device, const st
             largest = fmax(largest, fabs(trial->right[r][i]));
         }
         for (size_t i = 0; trial->first[r] && i < got->count; i++)
-            difference = larger(difference, got->values[i], trial->first[r][i]);
+            departure = larger(departure, got->values[i], trial->first[r][i]);
         fresh.error = fmax(fresh.error, difference / largest);
+        fresh.departure = fmax(fresh.departure, departure / largest);
         if (trial->first[r]) continue;
         trial->first[r] = malloc(got->count * sizeof *got->values);
         if (!trial->first[r]) RAISE(RETORT_ENOMEM, "out of memory for a result of %zu numbers", got->count);

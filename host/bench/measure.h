@@ -30,8 +30,8 @@ void use_operands_finish(struct use_operands *operands); /* NULL-safe */
 struct conv_trial;
 int conv_trial_create(const struct kernel_target *target, const struct conv_class *class, struct conv_trial **trial);
 void conv_trial_destroy(struct conv_trial *trial); /* NULL-safe */
-/* Plans, times and checks the class as the target chooses. result->error: the largest difference from double precision
- * at a few hundred places, or from the results of the first measurement at any, over the largest value. */
+/* Plans, times and checks the class as the target chooses: against double precision at a few hundred places, and
+ * against the first measurement at all. */
 int conv_trial_measure(struct conv_trial *trial, struct device *device, const struct kernel_target *target,
                        double seconds, struct bench_kernel_result *result);
 

@@ -12,7 +12,7 @@
 /* What a choice must gain to be preferred to the built-in one: less is within the noise of a busy machine. */
 #define MARGIN 0.03
 /* Other methods than the fastest have their tiles tried as well where they are as near as this. */
-#define NEAR 1.3
+#define NEAR 1.15
 
 static const int methods[] = {0, 4, 2};
 enum { METHODS = sizeof methods / sizeof *methods };
@@ -43,6 +43,10 @@ static bool interrupted(const struct search *search) {
     return search->spec->interrupt && *search->spec->interrupt;
 }
 
+static double error_allowed(const struct kernel_target *target, const struct conv_class *class) {
+    return kernels_conv_choice(target, class).method ? WINOGRAD_ERROR : DIRECT_ERROR;
+}
+
 /* Measures a choice; NULL: the built-in one. *seconds is 0 where its result is wrong, or was known already to a search
  * for what is new. */
 static int measure(struct search *search, const struct conv_choice *choice, bool only_new, double *seconds) {
@@ -55,8 +59,9 @@ static int measure(struct search *search, const struct conv_choice *choice, bool
     target.wisdom = wisdom;
     if (!is_new(search, &target) && only_new) goto done;
     TRY(conv_trial_measure(search->trial, search->device, &target, search->spec->seconds, &measured));
-    int method = kernels_conv_choice(&target, &search->spec->class).method;
-    bool right = measured.error <= (method ? WINOGRAD_ERROR : DIRECT_ERROR);
+    double allowed = error_allowed(&target, &search->spec->class);
+    bool right = measured.error <= allowed
+                 && measured.departure <= allowed + error_allowed(&search->target, &search->spec->class);
     *seconds = right ? measured.seconds : 0;
     search->result->tried++;
     if (!right) search->result->wrong++;
