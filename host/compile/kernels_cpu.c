@@ -10,14 +10,6 @@ static int64_t tile_budget(const struct kernel_target *target) {
     return target->lanes == 16 ? 24 : 12;
 }
 
-static int64_t min_of(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
-static int64_t max_of(int64_t a, int64_t b) {
-    return a > b ? a : b;
-}
-
 /* --- convolution: forward, and backward-data as a forward pass with mirrored weights --- */
 
 struct conv_task {

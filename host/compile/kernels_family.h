@@ -62,6 +62,12 @@ int kernels_check_target(const struct kernel_target *target);
  * where a size is not positive, RETORT_ELIMIT where there are too many. */
 int kernels_check_count(const char *what, int64_t a, int64_t b, int64_t c, int64_t d);
 
+static inline int64_t min_of(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+static inline int64_t max_of(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
 static inline int64_t divide_up(int64_t a, int64_t b) {
     return (a + b - 1) / b;
 }

@@ -17,14 +17,6 @@ struct winograd_task {
     bool mirrored;
 };
 
-static int64_t min_of(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
-static int64_t max_of(int64_t a, int64_t b) {
-    return a > b ? a : b;
-}
-
 /* Work-items that keep all cores busy evenly. */
 static int64_t busy_items(const struct kernel_target *target) {
     return max_of(2, target->traits->compute_units) * 4;
