@@ -7,6 +7,16 @@
 /* Before a loop with a large body, which compilers would unroll at the cost of seconds. */
 #define ROLL _Pragma("nounroll")
 
+/* Asks for the line at a global address that is soon to be read; OpenCL's own prefetch() does nothing on CPUs. */
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_prefetch)
+#define PREFETCH(p) __builtin_prefetch((const void *)(ulong)(p), 0, 2)
+#endif
+#endif
+#ifndef PREFETCH
+#define PREFETCH(p) (void)(p)
+#endif
+
 #if V == 1
 typedef float floatv;
 typedef int intv;

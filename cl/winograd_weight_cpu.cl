@@ -8,7 +8,8 @@
  * A work-item takes IN_GROUP blocks of input channels against OUT_GROUP blocks of output channels over SPLIT_TILES tiles:
  * per TILES of them it transforms both operands into private memory and adds, at each point, their product over the
  * tiles to sums [point][input channel][output channel], which it transforms back in the end. All of it is to fit the
- * second cache. Global (input groups, output groups, splits); sum_cpu.cl adds the splits. */
+ * second cache. Where AHEAD is set, for operands that lie in memory, the next tiles are asked for while the products of
+ * these are taken. Global (input groups, output groups, splits); sum_cpu.cl adds the splits. */
 #define POINTS (OUT_TILE + 2)
 #define TRANSFORM(name) JOIN(JOIN(winograd, OUT_TILE), name)
 #define TILES_Y ((OUT_HEIGHT + OUT_TILE - 1) / OUT_TILE)
@@ -80,7 +81,21 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
                 UNROLL for (int i = 0; i < POINTS; i++) TRANSFORM(_spread)(s + i * POINTS, half_done + i * OUT_TILE, 1);
                 UNROLL for (int p = 0; p < POINTS * POINTS; p++) out[p][t * OUT_GROUP + b] = s[p];
             }
-        for (int p = 0; p < POINTS * POINTS; p++)
+        for (int p = 0; p < POINTS * POINTS; p++) {
+#if AHEAD
+            for (int i = p; i < (IN_GROUP + OUT_GROUP) * TILES; i += POINTS * POINTS) {
+                const int tile = min(first + TILES + i % TILES, end_tile - 1), n = tile / (TILES_Y * TILES_X);
+                const int top = tile / TILES_X % TILES_Y * OUT_TILE, left = tile % TILES_X * OUT_TILE, b = i / TILES;
+                const int height = b < IN_GROUP ? IN_HEIGHT : OUT_HEIGHT, width = b < IN_GROUP ? IN_WIDTH : OUT_WIDTH;
+                const int block = b < IN_GROUP ? min(first_in + b, BLOCKS(IN_CHANNELS) - 1)
+                                               : min(first_out + b - IN_GROUP, BLOCKS(OUT_CHANNELS) - 1);
+                const int plane = n % N * (b < IN_GROUP ? BLOCKS(IN_CHANNELS) : BLOCKS(OUT_CHANNELS)) + block;
+                global const float *from = b < IN_GROUP ? IMAGE(n, x) : IMAGE(n, gy);
+                from += ((plane * height + top) * width + left) * V;
+                UNROLL for (int k = 0; k < OUT_TILE * OUT_TILE; k++)
+                    PREFETCH(from + (k / OUT_TILE * width + k % OUT_TILE) * V);
+            }
+#endif
             for (int c = 0; c < IN_GROUP * V; c += SUM_CHANNELS) {
                 const float *value = (const float *)&in[p][c / V * TILES] + c % V;
                 for (int b = 0; b < OUT_GROUP; b += SUM_BLOCKS) {
@@ -98,6 +113,7 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
                         UNROLL for (int k = 0; k < SUM_BLOCKS; k++) total[p][(c + i) * OUT_GROUP + b + k] = sum[i][k];
                 }
             }
+        }
     }
 
     for (int c = first_in * V; c < min((first_in + IN_GROUP) * V, IN_CHANNELS); c++)
@@ -120,6 +136,7 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
 #undef BLOCKS
 #undef IMAGE
 #undef NAME
+#undef AHEAD
 #undef OUT_TILE
 #undef N
 #undef PAIRS

@@ -4,9 +4,8 @@
 
 #include "base/error.h"
 
-/* Private memory of a work-item in floats, for a second cache of 1 MiB beside what streams through it. Much less than
- * the cache: where its pages lie is chance, and then some parts of the cache serve more of them than they hold. */
-enum { FORWARD_FLOATS = 80 << 10, WEIGHT_FLOATS = 130 << 10, MOST_FLOATS = 200 << 10 };
+/* Private memory of a work-item in floats, for a second cache of 1 MiB beside what streams through it. */
+enum { FORWARD_FLOATS = 80 << 10, WEIGHT_FLOATS = 225 << 10 };
 /* Tiles at a time: of a backward-weight, and at most of the others. */
 enum { WEIGHT_TILES = 16, MOST_TILES = 48 };
 
@@ -89,10 +88,11 @@ bool kernels_winograd_fits(const struct kernel_target *target, const struct conv
     if (!tile[0]) return true;
     if (class->pass == CONV_BACKWARD_WEIGHT)
         return tile[0] < 2 * in_blocks && tile[1] < 2 * out_blocks && tile[2] <= 3 && tile[1] % tile[2] == 0
-               && weight_floats(points, v, tile[0], tile[1]) <= MOST_FLOATS;
+               && weight_floats(points, v, tile[0], tile[1]) <= WEIGHT_FLOATS;
     return tile[0] <= MOST_TILES && tile[0] % tile[1] == 0 && tile[2] <= min_of(out_blocks, 3)
            && tile[1] * tile[2] <= 3 * register_rows(target)
-           && tile[0] * points * v * (class->terms.inputs * in_blocks + class->terms.outputs * tile[2]) <= MOST_FLOATS;
+           && tile[0] * points * v * (class->terms.inputs * in_blocks + class->terms.outputs * tile[2])
+                  <= WEIGHT_FLOATS;
 }
 
 int kernels_winograd_tiles(const struct kernel_target *target, enum conv_pass pass, int tiles[][3], int most) {
@@ -179,11 +179,11 @@ static void plan_backward_weight(const struct kernel_target *target, const struc
     int64_t total = pairs * tiles_of(task, tile);
     int64_t in_blocks = divide_up(task->in_channels, v), out_blocks = divide_up(task->out_channels, v);
     int64_t sum_blocks = out_group_of(out_blocks), sum_channels = register_rows(target);
-    /* The wider the groups, the fewer times an operand is transformed; that of a gradient is the cheaper one. */
+    /* The wider the groups, the fewer times an operand is read and transformed. */
     int64_t in_group = 1, out_group = sum_blocks;
     for (bool grown = true; grown;) {
         grown = false;
-        if (in_group < in_blocks && 2 * in_group <= out_group
+        if (in_group < in_blocks && in_group <= out_group
             && weight_floats(points, v, 2 * in_group, out_group) <= WEIGHT_FLOATS)
             in_group *= 2, grown = true;
         else if (out_group < out_blocks && weight_floats(points, v, in_group, 2 * out_group) <= WEIGHT_FLOATS)
@@ -195,7 +195,11 @@ static void plan_backward_weight(const struct kernel_target *target, const struc
     int64_t splits = min_of(divide_up(busy_items(target) / 2, in_groups * out_groups), max_of(1, total / TILES));
     int64_t split_tiles = round_up(divide_up(total, splits), TILES), count = task->in_channels * task->out_channels * 9;
     splits = divide_up(total, split_tiles);
+    uint64_t floats =
+        (uint64_t)(pairs * task->n * v)
+        * (uint64_t)(in_blocks * task->in_height * task->in_width + out_blocks * task->out_height * task->out_width);
     kernel_use_begin(&use->main, "winograd_weight_cpu.cl");
+    kernel_use_define(&use->main, "AHEAD", floats * sizeof(float) > target->traits->cache / 2);
     kernel_use_define(&use->main, "OUT_TILE", tile);
     kernel_use_define(&use->main, "PAIRS", pairs);
     kernel_use_define(&use->main, "N", task->n);
