@@ -129,9 +129,15 @@ expect "bench step: image too small for the network" 2 'network: block 3 of 3' b
 expect "bench step: no repetitions" 2 '--reps 0: expected a whole number of 1 to' bench step --reps 0
 expect "bench step: no number" 2 '--ipc 1x: expected a whole number' bench step --ipc 1x
 expect "bench step: too large a number" 2 '--prefix 99999999999999999999: expected' bench step --prefix 99999999999999999999
+expect "bench step: no amount of memory" 2 '--memory 1furlong: expected an amount of memory' bench step --memory 1furlong
 expect "bench step: device not there" 1 'nosuchdevice' bench step --device nosuchdevice
 tiny=(--image 1,8,8 --width 4 --prefix 1 --window 2 --real 8 --reps 2)
 expect "bench step" 0 '^speed +[0-9.]+ GFLOP/s' bench step "${tiny[@]}"
+expect "bench step: too little memory" 1 'memory ceiling of 0.0 MB does not suffice' bench step "${tiny[@]}" --memory 9kB
+expect "bench step: plan without a ceiling" 0 '^plan +inner batch 10 in 1, meta-loss batch 8 in 1, [0-9.]+ MB$' \
+  bench step "${tiny[@]}"
+expect "bench step: plan with room" 0 '^plan .*, values kept of 2 of 2 window steps, [0-9.]+ MB$' \
+  bench step "${tiny[@]}" --width 16 --memory 64MiB
 expect "bench step --profile" 0 '% (fma|copy) +k[0-9]+_' bench step "${tiny[@]}" --profile
 "$program" bench step "${tiny[@]}" --json --profile >out 2>err
 holds "bench step --json" out '
@@ -139,6 +145,7 @@ holds "bench step --json" out '
   and .seconds_min > 0 and .seconds_median >= .seconds_min and .first_seconds > 0 and .build_seconds > 0
   and .peak_rss_mb > 1 and .peak_device_bytes > 1000 and .gflop > 0 and .gflops > 0 and .share_of_peak > 0
   and .peak_gflops > 0 and .peak_gb_per_s > 0 and (.device | length) > 0 and (.version | length) > 0 and .loss > 0
+  and .memory == 0 and .kept_steps == 0 and (.plan | startswith("inner batch 10 in 1"))
   and (.profile | length) > 10 and ([.profile[].share] | add | . > 0.999 and . < 1.001)
   and (.profile | all(.launches > 0 and (.bound == "fma" or .bound == "copy")))'
 

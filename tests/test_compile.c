@@ -469,12 +469,168 @@ static void test_joined_launches(void **state) {
     library_destroy(fresh);
 }
 
+/* --- values that pass from one executable to another as the compiler likes them --- */
+/* Convolutions with channels that fill no vector, one pixel, few channels, other ranks, an input as it is. */
+static struct graph *opaque_producer(void) {
+    struct graph *g;
+    assert_ok(graph_create(&g));
+    struct node *x = in(g, "x", SHAPE(2, 18, 5, 6)), *y = node_conv(x, in(g, "w", SHAPE(17, 18, 3, 3)), 1, 1);
+    struct node *pixel = node_conv(in(g, "pixels", SHAPE(2, 18, 1, 1)), in(g, "v", SHAPE(33, 18, 1, 1)), 1, 0);
+    graph_output(g, "y plain", y);
+    graph_output_opaque(g, "y", y);
+    graph_output_opaque(g, "y again", y);
+    graph_output_opaque(g, "x too", x);
+    graph_output_opaque(g, "wave", node_tanh(x));
+    graph_output_opaque(g, "pixel", pixel);
+    graph_output_opaque(g, "narrow", node_square(in(g, "small", SHAPE(2, 3, 4, 4))));
+    graph_output_opaque(g, "matrix", node_transpose(in(g, "m", SHAPE(5, 17))));
+    graph_output_opaque(g, "stretched", node_broadcast(in(g, "row", SHAPE(1, 17, 1, 1)), SHAPE(2, 17, 3, 3)));
+    graph_output_opaque(g, "whole", graph_input(g, "integers", INT32, SHAPE(1, 17, 2, 2)));
+    return g;
+}
+
+static struct graph *opaque_consumer(void) {
+    struct graph *g;
+    assert_ok(graph_create(&g));
+    struct node *y = graph_input_opaque(g, "y", FLOAT32, SHAPE(2, 17, 5, 6));
+    struct node *again = graph_input_opaque(g, "y again", FLOAT32, SHAPE(2, 17, 5, 6));
+    struct node *x = graph_input_opaque(g, "x too", FLOAT32, SHAPE(2, 18, 5, 6));
+    struct node *wave = graph_input_opaque(g, "wave", FLOAT32, SHAPE(2, 18, 5, 6));
+    struct node *pixel = graph_input_opaque(g, "pixel", FLOAT32, SHAPE(2, 33, 1, 1));
+    struct node *narrow = graph_input_opaque(g, "narrow", FLOAT32, SHAPE(2, 3, 4, 4));
+    struct node *matrix = graph_input_opaque(g, "matrix", FLOAT32, SHAPE(17, 5));
+    struct node *stretched = graph_input_opaque(g, "stretched", FLOAT32, SHAPE(2, 17, 3, 3));
+    struct node *whole = graph_input_opaque(g, "whole", INT32, SHAPE(1, 17, 2, 2));
+    graph_output(g, "copy", y);
+    graph_output(g, "flat", node_reshape(y, SHAPE(2, 17 * 30)));
+    graph_output(g, "image", node_slice(y, (int64_t[]){1, 0, 0, 0}, (int64_t[]){1, 1, 1, 1}, SHAPE(1, 17, 5, 6)));
+    graph_output(g, "norm", node_subtract_stretched(y, node_reduce_mean(again, 12)));
+    graph_output(g, "conv", node_conv(wave, in(g, "w", SHAPE(17, 18, 3, 3)), 1, 1));
+    graph_output(g, "difference", node_subtract(x, wave));
+    graph_output(g, "twice", node_scale(pixel, 2));
+    graph_output(g, "narrow copy", node_exp(narrow));
+    graph_output(g, "product", node_matmul(matrix, matrix, false, true));
+    graph_output(g, "pooled", node_average_pool(stretched, 3));
+    graph_output(g, "number", node_cast(whole, FLOAT32));
+    return g;
+}
+
+struct named_buffer {
+    const char *name;
+    struct device_buffer *buffer;
+    double *values; /* what it should hold, plain; NULL: not known */
+};
+
+static struct named_buffer *find_buffer(struct named_buffer *list, int count, const char *name) {
+    int i = 0;
+    while (i < count && strcmp(list[i].name, name) != 0) i++;
+    return i < count ? &list[i] : NULL;
+}
+
+/* Runs the graph on buffers of the list, to which it adds what is not there: inputs at random, results empty. Buffers
+ * are as large as the executable asks, and results at an offset. Checks plain results. */
+static void run_opaque(struct library *of, const struct graph *g, struct named_buffer *list, int *count) {
+    enum { OFFSET = 64 * 4 };
+    struct executable *executable;
+    const double *values[MOST];
+    double *expected[MOST];
+    struct random random = random_begin(12, RANDOM_TEST, 0);
+    int inputs = 0;
+    assert_ok(executable_create(of, g, "opaque", &executable));
+    for (int i = 0; i < graph_count(g); i++) {
+        const struct node *node = graph_node(g, i);
+        if (node->op != OP_INPUT) continue;
+        struct named_buffer *entry = find_buffer(list, *count, node->name);
+        size_t elements = (size_t)shape_count(node->shape);
+        if (!entry) {
+            entry = &list[(*count)++];
+            *entry = (struct named_buffer){.name = node->name, .values = calloc(elements, sizeof(double))};
+            fill_input(node, &random, entry->values);
+            float *floats = calloc(elements, sizeof(float));
+            for (size_t k = 0; k < elements; k++)
+                if (node->dtype == INT32)
+                    ((int32_t *)floats)[k] = (int32_t)entry->values[k];
+                else
+                    floats[k] = (float)entry->values[k];
+            assert_ok(device_buffer_create(device, OFFSET + elements * 4, "input", &entry->buffer));
+            assert_ok(device_write(device, entry->buffer, OFFSET, elements * 4, floats));
+            free(floats);
+        }
+        values[inputs++] = entry->values;
+        assert_ok(executable_bind(executable, node->name, entry->buffer, OFFSET));
+    }
+    for (int k = 0; k < graph_output_count(g); k++) {
+        struct named_buffer *entry = &list[(*count)++];
+        const struct node *node = graph_output_at(g, k, &entry->name);
+        size_t bytes = executable_slot_bytes(executable, executable_slot(executable, entry->name));
+        if (!graph_output_is_opaque(g, k)) assert_int_equal(bytes, 4 * shape_count(node->shape));
+        entry->values = expected[k] = calloc((size_t)shape_count(node->shape), sizeof(double));
+        assert_ok(device_buffer_create(device, OFFSET + bytes, "output", &entry->buffer));
+        assert_int_equal(executable_bind(executable, entry->name, entry->buffer, OFFSET + 4), RETORT_EINVAL);
+        assert_ok(executable_bind(executable, entry->name, entry->buffer, OFFSET));
+    }
+    assert_ok(graph_evaluate(g, values, expected));
+    assert_ok(executable_enqueue(executable));
+    for (int k = 0; k < graph_output_count(g); k++) {
+        const char *name;
+        size_t elements = (size_t)shape_count(graph_output_at(g, k, &name)->shape);
+        if (graph_output_is_opaque(g, k)) continue;
+        float *got = calloc(elements, sizeof *got);
+        assert_ok(device_read(device, find_buffer(list, *count, name)->buffer, OFFSET, elements * 4, got));
+        for (size_t i = 0; i < elements; i++)
+            if (!(fabs(got[i] - expected[k][i]) <= 2e-5 * (1 + fabs(expected[k][i]))))
+                fail_msg("%s: element %zu is %g, not %g", name, i, (double)got[i], expected[k][i]);
+        free(got);
+    }
+    executable_destroy(executable);
+}
+
+static void test_opaque(void **state) {
+    enum family family = *(enum family *)*state;
+    struct library *fresh;
+    struct graph *producer = opaque_producer(), *consumer = opaque_consumer();
+    struct named_buffer list[MOST];
+    int count = 0;
+    assert_ok(library_create(device, family, &fresh));
+    run_opaque(fresh, producer, list, &count);
+    run_opaque(fresh, consumer, list, &count);
+    /* On CPUs a value of 17 channels takes whole vectors of lanes. */
+    size_t lanes = family == FAMILY_CPU ? device_traits(device)->vector_width : 1;
+    size_t blocked = 4 * 2 * ((17 + lanes - 1) / lanes) * lanes * 30;
+    assert_int_equal(device_buffer_size(find_buffer(list, count, "y")->buffer), 256 + blocked);
+    for (int i = 0; i < count; i++) {
+        device_buffer_destroy(list[i].buffer);
+        free(list[i].values);
+    }
+    library_destroy(fresh);
+    graph_destroy(producer);
+    graph_destroy(consumer);
+}
+
+/* From an opaque value to another: the convolution and the packing of its weights, nothing that moves them. */
+static void test_opaque_launches(void **state) {
+    (void)state;
+    struct library *fresh;
+    struct executable *executable;
+    struct graph *g;
+    assert_ok(library_create(device, FAMILY_CPU, &fresh));
+    assert_ok(graph_create(&g));
+    struct node *x = graph_input_opaque(g, "x", FLOAT32, SHAPE(1000, 17, 20, 20));
+    graph_output_opaque(g, "y", node_conv(node_exp(x), in(g, "w", SHAPE(33, 17, 3, 3)), 1, 1));
+    assert_ok(executable_create(fresh, g, "opaque", &executable));
+    assert_int_equal(executable_launch_count(executable), 1 + 1 + 1);
+    executable_destroy(executable);
+    graph_destroy(g);
+    library_destroy(fresh);
+}
+
 int main(void) {
     if (device_open("cpu", &device) < 0) {
         printf("1..0 # SKIP no OpenCL CPU device: %s\n", retort_error_message());
         return 0;
     }
-    struct CMUnitTest tests[2 * CASES + 1];
+    static enum family cpu = FAMILY_CPU, gpu = FAMILY_GPU;
+    struct CMUnitTest tests[2 * CASES + 4];
     char names[2 * CASES][40];
     size_t count = 0;
     for (size_t i = 0; i < 2 * CASES; i++) {
@@ -484,6 +640,9 @@ int main(void) {
             (struct CMUnitTest){.name = names[i], .test_func = test_case, .initial_state = (void *)(uintptr_t)i};
     }
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_joined_launches);
+    tests[count++] = (struct CMUnitTest){"test_opaque, CPU family", test_opaque, NULL, NULL, &cpu};
+    tests[count++] = (struct CMUnitTest){"test_opaque, GPU family", test_opaque, NULL, NULL, &gpu};
+    tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_opaque_launches);
     int failed = _cmocka_run_group_tests("compile", tests, count, NULL, NULL);
     if (current != FAMILY_AUTO) finish_family();
     device_close(device);

@@ -628,6 +628,55 @@ static void test_costs(void **state) {
     assert_true(op_info(OP_MATMUL)->cost(node_matmul(a, b, true, false)) == 2.0 * 2 * 3 * 4);
 }
 
+/* Nodes are found by operation, attributes and operands, sums in either order; nothing is built. */
+static void test_finding(void **state) {
+    (void)state;
+    struct graph *other;
+    assert_ok(graph_create(&other));
+    struct node *their_x = graph_input(other, "x", FLOAT32, SHAPE(2, 3));
+    assert_null(node_find(graph, their_x, NULL)); /* an empty graph */
+    struct node *y = graph_input(graph, "y", FLOAT32, SHAPE(2, 3)), *x = graph_input(graph, "x", FLOAT32, SHAPE(2, 3));
+    struct node *sum = node_add(x, y), *total = node_reduce_sum(sum, 1u << 1);
+    int count = graph_count(graph);
+    struct node *their_y = graph_input(other, "y", FLOAT32, SHAPE(2, 3)), *their_sum = node_add(their_x, their_y);
+    assert_ptr_equal(node_find(graph, their_x, NULL), x);
+    assert_ptr_equal(node_find(graph, their_y, NULL), y);
+    assert_ptr_equal(node_find(graph, their_sum, (struct node *[]){x, y}), sum);
+    assert_ptr_equal(node_find(graph, their_sum, (struct node *[]){y, x}), sum);
+    assert_null(node_find(graph, their_sum, (struct node *[]){x, x}));
+    assert_null(node_find(graph, node_multiply(their_x, their_y), (struct node *[]){x, y}));
+    assert_ptr_equal(node_find(graph, node_reduce_sum(their_sum, 1u << 1), &sum), total);
+    assert_null(node_find(graph, node_reduce_sum(their_sum, 1u << 0), &sum));
+    assert_null(node_find(graph, graph_input(other, "z", FLOAT32, SHAPE(2, 3)), NULL));
+    assert_null(node_find(graph, graph_input_opaque(other, "o", FLOAT32, SHAPE(2, 3)), NULL));
+    assert_int_equal(graph_count(graph), count);
+    graph_destroy(other);
+}
+
+/* What is opaque stays so in copies, and is no plain input. */
+static void test_opaque(void **state) {
+    (void)state;
+    struct graph *copy;
+    assert_ok(graph_create(&copy));
+    struct node *x = graph_input_opaque(graph, "x", FLOAT32, SHAPE(2));
+    assert_ptr_equal(graph_input_opaque(graph, "x", FLOAT32, SHAPE(2)), x);
+    graph_output_opaque(graph, "result", x);
+    graph_output(graph, "again", x);
+    assert_true(graph_output_is_opaque(graph, 0) && !graph_output_is_opaque(graph, 1));
+    assert_false(graph_output_is_opaque(graph, 2));
+    struct node *rebuilt = node_rebuild(copy, x, NULL);
+    assert_true(rebuilt->attributes.opaque);
+    for (int i = 0; i < 2; i++) graph_output_copy(copy, graph, i, rebuilt);
+    const char *name;
+    graph_output_at(copy, 0, &name);
+    assert_string_equal(name, "result");
+    assert_true(graph_output_is_opaque(copy, 0) && !graph_output_is_opaque(copy, 1));
+    assert_ok(graph_verify(copy));
+    graph_destroy(copy);
+    assert_null(graph_input(graph, "x", FLOAT32, SHAPE(2)));
+    assert_int_equal(graph_status(graph), RETORT_EINVAL);
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
 
 int main(void) {
@@ -637,7 +686,7 @@ int main(void) {
         TEST(test_eigh),        TEST(test_identities),      cmocka_unit_test(test_identities_keep_values),
         TEST(test_sharing),     TEST(test_refusals),        TEST(test_failures_stay),
         TEST(test_two_graphs),  TEST(test_verifier),        TEST(test_printer),
-        TEST(test_costs),
+        TEST(test_costs),       TEST(test_finding),         TEST(test_opaque),
     };
     return cmocka_run_group_tests_name("graph", tests, NULL, NULL);
 }

@@ -172,6 +172,44 @@ static void test_interrupted(void **state) {
     retort_run_destroy(run);
 }
 
+static int64_t peak_bytes(const struct retort_run *run) {
+    json_t *result = json_loads(retort_run_result(run), 0, NULL);
+    int64_t bytes = json_integer_value(json_object_get(result, "peak_device_bytes"));
+    json_decref(result);
+    return bytes;
+}
+
+/* What a ceiling leaves is used, to the last byte at most, and a resumed run uses it in the same way. */
+static void test_memory(void **state) {
+    (void)state;
+    struct retort_run *run;
+    char memory[40];
+    const char *settings[] = {"network.width=16", "evaluate.networks=1", "memory=none", NULL};
+    assert_ok(run_once("bars.yaml", "little", settings, false, NULL, &run));
+    int64_t little = peak_bytes(run);
+    retort_run_destroy(run);
+    settings[2] = "memory=64 MiB";
+    assert_ok(run_once("bars.yaml", "much", settings, false, NULL, &run));
+    int64_t much = peak_bytes(run);
+    retort_run_destroy(run);
+    assert_in_range(much, little + 1, 64 << 20);
+
+    snprintf(memory, sizeof memory, "memory=%lld", (long long)much - 4);
+    settings[2] = memory;
+    assert_ok(run_once("bars.yaml", "some", settings, false, NULL, &run));
+    assert_in_range(peak_bytes(run), little + 1, much - 4);
+    retort_run_destroy(run);
+    struct watch watch = {.stop_after = 3};
+    assert_int_equal(run_once("bars.yaml", "some halting", settings, false, &watch, &run), RETORT_EINTERRUPTED);
+    retort_run_destroy(run);
+    assert_ok(run_once("bars.yaml", "some halting", settings, true, NULL, &run));
+    retort_run_destroy(run);
+    assert_same_file("some/set/images.npy", "some halting/set/images.npy");
+    settings[2] = "memory=64 MiB";
+    assert_int_equal(run_once("bars.yaml", "some halting", settings, true, NULL, &run), RETORT_EINVAL);
+    retort_run_destroy(run);
+}
+
 /* A run takes the user's wisdom, keeps it, and goes on with it when the user's is another or none. */
 static void test_wisdom(void **state) {
     (void)state;
@@ -323,9 +361,9 @@ static void test_devices(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_interrupted),  cmocka_unit_test(test_wisdom),   cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_dry),          cmocka_unit_test(test_settings), cmocka_unit_test(test_untested),
-        cmocka_unit_test(test_not_a_number), cmocka_unit_test(test_devices),
+        cmocka_unit_test(test_interrupted), cmocka_unit_test(test_memory),       cmocka_unit_test(test_wisdom),
+        cmocka_unit_test(test_refused),     cmocka_unit_test(test_dry),          cmocka_unit_test(test_settings),
+        cmocka_unit_test(test_untested),    cmocka_unit_test(test_not_a_number), cmocka_unit_test(test_devices),
     };
     return cmocka_run_group_tests_name("run", tests, prepare, clean);
 }

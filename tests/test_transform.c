@@ -608,6 +608,107 @@ static void test_simplify(void **state) {
     assert_null(small);
 }
 
+/* --- values handed from one graph to another --- */
+static bool is_sine_or_cosine(const struct node *node) {
+    return node->op == OP_SIN || node->op == OP_COS;
+}
+
+static struct graph *new_graph(void) {
+    struct graph *fresh;
+    assert_ok(graph_create(&fresh));
+    return fresh;
+}
+
+/* What both share: sin x, cos(sin x + exp y). The operands of the sum come in either order. */
+static struct node *shared_part(struct graph *g, bool exp_first, struct node **sine) {
+    struct node *x = graph_input(g, "x", FLOAT32, SHAPE(3)), *y = graph_input(g, "y", FLOAT32, SHAPE(3));
+    struct node *e = exp_first ? node_exp(y) : NULL;
+    *sine = node_sin(x);
+    if (!exp_first) e = node_exp(y);
+    return node_cos(node_add(*sine, e));
+}
+
+static void evaluate_into(const struct graph *g, const double *const *inputs, double *const *outputs) {
+    for (int i = 0; i < graph_output_count(g); i++)
+        for (int k = 0; k < 3; k++) outputs[i][k] = NAN;
+    assert_ok(graph_evaluate(g, inputs, outputs));
+}
+
+static int count_of(const struct graph *g, enum op op) {
+    int count = 0;
+    for (int i = 0; i < graph_count(g); i++) count += graph_node(g, i)->op == op;
+    return count;
+}
+
+static void test_keep(void **state) {
+    (void)state;
+    struct graph *producer = new_graph(), *consumer = new_graph(), *keeping, *reading;
+    struct node *sine;
+    struct node *cosine = shared_part(producer, false, &sine);
+    graph_output(producer, "square", node_square(cosine));
+    node_sin(node_tanh(cosine)); /* nothing needs it: the producer does not compute it */
+    graph_input(producer, "other", FLOAT32, SHAPE(4));
+    node_cos(graph_input(producer, "other", FLOAT32, SHAPE(4)));
+
+    cosine = shared_part(consumer, true, &sine);
+    struct node *other = graph_input(consumer, "other", FLOAT32, SHAPE(3));
+    struct node *last = node_add(node_sin(node_tanh(cosine)), node_cos(other)); /* the producer has neither */
+    graph_output(consumer, "last", last);
+    assert_ok(transform_keep(producer, consumer, is_sine_or_cosine, &keeping, &reading));
+    /* The sine that only led to the kept cosine is not kept. */
+    const char *name;
+    assert_int_equal(graph_output_count(keeping), 2);
+    assert_int_equal(graph_output_at(keeping, 1, &name)->op, OP_COS);
+    assert_string_equal(name, "kept 0");
+    assert_true(graph_output_is_opaque(keeping, 1) && !graph_output_is_opaque(keeping, 0));
+    assert_int_equal(count_of(keeping, OP_TANH), 0);
+    assert_int_equal(count_of(reading, OP_EXP), 0);
+    assert_int_equal(count_of(reading, OP_COS), 1);
+    assert_int_equal(count_of(reading, OP_SIN), 1);
+    /* Inputs stay, needed or not. */
+    assert_int_equal(count_of(reading, OP_INPUT), 4);
+    const double x[3] = {0.3, -1, 2}, y[3] = {1, 0.5, -2}, z[4] = {3, 1, 4, 1};
+    double squares[2][3], kept[3], direct[3], read[3];
+    evaluate_into(producer, (const double *[]){x, y, z}, (double *[]){squares[0]});
+    evaluate_into(keeping, (const double *[]){x, y, z}, (double *[]){squares[1], kept});
+    evaluate_into(consumer, (const double *[]){x, y, z}, (double *[]){direct});
+    const double *values[4];
+    int count = 0;
+    for (int i = 0; i < graph_count(reading); i++) {
+        const struct node *node = graph_node(reading, i);
+        if (node->op != OP_INPUT) continue;
+        assert_true(node->attributes.opaque == (strcmp(node->name, "kept 0") == 0));
+        values[count++] = node->attributes.opaque ? kept : *node->name == 'x' ? x : *node->name == 'y' ? y : z;
+    }
+    evaluate_into(reading, values, (double *[]){read});
+    assert_memory_equal(squares[0], squares[1], sizeof squares[0]);
+    assert_memory_equal(direct, read, sizeof direct);
+    graph_destroy(keeping);
+    graph_destroy(reading);
+
+    /* Where the consumer needs the sine too, both are kept, the later one first. */
+    graph_output(consumer, "sine", node_exp(sine));
+    assert_ok(transform_keep(producer, consumer, is_sine_or_cosine, &keeping, &reading));
+    assert_int_equal(graph_output_count(keeping), 3);
+    assert_int_equal(graph_output_at(keeping, 1, NULL)->op, OP_COS);
+    assert_int_equal(graph_output_at(keeping, 2, NULL)->op, OP_SIN);
+    assert_int_equal(count_of(reading, OP_INPUT), 5);
+    assert_int_equal(count_of(reading, OP_SIN), 1);
+    /* Rebuilt graphs are as opaque. */
+    struct graph *again;
+    assert_ok(transform_simplify(keeping, &again));
+    for (int i = 0; i < 3; i++) assert_int_equal(graph_output_is_opaque(again, i), i > 0);
+    graph_destroy(again);
+    graph_destroy(keeping);
+    graph_destroy(reading);
+    keeping = reading = NULL;
+    graph_input_opaque(consumer, "x", FLOAT32, SHAPE(3));
+    assert_int_equal(transform_keep(producer, consumer, is_sine_or_cosine, &keeping, &reading), RETORT_EINVAL);
+    assert_true(!keeping && !reading);
+    graph_destroy(producer);
+    graph_destroy(consumer);
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
 
 int main(void) {
@@ -620,6 +721,7 @@ int main(void) {
         TEST(test_inner_variables),
         TEST(test_slices_are_joined),
         TEST(test_simplify),
+        cmocka_unit_test(test_keep),
     };
     return cmocka_run_group_tests_name("transform", tests, NULL, NULL);
 }

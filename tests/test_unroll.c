@@ -568,6 +568,113 @@ static void test_adam_and_ceiling(void **state) {
     problem_finish(&p);
 }
 
+/* --- values kept for the backward pass --- */
+/* The second convolution has channels enough to be worth keeping, forward and back; 17 fill no whole vector. */
+static void kept_problem(struct problem *p, bool soft) {
+    struct network_spec network = convnet;
+    struct unroll_spec spec = {.optimizer = adam,
+                               .set_count = 6,
+                               .batch = 4,
+                               .soft_labels = soft,
+                               .augment = soft,
+                               .meta_batch = 3,
+                               .max_window = 4,
+                               .steps = 6};
+    network.depth = 2;
+    network.width = 17;
+    problem_init(p, &network, 2, 8, &spec, 2);
+}
+
+/* An unroll under a ceiling (0: none) and its answer, all within the ceiling; how much was needed. */
+static struct unroll *under_ceiling(enum family family, struct problem *p, uint64_t ceiling, struct answer *answer,
+                                    uint64_t *peak) {
+    device_reset_peak(device);
+    device_set_ceiling(device, ceiling);
+    struct unroll *unroll = make_unroll(family, p);
+    *answer = device_answer(unroll, p);
+    *peak = device_peak_bytes(device);
+    device_set_ceiling(device, 0);
+    if (ceiling) assert_in_range(*peak, 1, ceiling);
+    return unroll;
+}
+
+static int inner_splits_of(const struct unroll *unroll) {
+    char text[200];
+    int batch, splits = 0;
+    unroll_describe(unroll, text, sizeof text);
+    assert_int_equal(sscanf(text, "inner batch %d in %d", &batch, &splits), 2);
+    return splits;
+}
+
+static void expect_same(const struct problem *p, const struct answer *got, const struct answer *expected) {
+    assert_memory_equal(got->images, expected->images, (size_t)(p->spec.set_count * pixels(p)) * sizeof(float));
+    assert_memory_equal(got->losses, expected->losses, (size_t)p->steps * sizeof(double));
+    assert_true(got->loss == expected->loss && got->lr == expected->lr);
+}
+
+/* Values kept for all steps of the window, for some, and for some of a batch in parts. What the backward step then no
+ * longer computes was joined with its tangents in one kernel; the tangents alone are added in another order, so that
+ * answers agree as those of micro-batches do. */
+static void test_kept(void **state) {
+    enum family family = *(enum family *)*state;
+    struct problem p;
+    struct answer whole, kept, some, parts, again;
+    uint64_t least, most, peak;
+    struct unroll *unroll;
+    kept_problem(&p, family == FAMILY_CPU);
+    struct answer expected = reference_answer(&p);
+    unroll = under_ceiling(family, &p, 0, &whole, &least);
+    assert_int_equal(unroll_kept_steps(unroll), 0);
+    expect_answer(&p, &whole, &expected, TOLERANCE);
+    unroll_destroy(unroll);
+
+    unroll = under_ceiling(family, &p, 2 * least, &kept, &most);
+    assert_int_equal(unroll_kept_steps(unroll), p.window);
+    assert_int_equal(inner_splits_of(unroll), 1);
+    assert_true(most > least);
+    expect_answer(&p, &kept, &whole, 2e-6);
+    expect_answer(&p, &kept, &expected, TOLERANCE);
+    /* Gradients are the same whether or not something of them is kept. */
+    assert_memory_equal(kept.losses, whole.losses, (size_t)p.steps * sizeof(double));
+    assert_true(kept.loss == whole.loss);
+    /* A window shorter than the longest, of other steps. */
+    struct unroll *plain = make_unroll(family, &p);
+    p.prefix = 4, p.window = 2;
+    again = device_answer(unroll, &p);
+    some = device_answer(plain, &p);
+    expect_answer(&p, &again, &some, 2e-6);
+    p.prefix = 2, p.window = 4;
+    unroll_destroy(plain);
+    unroll_destroy(unroll);
+
+    /* With four bytes less than all of them need not all are kept. */
+    unroll = under_ceiling(family, &p, most, &again, &peak);
+    assert_int_equal(unroll_kept_steps(unroll), p.window);
+    expect_same(&p, &again, &kept);
+    unroll_destroy(unroll);
+    unroll = under_ceiling(family, &p, most - 4, &some, &peak);
+    assert_in_range(unroll_kept_steps(unroll), 1, p.window - 1);
+    assert_int_equal(inner_splits_of(unroll), 1);
+    expect_answer(&p, &some, &whole, 2e-6);
+    expect_answer(&p, &some, &expected, TOLERANCE);
+    unroll_destroy(unroll);
+
+    /* A little less than the whole batch needs: in parts, whose smaller scratch memory leaves room. */
+    int steps = 0;
+    for (int twice = 0; twice < 2; twice++) {
+        unroll = under_ceiling(family, &p, least - 4, twice ? &again : &parts, &peak);
+        assert_in_range(inner_splits_of(unroll), 2, p.spec.batch);
+        assert_in_range(unroll_kept_steps(unroll), 1, p.window);
+        if (twice) assert_int_equal(unroll_kept_steps(unroll), steps);
+        steps = unroll_kept_steps(unroll);
+        unroll_destroy(unroll);
+    }
+    expect_answer(&p, &parts, &whole, 2e-6);
+    expect_answer(&p, &parts, &expected, TOLERANCE);
+    expect_same(&p, &again, &parts); /* as a resumed run has to */
+    problem_finish(&p);
+}
+
 /* Batch norm: training by the batch's statistics, tests by the running ones, several batches of tests with a rest. */
 static void test_batch_norm(void **state) {
     (void)state;
@@ -680,6 +787,8 @@ int main(void) {
         cmocka_unit_test(test_batch_norm),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_adam_and_ceiling),
+        {"test_kept, CPU family", test_kept, NULL, NULL, &cpu},
+        {"test_kept, GPU family", test_kept, NULL, NULL, &gpu},
     };
     int failed = cmocka_run_group_tests_name("unroll", tests, NULL, NULL);
     for (int i = 0; i < 3; i++) library_destroy(libraries[i]);

@@ -12,6 +12,7 @@ struct bench_step_spec {
     int real;           /* images of the meta-loss */
     int width;          /* of the network */
     int reps;           /* outer steps timed, after a first one that is timed apart; at least 1 */
+    uint64_t memory;    /* ceiling over device memory in bytes; 0: none */
     enum family family;
     bool profile;   /* device time per kernel of the steps timed */
     FILE *launches; /* where to list every launch before the steps; NULL: nowhere */
@@ -22,6 +23,8 @@ struct bench_step_result {
     double first_seconds;               /* of the first step */
     double build_seconds;               /* planning, building kernels, allocating */
     double flops;                       /* operations of a step, convolutions counted as plain sums of products */
+    int kept_steps;                     /* of the window: those that keep values for the backward pass */
+    char plan[200];                     /* unroll_describe's words */
     double loss, accuracy;              /* of the real batch after the steps: equal settings, equal numbers */
     uint64_t peak_device_bytes;
     uint64_t peak_resident_bytes;  /* of this process so far */

@@ -125,6 +125,7 @@ static int plan(struct library *library, const struct bench_step_spec *spec, str
         .soft_labels = true,
         .meta_batch = spec->real,
         .max_window = spec->window,
+        .steps = spec->prefix + spec->window,
     };
     TRY(network_describe(&network_spec, spec->image[0], spec->image[1], spec->image[2], CLASSES, network));
     TRY(unroll_create(library, &unroll_spec, unroll));
@@ -156,10 +157,13 @@ int bench_step(struct device *device, const struct bench_step_spec *spec, struct
     struct network network;
     struct rusage usage;
     TRY(prepare_data(spec, &data));
+    device_set_ceiling(device, spec->memory);
     double begun = clock_seconds();
     TRY(library_create(device, spec->family, &library));
     TRY(plan(library, spec, &network, &unroll));
     fresh.build_seconds = clock_seconds() - begun;
+    unroll_describe(unroll, fresh.plan, sizeof fresh.plan);
+    fresh.kept_steps = unroll_kept_steps(unroll);
     if (spec->launches) unroll_print(unroll, true, spec->launches);
     TRY(time_steps(device, unroll, spec, &data, &fresh));
     getrusage(RUSAGE_SELF, &usage);

@@ -37,6 +37,8 @@ static const char step_help[] =
     "  --real B        real images of the meta-loss (256)\n"
     "  --width C       channels of the network (32)\n"
     "  --reps R        outer steps timed, after a first one that is timed apart (5)\n"
+    "  --memory SIZE   ceiling over device memory, such as 512MiB; what room it leaves keeps results of convolutions\n"
+    "                  for the backward pass (none: memory stays small, they are computed again)\n"
     "  --profile       device time per kernel, beside the peaks\n"
     "  --launches      lists every kernel launch first, for those who work on kernels\n"
     "  --device SPEC   index or words of `retort devices`\n"
@@ -117,9 +119,11 @@ static int print_step(const struct device_traits *traits, const struct device_pe
     if (json) {
         json_t *object = describe_run("step", traits, peaks);
         json_t *more = json_pack(
-            "{s:[i,i,i], s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:f, s:f, s:f, s:o, s:o}",
+            "{s:[i,i,i], s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:s, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:f, s:f, "
+            "s:f, s:o, s:o}",
             "image", spec->image[0], spec->image[1], spec->image[2], "ipc", spec->ipc, "prefix", spec->prefix, "window",
-            spec->window, "real", spec->real, "width", spec->width, "reps", spec->reps, "seconds_min",
+            spec->window, "real", spec->real, "width", spec->width, "reps", spec->reps, "memory",
+            (json_int_t)spec->memory, "plan", result->plan, "kept_steps", result->kept_steps, "seconds_min",
             result->seconds_min, "seconds_median", result->seconds_median, "first_seconds", result->first_seconds,
             "processor_seconds", result->processor_seconds, "build_seconds", result->build_seconds, "peak_rss_mb",
             (double)result->peak_resident_bytes / MIB, "peak_device_bytes", (json_int_t)result->peak_device_bytes,
@@ -134,6 +138,7 @@ static int print_step(const struct device_traits *traits, const struct device_pe
         TRY(print_json(object));
     } else {
         print_run(traits, peaks);
+        printf("plan     %s\n", result->plan);
         printf("step     %.4f s at best, %.4f s median of %d; first %.4f s, processors %.4f s; ready in %.2f s\n",
                result->seconds_min, result->seconds_median, spec->reps, result->first_seconds,
                result->processor_seconds, result->build_seconds);
@@ -173,10 +178,11 @@ static int run_step(const char *verb, const struct options *options) {
         || !options_int(verb, options, OPTION_REAL, 1, 1000000, &spec.real)
         || !options_int(verb, options, OPTION_WIDTH, 1, 65536, &spec.width)
         || !options_int(verb, options, OPTION_REPS, 1, 1000000, &spec.reps)
-        || !options_family(verb, options, &spec.family))
+        || !options_bytes(verb, options, OPTION_MEMORY, &spec.memory) || !options_family(verb, options, &spec.family))
         return EXIT_USAGE;
     TRY(device_open(options->value[OPTION_DEVICE], &device));
     TRY(bench_step(device, &spec, &result));
+    device_set_ceiling(device, 0);
     TRY(device_measure_peaks(device, &peaks)); /* last, so that its buffers are not in the step's figures */
     TRY(print_step(device_traits(device), &peaks, &spec, &result, json));
 done:
@@ -382,7 +388,7 @@ static const struct {
     {"step", "bench step", step_help,
      COMMON_OPTIONS | OPTION_BIT(OPTION_IMAGE) | OPTION_BIT(OPTION_IPC) | OPTION_BIT(OPTION_PREFIX)
          | OPTION_BIT(OPTION_WINDOW) | OPTION_BIT(OPTION_REAL) | OPTION_BIT(OPTION_WIDTH) | OPTION_BIT(OPTION_REPS)
-         | OPTION_BIT(OPTION_PROFILE) | OPTION_BIT(OPTION_LAUNCHES),
+         | OPTION_BIT(OPTION_MEMORY) | OPTION_BIT(OPTION_PROFILE) | OPTION_BIT(OPTION_LAUNCHES),
      run_step},
     {"conv", "bench conv", conv_help,
      COMMON_OPTIONS | OPTION_BIT(OPTION_CHANNELS) | OPTION_BIT(OPTION_SIDE) | OPTION_BIT(OPTION_BATCH), run_conv},

@@ -34,6 +34,7 @@ static const struct {
     [OPTION_REAL] = {"real", "B"},
     [OPTION_WIDTH] = {"width", "C"},
     [OPTION_REPS] = {"reps", "R"},
+    [OPTION_MEMORY] = {"memory", "SIZE"},
     [OPTION_LAUNCHES] = {"launches", NULL},
     [OPTION_CHANNELS] = {"channels", "C"},
     [OPTION_SIDE] = {"side", "S"},
@@ -189,6 +190,18 @@ bool options_int(const char *verb, const struct options *options, enum option_na
         return false;
     }
     *value = (int)number;
+    return true;
+}
+
+bool options_bytes(const char *verb, const struct options *options, enum option_name option, uint64_t *value) {
+    const char *word = options->value[option];
+    uint64_t bytes;
+    if (!word) return true;
+    if (!schema_read_bytes(word, &bytes)) {
+        usage_error(verb, "--%s %s: expected an amount of memory such as 512 MiB or 2 GiB", table[option].name, word);
+        return false;
+    }
+    *value = bytes;
     return true;
 }
 

@@ -31,6 +31,7 @@ enum option_name {
     OPTION_REAL,
     OPTION_WIDTH,
     OPTION_REPS,
+    OPTION_MEMORY,
     OPTION_LAUNCHES,
     OPTION_CHANNELS,
     OPTION_SIDE,
@@ -63,6 +64,7 @@ void options_finish(struct options *options);
 bool options_family(const char *verb, const struct options *options, enum family *family);
 bool options_int(const char *verb, const struct options *options, enum option_name option, int least, int most,
                  int *value);
+bool options_bytes(const char *verb, const struct options *options, enum option_name option, uint64_t *value);
 bool options_image(const char *verb, const struct options *options, int image[3]); /* channels, height, width */
 
 /* "retort VERB: words", a hint at --help; EXIT_USAGE. */

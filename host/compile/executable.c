@@ -333,6 +333,11 @@ int executable_bind_slot(struct executable *executable, int slot, struct device_
     return RETORT_OK;
 }
 
+size_t executable_slot_bytes(const struct executable *executable, int slot) {
+    bool known = slot >= 0 && (size_t)slot < executable->lowering.slots.count;
+    return known ? executable->lowering.slots.items[slot].value->floats * sizeof(float) : 0;
+}
+
 int executable_bind(struct executable *executable, const char *name, struct device_buffer *buffer, size_t offset) {
     int slot = executable_slot(executable, name);
     if (slot < 0) return error_set(RETORT_EINVAL, "the %s has no input or output \"%s\"", executable->label, name);

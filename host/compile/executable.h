@@ -36,11 +36,12 @@ void executable_destroy(struct executable *executable); /* NULL-safe */
 
 /* Inputs and outputs by name; RETORT_EINVAL names the unknown one. Offsets in bytes, multiples of 4. An output must not
  * overlap an input. A binding stays until changed; bind anew, before the next run, what has been destroyed. Data
- * layout: dense row-major, float32 or int32. */
+ * layout: dense row-major, float32 or int32; of opaque ones (graph_output_opaque) the library's own, larger perhaps. */
 int executable_bind(struct executable *executable, const char *name, struct device_buffer *buffer, size_t offset);
 /* The same by slot, for loops: slots are found once. */
 int executable_slot(const struct executable *executable, const char *name); /* or -1 */
 int executable_bind_slot(struct executable *executable, int slot, struct device_buffer *buffer, size_t offset);
+size_t executable_slot_bytes(const struct executable *executable, int slot); /* that a binding must hold; 0: no slot */
 
 int executable_enqueue(struct executable *executable);
 

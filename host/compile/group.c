@@ -112,6 +112,10 @@ static bool is_blockable(const struct grouping *g, const struct node *node) {
     return node->shape.rank == 4 && kernels_conv_layout(&g->target, node->shape.size[1]) == LAYOUT_BLOCKED;
 }
 
+enum layout opaque_layout(const struct grouping *g, const struct node *node) {
+    return node->dtype == FLOAT32 && is_blockable(g, node) ? LAYOUT_BLOCKED : LAYOUT_PLAIN;
+}
+
 /* Lanes of the kernel that computes a member. Elementwise work on what lies plain (weights, say) stays plain. */
 static int node_lanes(const struct grouping *g, const struct node *node) {
     if (!is_blockable(g, node) || (is_reduction(node) && reduced_axes(node) != PLANE_INNER)) return 1;
@@ -250,14 +254,14 @@ static void find_roles(struct grouping *g, const bool *is_output) {
             g->role[i] = small[i] ? ROLE_INLINE : ROLE_MEMBER;
         }
     }
-    /* Where planes in blocks are at hand: results of convolutions and of kernels of rows, and what is computed of them.
-     */
+    /* Where planes in blocks are at hand: results of convolutions and of kernels of rows, opaque inputs, and what is
+     * computed of them. */
     for (int i = 0; i < g->node_count; i++) {
         const struct node *node = graph_node(g->graph, i);
         bool computed = g->role[i] == ROLE_MEMBER || g->role[i] == ROLE_INLINE;
         g->near_blocks[i] = is_blockable(g, node)
                             && (node->op == OP_CONV || node->op == OP_CONV_BACKWARD_DATA || is_reduction(node)
-                                || node->op == OP_AVERAGE_POOL);
+                                || node->op == OP_AVERAGE_POOL || node->attributes.opaque);
         for (int k = 0; k < node->input_count && computed; k++)
             g->near_blocks[i] |= g->near_blocks[node->inputs[k]->index];
     }

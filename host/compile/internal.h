@@ -74,6 +74,8 @@ int grouping_create(const struct graph *graph, const struct kernel_target *targe
 void grouping_finish(struct grouping *grouping);
 
 bool is_elementwise(const struct node *node);
+/* How opaque inputs and results lie: as convolutions leave them, so that handing one over moves nothing. */
+enum layout opaque_layout(const struct grouping *grouping, const struct node *node);
 /* A member of another group that is cheaper to compute again from memory than to store and load. */
 bool is_recomputed(const struct grouping *grouping, const struct node *node, int reader_group);
 /* The node whose elements, in this order, `node` has: itself, or what was reshaped into it. */

@@ -16,10 +16,12 @@ struct value *lowering_scratch(struct lowering *l, const struct node *node, size
     return new_value(l, node, LAYOUT_PLAIN, floats);
 }
 
-static size_t blocked_floats(const struct lowering *l, const struct node *node) {
+/* New memory for a whole node. */
+static struct value *new_tensor(struct lowering *l, const struct node *node, enum layout layout) {
     const int64_t *size = node->shape.size;
-    int64_t lanes = l->target.lanes;
-    return (size_t)(size[0] * ((size[1] + lanes - 1) / lanes) * lanes * size[2] * size[3]);
+    int64_t lanes = l->target.lanes, count = shape_count(node->shape);
+    if (layout == LAYOUT_BLOCKED) count = size[0] * ((size[1] + lanes - 1) / lanes) * lanes * size[2] * size[3];
+    return new_value(l, node, layout, (size_t)count);
 }
 
 /* --- launches of hand-written kernels --- */
@@ -56,14 +58,12 @@ struct value *lowering_packed(struct lowering *l, const struct kernel_use *use, 
 }
 
 /* --- values --- */
-static struct value *relayout(struct lowering *l, const struct node *node, struct value *from, enum layout to) {
-    const int64_t *size = node->shape.size;
+/* Adds the launch that brings a tensor into the other layout; false when out of memory. */
+static bool relayout(struct lowering *l, struct value *from, struct value *to) {
+    const int64_t *size = to->node->shape.size;
     struct kernel_use use = {0};
-    if (kernels_relayout(&l->target, size[0], size[1], size[2], size[3], from->layout, to, &use) < 0) return NULL;
-    struct value *value =
-        new_value(l, node, to, to == LAYOUT_BLOCKED ? blocked_floats(l, node) : (size_t)shape_count(node->shape));
-    if (!value || !lowering_launch(l, &use, (struct value *[]){value, from}, 1, 2, 0)) return NULL;
-    return value;
+    return kernels_relayout(&l->target, size[0], size[1], size[2], size[3], from->layout, to->layout, &use) >= 0
+           && lowering_launch(l, &use, (struct value *[]){to, from}, 1, 2, 0);
 }
 
 struct value *lowering_value(struct lowering *l, const struct node *node, enum layout layout) {
@@ -90,7 +90,9 @@ struct value *lowering_value(struct lowering *l, const struct node *node, enum l
                   op_info(node->op)->name);
         return NULL;
     }
-    return *wanted = relayout(l, node, other, layout);
+    struct value *value = new_tensor(l, node, layout);
+    if (!value || !relayout(l, other, value)) return NULL;
+    return *wanted = value;
 }
 
 /* Whether everything that reads a stored member from memory, or the graph's user, wants it plain. */
@@ -147,11 +149,10 @@ static struct value *create_value(struct lowering *l, const struct node *node, c
     enum layout layout = natural_layout(l, node);
     struct value **at = layout == LAYOUT_BLOCKED ? &l->blocked[i] : &l->plain[i];
     if (*at) return *at;
-    struct value *value = new_value(
-        l, node, layout, layout == LAYOUT_BLOCKED ? blocked_floats(l, node) : (size_t)shape_count(node->shape));
+    struct value *value = new_tensor(l, node, layout);
     if (!value) return NULL;
     *at = value;
-    if (layout == LAYOUT_PLAIN && output_slot[i] >= 0)
+    if (output_slot[i] >= 0)
         value->slot = output_slot[i];
     else if (placements[i].concat) {
         value->parent = create_value(l, placements[i].concat, placements, output_slot);
@@ -228,6 +229,22 @@ static int copy_into(struct lowering *l, struct node *const *nodes, struct value
     return count ? emit_copies(l, nodes, targets, count) : RETORT_OK;
 }
 
+static enum layout output_layout(const struct grouping *g, int k) {
+    const struct node *node = graph_output_at(g->graph, k, NULL);
+    return graph_output_is_opaque(g->graph, k) ? opaque_layout(g, node) : LAYOUT_PLAIN;
+}
+
+/* A result that is not computed in its place. */
+static int write_output(struct lowering *l, struct node *node, struct value *target) {
+    int status = RETORT_OK;
+    struct value *plain = target->layout == LAYOUT_PLAIN ? target : new_tensor(l, node, LAYOUT_PLAIN);
+    if (!plain) RAISE(RETORT_ENOMEM, "out of memory compiling");
+    TRY(copy_into(l, &node, &plain, 1));
+    if (plain != target && !relayout(l, plain, target)) RAISE(RETORT_ENOMEM, "out of memory compiling");
+done:
+    return status;
+}
+
 /* The parts that are not computed in place. */
 static int lower_concat(struct lowering *l, const struct node *concat, struct value *out,
                         const struct placement *placements) {
@@ -297,11 +314,12 @@ int lowering_create(const struct grouping *g, struct lowering *l) {
         output_slot[i] = -1;
         const struct node *node = graph_node(graph, (int)i);
         if (node->op != OP_INPUT) continue;
-        struct value *value = new_value(l, node, LAYOUT_PLAIN, (size_t)shape_count(node->shape));
+        enum layout layout = node->attributes.opaque ? opaque_layout(g, node) : LAYOUT_PLAIN;
+        struct value *value = new_tensor(l, node, layout);
         if (!value) RAISE(RETORT_ENOMEM, "out of memory compiling %zu operations", count);
         value->slot = (int)l->slots.count;
         value->input = true;
-        l->plain[i] = value;
+        *(layout == LAYOUT_BLOCKED ? &l->blocked[i] : &l->plain[i]) = value;
         struct slot slot = {.name = arena_copy_text(&l->arena, node->name), .value = value};
         if (!array_push(&l->slots, slot)) RAISE(RETORT_ENOMEM, "out of memory compiling %zu operations", count);
     }
@@ -311,7 +329,7 @@ int lowering_create(const struct grouping *g, struct lowering *l) {
         struct slot slot = {.name = arena_copy_text(&l->arena, name), .output = true};
         enum role role = g->role[node->index];
         bool direct = role == ROLE_MEMBER || role == ROLE_LIBRARY || role == ROLE_CONCAT;
-        if (direct && output_slot[node->index] < 0 && natural_layout(l, node) == LAYOUT_PLAIN)
+        if (direct && output_slot[node->index] < 0 && natural_layout(l, node) == output_layout(g, k))
             output_slot[node->index] = (int)l->slots.count;
         if (!array_push(&l->slots, slot)) RAISE(RETORT_ENOMEM, "out of memory compiling %zu operations", count);
     }
@@ -348,12 +366,13 @@ int lowering_create(const struct grouping *g, struct lowering *l) {
             RAISE(RETORT_EUNSUPPORTED, "cannot compile: kernels that wait for each other");
     for (int k = 0, first = (int)l->slots.count - graph_output_count(graph); k < graph_output_count(graph); k++) {
         struct node *node = graph_output_at(graph, k, NULL);
-        struct value *value = l->plain[node->index];
+        enum layout layout = output_layout(g, k);
+        struct value *value = layout == LAYOUT_BLOCKED ? l->blocked[node->index] : l->plain[node->index];
         if (output_slot[node->index] != first + k) {
-            value = new_value(l, node, LAYOUT_PLAIN, (size_t)shape_count(node->shape));
+            value = new_tensor(l, node, layout);
             if (!value) RAISE(RETORT_ENOMEM, "out of memory compiling");
             value->slot = first + k;
-            TRY(copy_into(l, &node, &value, 1));
+            TRY(write_output(l, node, value));
         }
         l->slots.items[first + k].value = value;
     }

@@ -58,14 +58,10 @@ int prepare_graph(const struct graph *graph, struct graph **prepared) {
         const struct node *node = graph_node(graph, i);
         if (!live[i]) continue;
         for (int k = 0; k < node->input_count; k++) inputs[k] = map[node->inputs[k]->index];
-        map[i] = node->op == OP_INPUT ? graph_input(fresh, node->name, node->dtype, node->shape)
-                                      : rebuild(fresh, node, inputs);
+        map[i] = node->op == OP_INPUT ? node_rebuild(fresh, node, NULL) : rebuild(fresh, node, inputs);
     }
-    for (int i = 0; i < graph_output_count(graph); i++) {
-        const char *name;
-        const struct node *node = graph_output_at(graph, i, &name);
-        graph_output(fresh, name, map[node->index]);
-    }
+    for (int i = 0; i < graph_output_count(graph); i++)
+        graph_output_copy(fresh, graph, i, map[graph_output_at(graph, i, NULL)->index]);
     TRY(graph_status(fresh));
     TRY(graph_verify(fresh));
     TRY(transform_simplify(fresh, prepared)); /* leaves out what was tried and not used */

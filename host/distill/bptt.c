@@ -149,6 +149,7 @@ int distill_create(const struct distill_problem *problem, struct distill **out) 
                                      .meta_batch = problem->outer.real_batch,
                                      .meta_augment = augment,
                                      .max_window = longest_window(method),
+                                     .steps = method->steps,
                                      .rank = method->hessian == HESSIAN_LANCZOS ? method->rank : 0};
     TRY(unroll_create(problem->library, &spec, &d->unroll));
     d->factor_count = unroll_factor_count(d->unroll);

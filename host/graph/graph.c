@@ -14,6 +14,7 @@
 struct result {
     const char *name;
     struct node *node;
+    bool opaque;
 };
 
 struct graph {
@@ -107,7 +108,7 @@ struct node *graph_node(const struct graph *graph, int index) {
     return index >= 0 && (size_t)index < graph->nodes.count ? graph->nodes.items[index] : NULL;
 }
 
-void graph_output(struct graph *graph, const char *name, struct node *node) {
+static void add_result(struct graph *graph, const char *name, struct node *node, bool opaque) {
     if (!node) {
         graph_fail(graph, RETORT_EINVAL, "graph output \"%s\" is no node", name);
         return;
@@ -121,8 +122,20 @@ void graph_output(struct graph *graph, const char *name, struct node *node) {
             graph_fail(graph, RETORT_EINVAL, "graph output \"%s\" is given twice", name);
             return;
         }
-    struct result result = {arena_copy_text(&graph->arena, name), node};
+    struct result result = {arena_copy_text(&graph->arena, name), node, opaque};
     if (!result.name || !array_push(&graph->results, result)) fail_memory(graph);
+}
+
+void graph_output(struct graph *graph, const char *name, struct node *node) {
+    add_result(graph, name, node, false);
+}
+
+void graph_output_opaque(struct graph *graph, const char *name, struct node *node) {
+    add_result(graph, name, node, true);
+}
+
+void graph_output_copy(struct graph *graph, const struct graph *from, int i, struct node *node) {
+    add_result(graph, from->results.items[i].name, node, from->results.items[i].opaque);
 }
 
 int graph_output_count(const struct graph *graph) {
@@ -133,6 +146,10 @@ struct node *graph_output_at(const struct graph *graph, int i, const char **name
     if (i < 0 || (size_t)i >= graph->results.count) return NULL;
     if (name) *name = graph->results.items[i].name;
     return graph->results.items[i].node;
+}
+
+bool graph_output_is_opaque(const struct graph *graph, int i) {
+    return i >= 0 && (size_t)i < graph->results.count && graph->results.items[i].opaque;
 }
 
 /* --- finding equal nodes --- */
@@ -154,13 +171,16 @@ static struct key key_of(const struct node *node) {
     *word++ = (uint64_t)a->axes << 32 | (uint32_t)a->axis;
     *word++ = (uint64_t)a->stream << 32 | (uint32_t)a->kind;
     *word++ = (uint64_t)(uint32_t)a->stride << 32 | (uint32_t)a->padding;
-    *word++ = (uint64_t)(uint32_t)a->window << 32 | (uint64_t)a->transpose_a << 1 | (uint64_t)a->transpose_b;
+    *word++ = (uint64_t)(uint32_t)a->window << 32 | (uint64_t)a->opaque << 2 | (uint64_t)a->transpose_a << 1
+              | (uint64_t)a->transpose_b;
     return key;
 }
 
+/* Inputs are told apart by name. */
 static uint64_t hash_of(const struct node *node, const struct key *key) {
-    return hash_fast(node->inputs, (size_t)node->input_count * sizeof *node->inputs,
-                     hash_fast(key, sizeof *key, (uint64_t)node->input_count));
+    uint64_t hash = hash_fast(node->inputs, (size_t)node->input_count * sizeof *node->inputs,
+                              hash_fast(key, sizeof *key, (uint64_t)node->input_count));
+    return node->name ? hash_fast(node->name, strlen(node->name), hash) : hash;
 }
 
 static bool node_equal(const struct node *node, const struct node *draft, const struct key *key) {
@@ -197,12 +217,11 @@ static bool table_grow(struct graph *graph) {
     return true;
 }
 
-/* The node equal to the checked draft: an old one, or the draft stored. Inputs are told apart by name. */
+/* The node equal to the checked draft: an old one, or the draft stored. */
 static struct node *share_or_store(struct graph *graph, const struct node *draft) {
     if (2 * (graph->nodes.count + 1) > graph->table_size && !table_grow(graph)) return fail_memory(graph);
     struct key key = key_of(draft);
     uint64_t hash = hash_of(draft, &key);
-    if (draft->name) hash = hash_fast(draft->name, strlen(draft->name), hash);
     size_t place = table_find(graph, draft, &key, hash);
     if (graph->table[place]) return graph->nodes.items[graph->table[place] - 1];
 
@@ -276,18 +295,43 @@ struct node *graph_build(struct graph *graph, struct node *draft) {
     return folded ? folded : share_or_store(graph, draft);
 }
 
-struct node *graph_input(struct graph *graph, const char *name, enum dtype dtype, struct shape shape) {
+static struct node *add_input(struct graph *graph, const char *name, enum dtype dtype, struct shape shape,
+                              bool opaque) {
     for (size_t i = 0; i < graph->nodes.count; i++) {
         struct node *node = graph->nodes.items[i];
         if (node->op != OP_INPUT || strcmp(node->name, name) != 0) continue;
-        if (node->dtype == dtype && shape_equal(node->shape, shape)) return node;
+        if (node->dtype == dtype && shape_equal(node->shape, shape) && node->attributes.opaque == opaque) return node;
         return graph_fail(graph, RETORT_EINVAL, "graph input \"%s\" is asked for with two types or shapes", name);
     }
-    return graph_build(graph, &(struct node){.op = OP_INPUT, .dtype = dtype, .shape = shape, .name = name});
+    return graph_build(
+        graph,
+        &(struct node){.op = OP_INPUT, .dtype = dtype, .shape = shape, .name = name, .attributes.opaque = opaque});
+}
+
+struct node *graph_input(struct graph *graph, const char *name, enum dtype dtype, struct shape shape) {
+    return add_input(graph, name, dtype, shape, false);
+}
+
+struct node *graph_input_opaque(struct graph *graph, const char *name, enum dtype dtype, struct shape shape) {
+    return add_input(graph, name, dtype, shape, true);
+}
+
+struct node *node_find(const struct graph *graph, const struct node *node, struct node *const *inputs) {
+    struct node *pair[2];
+    struct node draft = *node;
+    draft.inputs = (struct node **)inputs;
+    if (node->input_count == 2) { /* these may change places */
+        memcpy(pair, inputs, sizeof pair);
+        draft.inputs = pair;
+    }
+    order_operands(&draft);
+    struct key key = key_of(&draft);
+    int index = graph->table_size ? graph->table[table_find(graph, &draft, &key, hash_of(&draft, &key))] : 0;
+    return index ? graph->nodes.items[index - 1] : NULL;
 }
 
 struct node *node_rebuild(struct graph *graph, const struct node *node, struct node *const *inputs) {
-    if (node->op == OP_INPUT) return graph_input(graph, node->name, node->dtype, node->shape);
+    if (node->op == OP_INPUT) return add_input(graph, node->name, node->dtype, node->shape, node->attributes.opaque);
     enum { FEW = 8 };
     struct node *few[FEW];
     struct node **copy = node->input_count <= FEW ? few : malloc((size_t)node->input_count * sizeof *copy);
@@ -347,7 +391,7 @@ static void print_attributes(const struct node *node, FILE *stream) {
     const struct attributes *a = &node->attributes;
     switch (node->op) {
     case OP_INPUT:
-        fprintf(stream, " \"%s\"", node->name);
+        fprintf(stream, " \"%s\"%s", node->name, a->opaque ? " opaque" : "");
         break;
     case OP_CONSTANT:
         fprintf(stream, " %.9g", a->value);
@@ -408,7 +452,8 @@ void graph_print(const struct graph *graph, FILE *stream) {
         fputc('\n', stream);
     }
     for (size_t i = 0; i < graph->results.count; i++)
-        fprintf(stream, "output \"%s\" = %%%d\n", graph->results.items[i].name, graph->results.items[i].node->index);
+        fprintf(stream, "output \"%s\"%s = %%%d\n", graph->results.items[i].name,
+                graph->results.items[i].opaque ? " opaque" : "", graph->results.items[i].node->index);
 }
 
 /* --- evaluation --- */

@@ -105,6 +105,7 @@ struct attributes {
     bool transpose_a, transpose_b; /* matmul */
     int stride, padding;           /* convolutions */
     int window;                    /* pooling */
+    bool opaque;                   /* input: graph_input_opaque */
 };
 
 struct node {
@@ -131,6 +132,11 @@ struct node *graph_node(const struct graph *graph, int index);
 void graph_output(struct graph *graph, const char *name, struct node *node);
 int graph_output_count(const struct graph *graph);
 struct node *graph_output_at(const struct graph *graph, int i, const char **name);
+/* A result that only an opaque input of another graph will read: the compiler chooses how it lies in memory. */
+void graph_output_opaque(struct graph *graph, const char *name, struct node *node);
+bool graph_output_is_opaque(const struct graph *graph, int i);
+/* Marks `node` as what result i of `from` is there: under its name, opaque if it is. For passes that rebuild graphs. */
+void graph_output_copy(struct graph *graph, const struct graph *from, int i, struct node *node);
 /* Refuses further nodes with a message of the caller's; for builders of the layers above. Returns NULL. */
 struct node *graph_fail(struct graph *graph, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
@@ -141,9 +147,14 @@ void graph_print(const struct graph *graph, FILE *stream);
 /* The operation of `node` (attributes, and the shape where its builder is told one) on other inputs, in their graph;
  * `graph` is where a node without inputs goes. Built as its builder builds it: checked, folded, shared. */
 struct node *node_rebuild(struct graph *graph, const struct node *node, struct node *const *inputs);
+/* The node that is there already for the operation of `node` on other inputs, those of `graph`; NULL where there is
+ * none. Builds nothing. */
+struct node *node_find(const struct graph *graph, const struct node *node, struct node *const *inputs);
 
 /* --- sources --- */
 struct node *graph_input(struct graph *graph, const char *name, enum dtype dtype, struct shape shape);
+/* What an opaque result (graph_output_opaque) of the same type and shape holds; compiled for the same device. */
+struct node *graph_input_opaque(struct graph *graph, const char *name, enum dtype dtype, struct shape shape);
 struct node *graph_constant(struct graph *graph, double value, struct shape shape); /* float32, every element */
 struct node *graph_constant_int(struct graph *graph, int32_t value, struct shape shape);
 struct node *graph_iota(struct graph *graph, struct shape shape, int axis); /* int32: the index along axis */

@@ -211,7 +211,9 @@ static const struct schema_key keys[] = {
     {"seed", KEY_LONG, AT(seed), .least = 0, .most = 0x1p53, .standard = "0",
      .help = "Of every random choice: one seed, one device, one result."},
     {"memory", KEY_BYTES, AT(memory), .zero = "none", .standard = "none",
-     .help = "Ceiling over all device memory of the run."},
+     .help = "Ceiling over all device memory of the run. Distillation uses the room below it to keep results of "
+             "convolutions for the backward pass, which is faster; with none it computes them again, in little "
+             "memory."},
     {"device.select", KEY_TEXT, AT(device.select), .standard = "\"\"",
      .help = "Index of `retort devices`, or words found in platform, name and type; empty: RETORT_DEVICE, else the "
              "first."},

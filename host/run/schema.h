@@ -12,6 +12,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 enum key_type {
     KEY_CHOICE, /* an enum: the index of a word of `words` */
@@ -72,6 +73,9 @@ int schema_read(const struct schema *schema, const char *file, const char *folde
 /* "quick.yaml:7: method.window" or "--set method.window=3: method.window", for a message about a key's value. */
 void schema_where(const struct schema *schema, const struct schema_origins *origins, const char *path, char *text,
                   size_t size);
+
+/* "512 MiB", "1.5GB" or a plain number of bytes; false: something else. */
+bool schema_read_bytes(const char *text, uint64_t *bytes);
 
 /* Every key with its value as YAML: reading it back gives the same values, writing those the same bytes. */
 void schema_write(const struct schema *schema, const void *values, struct text *text);

@@ -95,7 +95,7 @@ static bool read_whole(const char *text, int64_t *value) {
     return true;
 }
 
-static bool read_bytes(const char *text, uint64_t *value) {
+bool schema_read_bytes(const char *text, uint64_t *value) {
     static const struct {
         const char *name;
         double factor;
@@ -271,7 +271,7 @@ int schema_store(const struct schema_reader *reader, const struct schema_key *ke
         uint64_t bytes = 0;
         /* "512 MiB" needs no quotes in YAML, but may have them. */
         if (!is_zero_word(key, node)
-            && (node->type != YAML_SCALAR_NODE || !read_bytes((const char *)node->data.scalar.value, &bytes)))
+            && (node->type != YAML_SCALAR_NODE || !schema_read_bytes((const char *)node->data.scalar.value, &bytes)))
             return complain(reader, key, node, NULL);
         *(uint64_t *)(void *)at = bytes;
         break;

@@ -18,4 +18,11 @@ int transform_jvp(struct node *const *outputs, int output_count, struct node *co
  * identities and share equal nodes. Inputs that are no longer needed are kept (they are part of the interface). */
 int transform_simplify(const struct graph *graph, struct graph **simplified);
 
+/* Spares `consumer` what `producer` has computed before it: nodes that both have (equal operations on equal operands,
+ * down to inputs of equal names), that the consumer's results still need, and that are worth it. The producer gets them
+ * as opaque results "kept 0", "kept 1", ... (in *keeping), the consumer reads opaque inputs of these names in their
+ * place (in *reading). Numbered by the consumer's nodes, so producers that agree on these fit the same consumer. */
+int transform_keep(const struct graph *producer, const struct graph *consumer, bool (*is_worth)(const struct node *),
+                   struct graph **keeping, struct graph **reading);
+
 #endif

@@ -207,6 +207,41 @@ struct graph *graph_product(const struct unroll_spec *spec, int64_t count, doubl
     return finish(graph, status);
 }
 
+/* Worth keeping is what takes far longer to compute than to write to memory and read again: convolutions, but for those
+ * of few channels (a first layer's maps are the largest and the cheapest). Processors do 5 to 20 operations in the time
+ * of moving a byte, Winograd's kernels two to four times as many; a value is moved twice. */
+static bool is_worth_keeping(const struct node *node) {
+    enum { OPERATIONS = 256 }; /* for each value */
+    return (node->op == OP_CONV || node->op == OP_CONV_BACKWARD_DATA)
+           && op_info(node->op)->cost(node) >= OPERATIONS * (double)shape_count(node->shape);
+}
+
+/* NULLs after a failure. */
+static void build_keeping(const struct unroll_spec *spec, int64_t count, double share, bool accumulate, bool probe,
+                          struct graph **keeping, struct graph **reading) {
+    *keeping = *reading = NULL;
+    struct graph *gradient = graph_gradient(spec, count, share, accumulate, probe);
+    struct graph *product = gradient ? graph_product(spec, count, share, false, false) : NULL;
+    if (product) (void)transform_keep(gradient, product, is_worth_keeping, keeping, reading);
+    graph_destroy(gradient);
+    graph_destroy(product);
+}
+
+struct graph *graph_gradient_keeping(const struct unroll_spec *spec, int64_t count, double share, bool accumulate,
+                                     bool probe) {
+    struct graph *keeping, *reading;
+    build_keeping(spec, count, share, accumulate, probe, &keeping, &reading);
+    graph_destroy(reading);
+    return keeping;
+}
+
+struct graph *graph_product_reading(const struct unroll_spec *spec, int64_t count, double share) {
+    struct graph *keeping, *reading;
+    build_keeping(spec, count, share, false, false, &keeping, &reading);
+    graph_destroy(keeping);
+    return reading;
+}
+
 struct graph *graph_meta(const struct unroll_spec *spec, int64_t count) {
     struct graph *graph;
     if (graph_create(&graph) < 0) return NULL;

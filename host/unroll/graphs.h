@@ -19,6 +19,12 @@ struct graph *graph_adjoint(const struct unroll_spec *spec);
 /* theta, set ..., a_g, scalars, lambda, dS, dy? -> out lambda, out dS, out dy?; with lanczos also basis, eigenvalues,
  * (Adam) new state 1, `first` telling whether this micro-batch adds the low-rank product. */
 struct graph *graph_product(const struct unroll_spec *spec, int64_t batch, double share, bool lanczos, bool first);
+/* The gradient and the exact product where the values of a step are kept between the two: the gradient has opaque
+ * results more, "kept 0", "kept 1", ..., the product reads them instead of computing them again. Which they are depends
+ * on neither `accumulate` nor `probe`. */
+struct graph *graph_gradient_keeping(const struct unroll_spec *spec, int64_t batch, double share, bool accumulate,
+                                     bool probe);
+struct graph *graph_product_reading(const struct unroll_spec *spec, int64_t batch, double share);
 /* theta, images, targets, labels, maps?, lambda, loss, correct -> out lambda, out loss, out correct. Targets carry the
  * weight of their row: batch / meta_batch for a real one, 0 for padding, whose label is -1. */
 struct graph *graph_meta(const struct unroll_spec *spec, int64_t batch);

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "unroll/graphs.h"
+#include "unroll/kept.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -34,7 +35,7 @@ struct unroll {
     int64_t inner_batch, meta_batch;
 
     struct executable *initial, *gradient, *gradient_more, *probe, *probe_more, *update;
-    struct executable *adjoint, *product, *product_low, *product_low_more, *meta, *test;
+    struct executable *adjoint, *product, *product_reading, *product_low, *product_low_more, *meta, *test;
     struct executable *lanczos_start, *lanczos_unit, *lanczos_product, *lanczos_next, *lanczos_finish;
 
     /* Slots of the store: theta, states, gradient, stats. Window step i reads slot base + i, writes slot base + i + 1.
@@ -43,6 +44,7 @@ struct unroll {
     size_t slot_bytes;
     int slot_count, current, time; /* time: inner steps done in this run */
     int window_base;               /* slot of the last window's first step */
+    struct kept kept;              /* empty where there is no product_reading */
 
     struct device_buffer *adjoints; /* all pairs, a_g, and room for accumulated gradients */
     size_t adjoint_bytes;
@@ -78,18 +80,29 @@ static int compile(struct unroll *u, struct graph *graph, const char *label, str
     return status;
 }
 
+static int compile_gradients(struct unroll *u) {
+    int status = RETORT_OK;
+    const struct unroll_spec *spec = &u->spec;
+    struct graph *(*gradient)(const struct unroll_spec *, int64_t, double, bool, bool) =
+        u->product_reading ? graph_gradient_keeping : graph_gradient;
+    int64_t batch = u->inner_batch;
+    double share = 1.0 / u->inner_splits;
+    TRY(compile(u, gradient(spec, batch, share, false, false), "inner gradient", &u->gradient));
+    TRY(compile(u, gradient(spec, batch, share, false, true), "probed inner gradient", &u->probe));
+    if (u->inner_splits > 1) {
+        TRY(compile(u, gradient(spec, batch, share, true, false), "accumulated inner gradient", &u->gradient_more));
+        TRY(compile(u, gradient(spec, batch, share, true, true), "accumulated probed gradient", &u->probe_more));
+    }
+done:
+    return status;
+}
+
 static int compile_inner(struct unroll *u) {
     int status = RETORT_OK;
     const struct unroll_spec *spec = &u->spec;
     int64_t batch = u->inner_batch = spec->batch / u->inner_splits;
     double share = 1.0 / u->inner_splits;
-    TRY(compile(u, graph_gradient(spec, batch, share, false, false), "inner gradient", &u->gradient));
-    TRY(compile(u, graph_gradient(spec, batch, share, false, true), "probed inner gradient", &u->probe));
-    if (u->inner_splits > 1) {
-        TRY(compile(u, graph_gradient(spec, batch, share, true, false), "accumulated inner gradient",
-                    &u->gradient_more));
-        TRY(compile(u, graph_gradient(spec, batch, share, true, true), "accumulated probed gradient", &u->probe_more));
-    }
+    TRY(compile_gradients(u));
     if (spec->max_window) {
         TRY(compile(u, graph_product(spec, batch, share, false, false), "backward step", &u->product));
         if (spec->rank) {
@@ -158,16 +171,20 @@ static void lay_out(struct unroll *u) {
     }
     if (u->inner_splits > 1 || spec->rank) reserve_pair(&total, &u->sum, vector);
     u->adjoint_bytes = total ? total : 128;
+    u->scalars.row_bytes = OPTIMIZER_SCALARS * FLOAT;
+    u->rows.row_bytes = (size_t)spec->batch * FLOAT;
+    u->maps.row_bytes = spec->augment ? (size_t)spec->batch * 6 * FLOAT : 0;
+    u->colour.row_bytes = spec->colour ? (size_t)spec->batch * COLOUR_SCALARS * FLOAT : 0;
+    u->losses.row_bytes = u->norms.row_bytes = FLOAT;
 }
 
 /* All there may be; those that are not compiled are NULL. */
-#define EXECUTABLES 17
+#define EXECUTABLES 18
 static void list_executables(const struct unroll *u, struct executable *all[EXECUTABLES]) {
     struct executable *list[EXECUTABLES] = {
-        u->initial,      u->gradient,      u->gradient_more, u->probe,        u->probe_more,
-        u->update,       u->adjoint,       u->product,       u->product_low,  u->product_low_more,
-        u->meta,         u->test,          u->lanczos_start, u->lanczos_unit, u->lanczos_product,
-        u->lanczos_next, u->lanczos_finish};
+        u->initial, u->gradient,      u->gradient_more,   u->probe,           u->probe_more,       u->update,
+        u->adjoint, u->product,       u->product_reading, u->product_low,     u->product_low_more, u->meta,
+        u->test,    u->lanczos_start, u->lanczos_unit,    u->lanczos_product, u->lanczos_next,     u->lanczos_finish};
     memcpy(all, list, sizeof list);
 }
 
@@ -186,17 +203,27 @@ static size_t largest_arena(const struct unroll *u, enum batch_kind *kind) {
     return largest;
 }
 
-/* Bytes of everything but the scratch memory. Tables are small and not counted. */
+/* Bytes of everything but the scratch memory, tables of spec.steps steps included. */
 static size_t fixed_bytes(const struct unroll *u) {
     const struct unroll_spec *spec = &u->spec;
     const struct network *net = spec->network;
     size_t image = (size_t)image_size(u) * FLOAT, k = (size_t)net->classes;
     size_t real = (size_t)(u->meta_batch * u->meta_splits);
-    size_t total =
-        u->slot_bytes * (size_t)u->slot_count + u->adjoint_bytes + (size_t)spec->set_count * (image + k * FLOAT);
-    total += real * (image + k * FLOAT + 28) + (size_t)spec->test_batch * (image + 4);
-    if (spec->rank) total += (size_t)(2 * spec->rank + 1) * (size_t)u->p * FLOAT;
-    return total;
+    size_t labels = spec->soft_labels ? k : 1, maps = spec->meta_augment ? 6 : 0;
+    size_t total = u->slot_bytes * (size_t)u->slot_count + u->adjoint_bytes;
+    total += (size_t)spec->set_count * (image + labels * FLOAT) + (size_t)spec->test_batch * (image + FLOAT);
+    total += real * (image + (k + 1 + maps) * FLOAT);
+    size_t m = (size_t)spec->rank;
+    if (m) total += ((2 * m + 1) * (size_t)u->p + m * (m + 1) + 2 * m) * FLOAT;
+    const struct table *tables[] = {&u->scalars, &u->rows, &u->maps, &u->colour, &u->losses, &u->norms};
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) total += (size_t)spec->steps * tables[i]->row_bytes;
+    return total + 12 + kept_bytes(&u->kept); /* 12: seed and count */
+}
+
+/* Bytes on the device once everything is allocated, that of others included. */
+static uint64_t needed_bytes(const struct unroll *u, enum batch_kind *kind) {
+    size_t arena = largest_arena(u, kind), scratch = library_scratch_bytes(u->library);
+    return device_bytes(u->device) - scratch + fixed_bytes(u) + (arena > scratch ? arena : scratch);
 }
 
 static int64_t next_divisor(int64_t of, int64_t after) {
@@ -246,6 +273,46 @@ static bool is_faster_split(const struct unroll *u, enum batch_kind kind, size_t
     return traits->kind == DEVICE_CPU && arena > traits->cache / 2 && splits && batch[kind] / splits >= PART_IMAGES;
 }
 
+/* Bytes that the ceiling leaves. */
+static uint64_t room(const struct unroll *u, uint64_t ceiling) {
+    enum batch_kind kind;
+    uint64_t needed = needed_bytes(u, &kind), memory = device_traits(u->device)->global_memory;
+    if (ceiling > memory) ceiling = memory;
+    return ceiling > needed ? ceiling - needed : 0;
+}
+
+/* Where a ceiling leaves room, the first steps of a window keep values for their backward steps, as many as fit.
+ * Without a ceiling memory is to stay small. With a low-rank Hessian nothing is kept: most backward passes are then
+ * low-rank ones, whose products need other values. */
+static int fit_kept(struct unroll *u, uint64_t ceiling) {
+    int status = RETORT_OK;
+    const struct unroll_spec *spec = &u->spec;
+    if (!ceiling || !spec->max_window || spec->rank) goto done;
+    TRY(compile(u, graph_product_reading(spec, u->inner_batch, 1.0 / u->inner_splits), "backward step on kept values",
+                &u->product_reading));
+    TRY(compile_gradients(u));
+    kept_plan(&u->kept, u->product_reading, u->inner_splits);
+    /* The plain backward step and its scratch memory are only needed where not all steps are kept. */
+    struct executable *product = u->product;
+    u->product = NULL;
+    int steps = kept_steps_in(&u->kept, device_traits(u->device), room(u, ceiling));
+    if (steps < spec->max_window) {
+        u->product = product;
+        product = NULL;
+        steps = kept_steps_in(&u->kept, device_traits(u->device), room(u, ceiling));
+    }
+    executable_destroy(product);
+    u->kept.step_count = steps < spec->max_window ? steps : spec->max_window;
+    if (!steps) {
+        kept_finish(&u->kept);
+        executable_destroy(u->product_reading);
+        u->product_reading = NULL;
+        TRY(compile_gradients(u));
+    }
+done:
+    return status;
+}
+
 /* Splits batches until everything fits under the ceiling and, on CPUs, as far as that is faster. */
 static int fit(struct unroll *u) {
     int status = RETORT_OK;
@@ -257,11 +324,9 @@ static int fit(struct unroll *u) {
     for (;;) {
         lay_out(u);
         enum batch_kind kind;
-        size_t arena = largest_arena(u, &kind), scratch = library_scratch_bytes(u->library);
-        uint64_t others = device_bytes(u->device) - scratch;
-        uint64_t needed = others + fixed_bytes(u) + (arena > scratch ? arena : scratch);
+        uint64_t needed = needed_bytes(u, &kind);
         bool fits = !ceiling || needed <= ceiling;
-        if (fits && !is_faster_split(u, kind, arena)) break;
+        if (fits && !is_faster_split(u, kind, largest_arena(u, &kind))) break;
         int splits = next_splits(u, kind);
         if (!splits)
             RAISE(
@@ -272,6 +337,7 @@ static int fit(struct unroll *u) {
                 u->spec.max_window, u->q ? " (batch norm cannot be split into micro-batches)" : "");
         TRY(split(u, kind, splits));
     }
+    TRY(fit_kept(u, ceiling));
 done:
     return status;
 }
@@ -304,11 +370,7 @@ static int allocate(struct unroll *u) {
         TRY(buffer(u, m * vector, "the Hessian's factor", &u->vectors));
         TRY(buffer(u, (m * (m + 1) + 2 * m) * FLOAT, "Lanczos coefficients", &u->lanczos));
     }
-    u->scalars.row_bytes = OPTIMIZER_SCALARS * FLOAT;
-    u->rows.row_bytes = (size_t)spec->batch * FLOAT;
-    u->maps.row_bytes = spec->augment ? (size_t)spec->batch * 6 * FLOAT : 0;
-    u->colour.row_bytes = spec->colour ? (size_t)spec->batch * COLOUR_SCALARS * FLOAT : 0;
-    u->losses.row_bytes = u->norms.row_bytes = FLOAT;
+    TRY(kept_allocate(&u->kept, u->device));
 done:
     return status;
 }
@@ -316,7 +378,8 @@ done:
 /* What never changes from step to step. */
 static int bind_fixed(struct unroll *u) {
     int status = RETORT_OK;
-    struct executable *readers[] = {u->gradient,    u->gradient_more,    u->probe,          u->probe_more, u->product,
+    struct executable *readers[] = {u->gradient,    u->gradient_more,    u->probe,
+                                    u->probe_more,  u->product,          u->product_reading,
                                     u->product_low, u->product_low_more, u->lanczos_product};
     for (size_t i = 0; i < sizeof readers / sizeof *readers; i++) {
         if (!readers[i]) continue;
@@ -324,10 +387,9 @@ static int bind_fixed(struct unroll *u) {
         TRY(executable_bind(readers[i], "set labels", u->set_labels, 0));
     }
     TRY(executable_bind(u->initial, "seed", u->seed, 0));
-    if (u->product) {
-        TRY(executable_bind(u->product, "a_g", u->adjoints, u->a_g));
-        TRY(executable_bind(u->adjoint, "a_g", u->adjoints, u->a_g));
-    }
+    if (u->adjoint) TRY(executable_bind(u->adjoint, "a_g", u->adjoints, u->a_g));
+    if (u->product) TRY(executable_bind(u->product, "a_g", u->adjoints, u->a_g));
+    if (u->product_reading) TRY(executable_bind(u->product_reading, "a_g", u->adjoints, u->a_g));
     struct executable *low[] = {u->product_low, u->product_low_more};
     size_t m = (size_t)u->spec.rank;
     for (size_t i = 0; i < 2; i++) {
@@ -391,6 +453,7 @@ void unroll_destroy(struct unroll *u) {
         u->basis,          u->vectors,     u->lanczos};
     for (size_t i = 0; i < EXECUTABLES; i++) executable_destroy(executables[i]);
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) device_buffer_destroy(buffers[i]);
+    kept_finish(&u->kept);
     free(u);
 }
 
@@ -401,8 +464,15 @@ void unroll_describe(const struct unroll *u, char *text, size_t size) {
     if (u->meta && length > 0 && (size_t)length < size)
         length += snprintf(text + length, size - (size_t)length, ", meta-loss batch %lld in %d",
                            (long long)u->spec.meta_batch, u->meta_splits);
+    if (u->kept.step_count && length > 0 && (size_t)length < size)
+        length += snprintf(text + length, size - (size_t)length, ", values kept of %d of %d window steps",
+                           u->kept.step_count, u->spec.max_window);
     if (length > 0 && (size_t)length < size)
         snprintf(text + length, size - (size_t)length, ", %.1f MB", (double)bytes * 1e-6);
+}
+
+int unroll_kept_steps(const struct unroll *u) {
+    return u->kept.step_count;
 }
 
 void unroll_print(const struct unroll *u, bool launches, FILE *stream) {
@@ -414,8 +484,11 @@ void unroll_print(const struct unroll *u, bool launches, FILE *stream) {
 
 double unroll_flops(const struct unroll *u, int prefix, int window) {
     double step = u->inner_splits * executable_flops(u->gradient) + executable_flops(u->update);
-    double back = u->product ? u->inner_splits * executable_flops(u->product) + executable_flops(u->adjoint) : 0;
-    return (prefix + window) * step + (u->meta ? u->meta_splits * executable_flops(u->meta) : 0) + window * back;
+    int reading = window < u->kept.step_count ? window : u->kept.step_count;
+    double back = u->adjoint ? window * executable_flops(u->adjoint) : 0;
+    if (u->product) back += (window - reading) * u->inner_splits * executable_flops(u->product);
+    if (u->product_reading) back += reading * u->inner_splits * executable_flops(u->product_reading);
+    return (prefix + window) * step + (u->meta ? u->meta_splits * executable_flops(u->meta) : 0) + back;
 }
 
 /* --- uploads --- */
@@ -532,8 +605,8 @@ done:
     return status;
 }
 
-/* One inner step from one slot to another, by table step `step`. */
-static int inner_step(struct unroll *u, int step, int from, int to, bool probe) {
+/* One inner step from one slot to another, by table step `step`; the how manyth of the window it is, from 0, or -1. */
+static int inner_step(struct unroll *u, int step, int from, int to, int in_window, bool probe) {
     int status = RETORT_OK;
     char name[32];
     for (int part = 0; part < u->inner_splits; part++) {
@@ -542,6 +615,7 @@ static int inner_step(struct unroll *u, int step, int from, int to, bool probe) 
         size_t where = last ? gradient_at(u, from) : u->sum.at[part & 1];
         TRY(executable_bind(run, "theta", u->store, theta_at(u, from)));
         TRY(bind_batch(u, run, step, part));
+        TRY(kept_bind(&u->kept, run, in_window, part));
         TRY(executable_bind(run, "gradient", last ? u->store : u->adjoints, where));
         if (part) TRY(executable_bind(run, "gradient in", u->adjoints, u->sum.at[(part - 1) & 1]));
         if (u->q) {
@@ -579,7 +653,7 @@ int unroll_train(struct unroll *u, int from, int count, bool probe) {
         RAISE(RETORT_EINVAL, "steps %d to %d were not uploaded", from, from + count);
     for (int i = 0; i < count; i++) {
         int to = u->current == 0;
-        TRY(inner_step(u, from + i, u->current, to, probe));
+        TRY(inner_step(u, from + i, u->current, to, -1, probe));
         u->current = to;
         if (i % 8 == 7) TRY(device_flush(u->device));
     }
@@ -711,8 +785,11 @@ static int backward_step(struct unroll *u, int step, int slot, bool lanczos) {
     }
     TRY(bind_pair(u, run, "dlr", "out dlr", &u->dlr));
     TRY(executable_enqueue(run));
+    int in_window = slot - u->window_base;
+    bool reading = in_window < u->kept.step_count;
     for (int part = 0; part < u->inner_splits; part++) {
-        run = !lanczos ? u->product : part ? u->product_low_more : u->product_low;
+        run = reading ? u->product_reading : !lanczos ? u->product : part ? u->product_low_more : u->product_low;
+        if (reading) TRY(kept_bind(&u->kept, run, in_window, part));
         TRY(executable_bind(run, "scalars", u->scalars.buffer, scalars));
         TRY(executable_bind(run, "theta", u->store, theta_at(u, slot)));
         if (executable_slot(run, "new state 1") >= 0)
@@ -765,7 +842,7 @@ int unroll_meta_gradient(struct unroll *u, const struct unroll_meta *meta, struc
     TRY(unroll_train(u, 0, meta->prefix, meta->probe));
     u->window_base = u->current;
     for (int i = 0; i < meta->window; i++) {
-        TRY(inner_step(u, meta->prefix + i, u->current, u->current + 1, meta->probe));
+        TRY(inner_step(u, meta->prefix + i, u->current, u->current + 1, i, meta->probe));
         u->current++;
         if (i % 8 == 7) TRY(device_flush(u->device));
     }

@@ -4,7 +4,8 @@
  * maps, learning rate, bias corrections) is uploaded beforehand as tables and read by the device at an offset; the
  * inner loop allocates nothing, compiles nothing and never waits for the host.
  *
- * Store of the window, per step: theta before it, optimiser state before it, and the gradient in it. Backward visits
+ * Store of the window, per step: theta before it, optimiser state before it, and the gradient in it; where a memory
+ * ceiling leaves room also values on the way to that gradient, which are computed again otherwise. Backward visits
  * the steps in reverse: the optimiser's adjoint gives a_g, one forward-over-reverse pass along a_g gives the
  * Hessian-vector product and the mixed derivatives by images and labels (../docs/architecture.md has the recursion). */
 #ifndef RETORT_UNROLL_UNROLL_H
@@ -28,6 +29,7 @@ struct unroll_spec {
     int64_t meta_batch; /* r: real images of the meta-loss; 0: no meta-gradients wanted, training only */
     bool meta_augment;  /* the real images go through node_sample too */
     int max_window;     /* longest window (store size); 0: training only */
+    int steps;          /* of the longest run that is uploaded at once, to plan memory for its tables; 0: not counted */
     int rank;           /* Lanczos rank; 0: exact Hessian only */
     int64_t test_batch; /* images per launch of unroll_test, or fewer under a ceiling; 0: no tests wanted */
 };
@@ -35,11 +37,14 @@ struct unroll_spec {
 struct unroll;
 /* Compiles and builds everything. Under the device's ceiling it splits the meta-loss batch and the inner batch into
  * micro-batches, and makes the test batch smaller, until all fits; batch norm cannot be split. RETORT_ELIMIT with the
- * least number of bytes otherwise. */
+ * least number of bytes otherwise. Room that the ceiling leaves then holds results of convolutions of as many steps of
+ * the window as fit, whose backward steps need not compute them again; without a ceiling none are kept. What is chosen
+ * follows from the spec, the ceiling, the device and what is allocated on it. */
 int unroll_create(struct library *library, const struct unroll_spec *spec, struct unroll **unroll);
 void unroll_destroy(struct unroll *unroll); /* NULL-safe */
-/* "inner batch 10 in 1, meta-loss batch 256 in 2, 34.1 MB": what was chosen. */
+/* "inner batch 10 in 1, meta-loss batch 256 in 2, values kept of 12 of 20 window steps, 34.1 MB": what was chosen. */
 void unroll_describe(const struct unroll *unroll, char *text, size_t size);
+int unroll_kept_steps(const struct unroll *unroll); /* of the longest window; the first ones */
 /* For benchmarks: a line for each thing compiled (launches, scratch memory, operations), or its whole list of launches.
  */
 void unroll_print(const struct unroll *unroll, bool launches, FILE *stream);
