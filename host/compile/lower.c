@@ -95,9 +95,16 @@ struct value *lowering_value(struct lowering *l, const struct node *node, enum l
     return *wanted = value;
 }
 
+static bool is_opaque_output(const struct grouping *g, const struct node *node) {
+    for (int k = 0; k < graph_output_count(g->graph); k++)
+        if (graph_output_is_opaque(g->graph, k) && graph_output_at(g->graph, k, NULL) == node) return true;
+    return false;
+}
+
 /* Whether everything that reads a stored member from memory, or the graph's user, wants it plain. */
 static bool is_wanted_plain(const struct grouping *g, const struct node *node) {
     int i = node->index, readers = 0;
+    if (is_opaque_output(g, node)) return false;
     for (int k = 0; k < g->user_count[i]; k++) {
         int user = g->users[i][k];
         if (g->role[user] == ROLE_MEMBER && g->group_of[user] == g->group_of[i]) continue;
