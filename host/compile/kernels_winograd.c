@@ -6,8 +6,9 @@
 
 /* Private memory of a work-item in floats, for a second cache of 1 MiB beside what streams through it. */
 enum { FORWARD_FLOATS = 80 << 10, WEIGHT_FLOATS = 225 << 10 };
-/* Tiles at a time: of a backward-weight, and at most of the others. */
-enum { WEIGHT_TILES = 16, MOST_TILES = 48 };
+/* Tiles at a time: of a backward-weight, and at most of the others. Tiles that a backward-weight sums up at most, before
+ * sums are added to sums: a long float32 sum loses digits. */
+enum { WEIGHT_TILES = 16, MOST_TILES = 48, MOST_SUMMED = 2048 };
 
 /* Forward, or (mirrored) backward-data seen as a forward pass of y to x; backward-weight as the forward pass is. */
 struct winograd_task {
@@ -193,6 +194,7 @@ static void plan_backward_weight(const struct kernel_target *target, const struc
     int64_t in_groups = divide_up(in_blocks, in_group), out_groups = divide_up(out_blocks, out_group);
     /* As few as keep the cores busy: each transforms all its sums back and writes the weights once more. */
     int64_t splits = min_of(divide_up(busy_items(target) / 2, in_groups * out_groups), max_of(1, total / TILES));
+    splits = max_of(splits, divide_up(total, MOST_SUMMED));
     int64_t split_tiles = round_up(divide_up(total, splits), TILES), count = task->in_channels * task->out_channels * 9;
     splits = divide_up(total, split_tiles);
     uint64_t floats =
