@@ -23,3 +23,7 @@ const volatile int *interrupt_install(void) {
     sigaction(SIGTERM, &action, NULL);
     return &stop;
 }
+
+bool was_interrupted(void) {
+    return stop;
+}

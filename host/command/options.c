@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "command/interrupt.h"
 #include "run/nearest.h"
 
 #include <errno.h>
@@ -62,6 +63,8 @@ int report_failure(const char *verb, int status) {
     }
     const char *words = retort_error_message();
     fprintf(stderr, "retort %s: %s\n", verb, *words ? words : retort_status_name(status));
+    /* Compilers inside OpenCL drivers delete their files when a Ctrl-C comes; what they were building then fails. */
+    if (was_interrupted()) return EXIT_INTERRUPTED;
     return status == RETORT_EINVAL ? EXIT_USAGE : EXIT_FAILED;
 }
 
