@@ -197,11 +197,12 @@ static void plan_backward_weight(const struct kernel_target *target, const struc
     splits = max_of(splits, divide_up(total, MOST_SUMMED));
     int64_t split_tiles = round_up(divide_up(total, splits), TILES), count = task->in_channels * task->out_channels * 9;
     splits = divide_up(total, split_tiles);
+    uint64_t cache = target->traits->cache; /* 0: not known */
     uint64_t floats =
         (uint64_t)(pairs * task->n * v)
         * (uint64_t)(in_blocks * task->in_height * task->in_width + out_blocks * task->out_height * task->out_width);
     kernel_use_begin(&use->main, "winograd_weight_cpu.cl");
-    kernel_use_define(&use->main, "AHEAD", floats * sizeof(float) > target->traits->cache / 2);
+    kernel_use_define(&use->main, "AHEAD", cache && floats * sizeof(float) > cache / 2);
     kernel_use_define(&use->main, "OUT_TILE", tile);
     kernel_use_define(&use->main, "PAIRS", pairs);
     kernel_use_define(&use->main, "N", task->n);
