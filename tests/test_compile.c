@@ -451,22 +451,28 @@ static void test_case(void **state) {
         if (all[c][v].executable) run_case(&all[c][v], 2e-5);
 }
 
+/* Compiles a graph for CPUs and takes it. */
+static int launch_count(struct graph *graph) {
+    struct library *fresh;
+    struct executable *executable;
+    assert_ok(library_create(device, FAMILY_CPU, &fresh));
+    assert_ok(executable_create(fresh, graph, "counted", &executable));
+    int count = executable_launch_count(executable);
+    executable_destroy(executable);
+    graph_destroy(graph);
+    library_destroy(fresh);
+    return count;
+}
+
 /* What the joined convolutions cost beside changes of layout: a launch each way, one for the packing of two weights,
  * and one for the sum of the parts of the weights' derivative. Sizes are such that nothing but the packing is small. */
 static void test_joined_launches(void **state) {
     (void)state;
-    struct library *fresh;
-    struct executable *executable;
     struct graph *g;
-    assert_ok(library_create(device, FAMILY_CPU, &fresh));
     assert_ok(graph_create(&g));
     joined(g, 100000, 33);
-    assert_ok(executable_create(fresh, g, "joined", &executable));
     int operands = 4, results = 4 * 2;
-    assert_int_equal(executable_launch_count(executable), operands + results + 3 + 1 + 1);
-    executable_destroy(executable);
-    graph_destroy(g);
-    library_destroy(fresh);
+    assert_int_equal(launch_count(g), operands + results + 3 + 1 + 1);
 }
 
 /* --- values that pass from one executable to another as the compiler likes them --- */
@@ -610,18 +616,11 @@ static void test_opaque(void **state) {
 /* From an opaque value to another: the convolution and the packing of its weights, nothing that moves them. */
 static void test_opaque_launches(void **state) {
     (void)state;
-    struct library *fresh;
-    struct executable *executable;
     struct graph *g;
-    assert_ok(library_create(device, FAMILY_CPU, &fresh));
     assert_ok(graph_create(&g));
     struct node *x = graph_input_opaque(g, "x", FLOAT32, SHAPE(1000, 17, 20, 20));
     graph_output_opaque(g, "y", node_conv(node_exp(x), in(g, "w", SHAPE(33, 17, 3, 3)), 1, 1));
-    assert_ok(executable_create(fresh, g, "opaque", &executable));
-    assert_int_equal(executable_launch_count(executable), 1 + 1 + 1);
-    executable_destroy(executable);
-    graph_destroy(g);
-    library_destroy(fresh);
+    assert_int_equal(launch_count(g), 1 + 1 + 1);
 }
 
 int main(void) {

@@ -14,7 +14,7 @@ static int slot_of(const struct executable *executable, int i) {
 }
 
 static size_t value_bytes(const struct executable *executable, int slot) {
-    return (executable_slot_bytes(executable, slot) + 127) / 128 * 128;
+    return aligned(executable_slot_bytes(executable, slot));
 }
 
 void kept_plan(struct kept *kept, const struct executable *reading, int parts) {

@@ -7,6 +7,11 @@
 
 #include "compile/executable.h"
 
+/* What shares a buffer begins at multiples of 128 bytes: a line of every cache, a vector of every device. */
+static inline size_t aligned(size_t bytes) {
+    return (bytes + 127) / 128 * 128;
+}
+
 struct kept {
     int value_count; /* kept for each micro-batch; 0: nothing is kept */
     int step_count;  /* steps of a window that have a place */

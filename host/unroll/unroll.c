@@ -63,10 +63,6 @@ static int64_t image_size(const struct unroll *u) {
     return (int64_t)net->channels * net->height * net->width;
 }
 
-static size_t aligned(size_t bytes) {
-    return (bytes + 127) / 128 * 128;
-}
-
 /* --- compiling --- */
 static int compile(struct unroll *u, struct graph *graph, const char *label, struct executable **executable) {
     if (!graph) {
