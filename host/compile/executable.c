@@ -181,19 +181,6 @@ done:
     return status;
 }
 
-static struct value *root_value(struct value *value, size_t *offset) {
-    *offset = 0;
-    for (; value->parent; value = value->parent) *offset += value->offset;
-    return value;
-}
-
-/* What a launch must move at least: each of its buffers once. */
-static double launch_bytes(const struct launch *launch) {
-    double bytes = 0;
-    for (int b = 0; b < launch->buffer_count; b++) bytes += 4.0 * (double)launch->buffers[b]->floats;
-    return bytes;
-}
-
 static int prepare_executable(struct executable *executable) {
     int status = RETORT_OK;
     struct library *library = executable->library;
@@ -209,7 +196,7 @@ static int prepare_executable(struct executable *executable) {
         }
         for (int b = 0; b < launch->buffer_count; b++) {
             size_t offset;
-            struct value *root = root_value(launch->buffers[b], &offset);
+            struct value *root = value_root(launch->buffers[b], &offset);
             if (root->slot < 0)
                 TRY(device_kernel_set_buffer(launch->handle, (unsigned)b, library->scratch, root->offset + offset));
             else if (fresh && l->slots.items[root->slot].buffer)
@@ -268,7 +255,7 @@ int executable_create(struct library *library, const struct graph *graph, const 
         if (launch->kernel < 0) RAISE(RETORT_ENOMEM, "out of memory compiling the %s", label);
         for (int b = 0; b < launch->buffer_count; b++) {
             size_t offset;
-            struct value *root = root_value(launch->buffers[b], &offset);
+            struct value *root = value_root(launch->buffers[b], &offset);
             struct use use = {.slot = root->slot, .launch = (int)i, .argument = b, .offset = offset};
             if (root->slot >= 0 && !array_push(&executable->uses, use))
                 RAISE(RETORT_ENOMEM, "out of memory compiling the %s", label);
@@ -387,7 +374,7 @@ void executable_print(const struct executable *executable, bool launches, FILE *
                 launch->global[0] * launch->global[1] * launch->global[2], launch->local[0]);
         for (int b = 0; b < launch->buffer_count; b++) {
             size_t offset;
-            const struct value *root = root_value(launch->buffers[b], &offset);
+            const struct value *root = value_root(launch->buffers[b], &offset);
             const char *name = root->slot >= 0 ? l->slots.items[root->slot].name : "@";
             fprintf(stream, "%s%s+%zu(%zu)", b == 0 || b == launch->output_count ? "  <- " + (b == 0 ? 2 : 0) : " ",
                     name, root->slot >= 0 ? offset : root->offset + offset, launch->buffers[b]->floats);

@@ -134,6 +134,10 @@ void lowering_finish(struct lowering *lowering);
 /* The value holding a node in memory, following views; adds a re-layout launch where only the other layout exists.
  * NULL when out of memory or not materialised (a bug caught by the caller). */
 struct value *lowering_value(struct lowering *lowering, const struct node *node, enum layout layout);
+/* The value whose storage a value lies in, itself maybe, and where in it, in elements. */
+struct value *value_root(struct value *value, size_t *offset);
+/* What a launch must move at least: each of its buffers once. */
+double launch_bytes(const struct launch *launch);
 /* New plain memory, for a node or (NULL) for use inside a kernel or between two. NULL when out of memory. */
 struct value *lowering_scratch(struct lowering *lowering, const struct node *node, size_t floats);
 

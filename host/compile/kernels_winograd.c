@@ -6,8 +6,8 @@
 
 /* Private memory of a work-item in floats, for a second cache of 1 MiB beside what streams through it. */
 enum { FORWARD_FLOATS = 80 << 10, WEIGHT_FLOATS = 225 << 10 };
-/* Tiles at a time: of a backward-weight, and at most of the others. Tiles that a backward-weight sums up at most, before
- * sums are added to sums: a long float32 sum loses digits. */
+/* Tiles at a time: of a backward-weight, and at most of the others. Tiles that a backward-weight sums up at most,
+ * before sums are added to sums: a long float32 sum loses digits. */
 enum { WEIGHT_TILES = 16, MOST_TILES = 48, MOST_SUMMED = 2048 };
 
 /* Forward, or (mirrored) backward-data seen as a forward pass of y to x; backward-weight as the forward pass is. */

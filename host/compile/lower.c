@@ -301,9 +301,16 @@ static int next_group(const struct grouping *g) {
     return best;
 }
 
-static struct value *root_of(struct value *value) {
-    while (value->parent) value = value->parent;
+struct value *value_root(struct value *value, size_t *offset) {
+    *offset = 0;
+    for (; value->parent; value = value->parent) *offset += value->offset;
     return value;
+}
+
+double launch_bytes(const struct launch *launch) {
+    double bytes = 0;
+    for (int b = 0; b < launch->buffer_count; b++) bytes += 4.0 * (double)launch->buffers[b]->floats;
+    return bytes;
 }
 
 int lowering_create(const struct grouping *g, struct lowering *l) {
@@ -386,7 +393,8 @@ int lowering_create(const struct grouping *g, struct lowering *l) {
     TRY(merge_launches(l));
     for (size_t i = 0; i < l->launches.count; i++)
         for (int b = 0; b < l->launches.items[i]->buffer_count; b++) {
-            struct value *value = root_of(l->launches.items[i]->buffers[b]);
+            size_t offset;
+            struct value *value = value_root(l->launches.items[i]->buffers[b], &offset);
             if (value->first < 0) value->first = (int)i;
             value->last = (int)i;
         }

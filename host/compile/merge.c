@@ -28,13 +28,14 @@ struct span {
     size_t begin, end;
 };
 
-static struct span span_of(const struct value *value) {
-    size_t begin = 0, floats = value->floats;
-    for (; value->parent; value = value->parent) begin += value->offset;
-    return (struct span){.root = value, .begin = begin, .end = begin + floats};
+static struct span span_of(struct value *value) {
+    struct span span;
+    span.root = value_root(value, &span.begin);
+    span.end = span.begin + value->floats;
+    return span;
 }
 
-static bool overlap(const struct value *a, const struct value *b) {
+static bool overlap(struct value *a, struct value *b) {
     struct span x = span_of(a), y = span_of(b);
     return x.root == y.root && x.begin < y.end && y.begin < x.end;
 }
@@ -48,9 +49,7 @@ static bool are_ordered(const struct launch *a, const struct launch *b) {
 }
 
 static double work_of(const struct launch *launch) {
-    double bytes = 0;
-    for (int b = 0; b < launch->buffer_count; b++) bytes += 4.0 * (double)launch->buffers[b]->floats;
-    return launch->flops + WORK_PER_BYTE * bytes;
+    return launch->flops + WORK_PER_BYTE * launch_bytes(launch);
 }
 
 /* Whether the two differ in nothing but their arguments. */
