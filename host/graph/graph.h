@@ -93,7 +93,8 @@ enum op {
 enum comparison { COMPARE_LESS, COMPARE_LESS_EQUAL, COMPARE_EQUAL };
 enum distribution { RANDOM_UNIFORM01, RANDOM_NORMAL01 };
 
-/* What an operation knows beside its inputs. Only the members its builder names are used; the rest are zero. */
+/* What an operation knows beside its inputs. Only the members its builder names are used; the rest are zero. There are
+ * no gaps between members: nodes are told apart byte by byte. */
 struct attributes {
     double value;            /* constant */
     int64_t start[MAX_RANK]; /* slice: first index; pad: zeros in front; permute: source dimension of each dimension */
@@ -102,10 +103,10 @@ struct attributes {
     int axis;                /* iota, concat, argmax */
     int kind;                /* comparison, distribution */
     uint32_t stream;         /* random */
-    bool transpose_a, transpose_b; /* matmul */
-    int stride, padding;           /* convolutions */
-    int window;                    /* pooling */
-    bool opaque;                   /* input: graph_input_opaque */
+    int transpose_a, transpose_b; /* matmul: 1 or 0, as `opaque` */
+    int stride, padding;          /* convolutions */
+    int window;                   /* pooling */
+    int opaque;                   /* input: graph_input_opaque */
 };
 
 struct node {
