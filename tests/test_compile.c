@@ -475,6 +475,37 @@ static void test_joined_launches(void **state) {
     assert_int_equal(launch_count(g), operands + results + 3 + 1 + 1);
 }
 
+/* Of as many elements as a tensor may have, the last ones too are computed, although their numbers are so close to the
+ * largest int that a work-item's share might end past it. */
+static void test_most_elements(void **state) {
+    enum { MOST_ELEMENTS = INT32_MAX - (1 << 16) }; /* executable.c */
+    (void)state;
+    struct graph *g;
+    struct library *fresh;
+    struct executable *executable;
+    struct device_buffer *one, *sum;
+    float value = 1;
+    assert_ok(graph_create(&g));
+    struct node *x = graph_input(g, "one", FLOAT32, SCALAR_SHAPE);
+    graph_output(g, "sum", node_sum_all(node_square(node_broadcast_scalar(x, SHAPE(MOST_ELEMENTS)))));
+    assert_ok(library_create(device, FAMILY_CPU, &fresh));
+    assert_ok(executable_create(fresh, g, "sum of ones", &executable));
+    assert_ok(library_build(fresh));
+    assert_ok(device_buffer_create(device, sizeof value, "one", &one));
+    assert_ok(device_buffer_create(device, sizeof value, "sum", &sum));
+    assert_ok(device_write(device, one, 0, sizeof value, &value));
+    assert_ok(executable_bind(executable, "one", one, 0));
+    assert_ok(executable_bind(executable, "sum", sum, 0));
+    assert_ok(executable_enqueue(executable));
+    assert_ok(device_read(device, sum, 0, sizeof value, &value));
+    assert_float_equal(value, (float)MOST_ELEMENTS, 0);
+    executable_destroy(executable);
+    library_destroy(fresh);
+    graph_destroy(g);
+    device_buffer_destroy(one);
+    device_buffer_destroy(sum);
+}
+
 /* --- values that pass from one executable to another as the compiler likes them --- */
 /* Convolutions with channels that fill no vector, one pixel, few channels, other ranks, an input as it is. */
 static struct graph *opaque_producer(void) {
@@ -629,7 +660,7 @@ int main(void) {
         return 0;
     }
     static enum family cpu = FAMILY_CPU, gpu = FAMILY_GPU;
-    struct CMUnitTest tests[2 * CASES + 4];
+    struct CMUnitTest tests[2 * CASES + 5];
     char names[2 * CASES][40];
     size_t count = 0;
     for (size_t i = 0; i < 2 * CASES; i++) {
@@ -639,6 +670,7 @@ int main(void) {
             (struct CMUnitTest){.name = names[i], .test_func = test_case, .initial_state = (void *)(uintptr_t)i};
     }
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_joined_launches);
+    tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_most_elements);
     tests[count++] = (struct CMUnitTest){"test_opaque, CPU family", test_opaque, NULL, NULL, &cpu};
     tests[count++] = (struct CMUnitTest){"test_opaque, GPU family", test_opaque, NULL, NULL, &gpu};
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_opaque_launches);

@@ -115,7 +115,8 @@ size_t library_scratch_bytes(const struct library *library) {
     return library->scratch_floats * sizeof(float);
 }
 
-/* Kernels index with int, and round counts of work-items up. */
+/* Kernels index with int. The room above is for what is rounded up past the last element: counts of work-items, and the
+ * ends of their shares (emit_flat.c: 256 shares of a multiple of 16; emit_rows.c: 1024 shares). */
 #define MOST_ELEMENTS (INT32_MAX - (1 << 16))
 
 static int check_size(const struct kernel_target *target, const struct node *node) {
