@@ -43,6 +43,7 @@ struct emitter {
     int variables;
     int scratch_rows; /* GPU family: floats of local memory for each work-item */
     int *level;       /* by node index; -1: not known yet */
+    double flops;     /* of the launch: the operations that its kernel does for the group */
     const char *failure;
 };
 

@@ -199,6 +199,7 @@ static int emit_level(struct lowering *lowering, const struct group *group, int 
         struct node *operand = reduces ? node->inputs[0] : node;
         int own = level_of(&e, operand);
         *more |= own > level;
+        if (own == level) e.flops += op_info(node->op)->cost(node);
         if (own != level || (!reduces && !lowering->grouping->stored[node->index])) continue;
         if (!reduces) {
             flats[count++] = (struct flat){.node = node, .target = lowering->plain[node->index]};

@@ -367,12 +367,7 @@ int lowering_create(const struct grouping *g, struct lowering *l) {
         else {
             bool any = false;
             for (size_t m = 0; m < group->members.count; m++) any |= g->stored[group->members.items[m]->index];
-            if (!any) continue;
-            size_t before = l->launches.count;
-            TRY(emit_group(l, group));
-            struct launch *launch = l->launches.items[before];
-            for (size_t m = 0; m < group->members.count; m++)
-                launch->flops += op_info(group->members.items[m]->op)->cost(group->members.items[m]);
+            if (any) TRY(emit_group(l, group));
         }
     }
     for (int k = 0; k < g->group_count; k++)
