@@ -121,9 +121,12 @@ static int decode_jpeg(const char *name, const unsigned char *bytes, size_t size
     unsigned char *pixels = NULL;
     tjhandle turbo = tjInitDecompress();
     if (!turbo) RAISE(RETORT_ENOMEM, "out of memory reading %s", name);
-    int width, height, sampling, colours;
+    int width = 0, height = 0, sampling, colours = -1;
     if (tjDecompressHeader3(turbo, bytes, size, &width, &height, &sampling, &colours) < 0 && !only_stray_bytes(turbo))
         RAISE(RETORT_EFORMAT, "cannot read %s: %s; the JPEG is damaged: fetch it again", name, tjGetErrorStr2(turbo));
+    /* TurboJPEG takes a file that ends before its picture for one of tables alone, and sets nothing. */
+    if (colours < 0)
+        RAISE(RETORT_EFORMAT, "cannot read %s: it ends before its picture; the JPEG is damaged: fetch it again", name);
     TRY(check_size(name, height, width));
     /* A Huffman-coded JPEG spends at least a bit on the 64 pixels of a block: 512 pixels a byte. */
     TRY(claim_check(name, (int64_t)height * width, size));
