@@ -154,8 +154,8 @@ bool graph_output_is_opaque(const struct graph *graph, int i) {
 
 /* --- finding equal nodes --- */
 
-/* Attributes are hashed and compared as they lie in memory, all of them, whichever the operation uses: a member more,
- * or a gap between two, must be entered here. */
+/* Attributes are hashed and compared as they lie in memory, whichever of them the operation uses. A new member changes
+ * the sum below; a gap between two members would hold bytes that mean nothing. */
 _Static_assert(sizeof(struct attributes) == sizeof(double) + 2 * MAX_RANK * sizeof(int64_t) + 10 * sizeof(int),
                "the attributes must fill their structure");
 
