@@ -200,7 +200,7 @@ static struct node *make_many(struct graph *g, int v) { /* more operands and res
     graph_output(g, "joined", node_concat(parts, 50, 1));
     return NULL;
 }
-static struct node *make_stretched(struct graph *g, int v) { /* many small values that are only stretched */
+static struct node *make_stretched(struct graph *g, int v) { /* many small values that are only broadcast */
     struct node *x = in(g, "x", SHAPE(odd[v], 40)), *total = NULL;
     for (int i = 0; i < 40; i++) {
         struct node *part = node_slice(x, (int64_t[]){0, i}, (int64_t[]){1, 1}, SHAPE(odd[v], 1));
@@ -451,7 +451,7 @@ static void test_case(void **state) {
         if (all[c][v].executable) run_case(&all[c][v], 2e-5);
 }
 
-/* Compiles a graph for CPUs and takes it. */
+/* Compiles a graph for the CPU family, destroys it, and returns its number of launches. */
 static int launch_count(struct graph *graph) {
     struct library *fresh;
     struct executable *executable;
@@ -464,8 +464,9 @@ static int launch_count(struct graph *graph) {
     return count;
 }
 
-/* What the joined convolutions cost beside changes of layout: a launch each way, one for the packing of two weights,
- * and one for the sum of the parts of the weights' derivative. Sizes are such that nothing but the packing is small. */
+/* The launches of the joined convolutions, beside changes of layout: one for each of the three directions, one that
+ * packs two weights, and one that sums the parts of the weights' derivative. At these sizes nothing but the packing is
+ * small enough to be merged. */
 static void test_joined_launches(void **state) {
     (void)state;
     struct graph *g;

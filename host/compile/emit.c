@@ -130,7 +130,7 @@ static int emit_copy(struct lowering *lowering, struct node *node, struct value 
     } else if (is_loaded(&e, node)) {
         status = error_set(RETORT_EUNSUPPORTED, "cannot copy a value in this layout");
     } else {
-        /* As rows of the last dimension. The node's own memory stands aside while the target takes its place. */
+        /* As rows of the last dimension. While the kernel is written, the target counts as the node's memory. */
         struct group group = {.rank = node->shape.rank, .lanes = 1};
         memcpy(group.size, node->shape.size, sizeof group.size);
         struct value *plain = lowering->plain[node->index];

@@ -45,7 +45,7 @@ static void give_up_png(png_structp png, png_const_charp words) {
     png_longjmp(png, 1);
 }
 
-/* Damage that costs no pixel, as in a comment, is nobody's loss. */
+/* Damage that costs no pixel, in a comment say, is passed over in silence. */
 static void ignore_png_warning(png_structp png, png_const_charp words) {
     (void)png, (void)words;
 }
@@ -96,7 +96,7 @@ static int decode_png(const char *name, const unsigned char *bytes, size_t size,
     if (!pixels) RAISE(RETORT_ENOMEM, "out of memory reading %s", name);
     if (!read_png_pixels(&file, pixels))
         RAISE(RETORT_EFORMAT, "cannot read %s: %s; the PNG is damaged: fetch it again", name, file.words);
-    /* Laid on white. Each pixel shrinks into bytes already read. */
+    /* Transparency is laid on white. Each pixel shrinks into bytes that have been read already. */
     for (size_t i = 0; i < count; i++) {
         int opacity = pixels[4 * i + 3];
         for (size_t c = 0; c < 3; c++)
@@ -142,7 +142,8 @@ static int decode_jpeg(const char *name, const unsigned char *bytes, size_t size
                   tjGetErrorStr2(turbo));
         log_warning("%s: %s", name, tjGetErrorStr2(turbo));
     }
-    /* Inks are stored inverted, as Adobe's programs write them. Each pixel shrinks into bytes already read. */
+    /* Inks are stored inverted, as Adobe's programs write them. Each pixel shrinks into bytes that have been read
+     * already. */
     for (size_t i = 0; inks && i < count; i++) {
         int black = pixels[4 * i + 3];
         for (size_t c = 0; c < 3; c++) pixels[3 * i + c] = (unsigned char)((pixels[4 * i + c] * black + 127) / 255);

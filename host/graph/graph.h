@@ -185,7 +185,7 @@ struct node *node_max(struct node *a,
                       struct node *b); /* a >= b ? a : b; the derivative goes where the value came from */
 struct node *node_compare(struct node *a, struct node *b, enum comparison comparison); /* float 1 or 0 */
 struct node *node_select(struct node *condition, struct node *a, struct node *b);      /* condition != 0 ? a : b */
-/* Conveniences made of the above. */
+/* Shorthands made of the above. */
 struct node *node_negate(struct node *x);
 struct node *node_square(struct node *x);
 struct node *node_scale(struct node *x, double factor);
@@ -207,7 +207,9 @@ struct node *node_slice(struct node *x, const int64_t *start, const int64_t *ste
 struct node *node_pad(struct node *x, const int64_t *start, const int64_t *step, struct shape shape);
 struct node *node_reverse(struct node *x, uint32_t axes);
 struct node *node_concat(struct node *const *parts, int count, int axis);
-struct node *node_one_hot(struct node *index, int64_t depth); /* int32 [...] -> float [..., depth]; outside: zeros */
+struct node *node_one_hot(
+    struct node *index,
+    int64_t depth); /* int32 [...] -> float [..., depth]; all zeros for an index outside 0 .. depth - 1 */
 /* Mean over window x window squares of the last two dimensions; a rest row or column is dropped. */
 struct node *node_average_pool(struct node *x, int window);
 /* Its transpose: each value spread over its square, divided by window^2; height and width of the result given. */
@@ -234,7 +236,7 @@ struct node *node_conv_backward_weight(struct node *x, struct node *y, int strid
                                        int64_t kernel_width);
 
 /* --- rows and images --- */
-/* Rows lie inside [0, R); the reference reads zeros for others, and scatters them nowhere. */
+/* Row numbers must lie in [0, R). For others the reference reads zeros and scatters nothing. */
 struct node *node_gather_rows(struct node *x, struct node *rows);                 /* x [R,...], int32 [B] -> [B,...] */
 struct node *node_scatter_rows(struct node *y, struct node *rows, int64_t count); /* transpose: adds, row by row */
 /* Bilinear sampling: image [N,C,H,W], map [N,2,3] float. Output pixel (row i, column j) reads the image at
