@@ -82,8 +82,8 @@ static void test_open_by_spec(void **state) {
         assert_null(other);
         assert_non_null(strstr(retort_error_message(), traits->name)); /* the list of devices */
     }
-    if (count
-        > 1) { /* a word that every device has: the empty intersection of differences is hard, one letter is not */
+    /* With several devices, a letter that stands in all their names is ambiguous. */
+    if (count > 1) {
         assert_int_equal(device_open("e", &other), RETORT_EDEVICE);
         assert_non_null(strstr(retort_error_message(), "match"));
     }

@@ -1,6 +1,7 @@
 /* Counter-based random numbers: Philox4x32-10 (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as
  * 1, 2, 3", SC 2011). A number depends only on (seed, stream, step, index), never on the order of the draws, so host,
- * device, a resumed run and a run with another launch geometry all see the same ones. cl/random.cl holds the twin. */
+ * device, a resumed run and a run with another launch geometry all see the same ones. cl/fused.cl has the device's
+ * version. */
 #ifndef RETORT_BASE_RANDOM_H
 #define RETORT_BASE_RANDOM_H
 

@@ -275,7 +275,7 @@ int distill_step(struct distill *d, struct distill_metrics *metrics) {
     TRY(unroll_upload_steps(d->unroll, &table));
     const double *norms = truncation_needs_norms(method, &d->truncation) ? d->norms : NULL;
     /* A probe is kept for probe_every outer steps; it is part of the checkpoint. */
-    if (norms && (step - 1) % method->probe_every == 0) {
+    if (truncation_needs_probe(method, &d->truncation, step)) {
         TRY(unroll_begin(d->unroll, seed));
         TRY(unroll_train(d->unroll, 0, method->steps, true));
         TRY(unroll_read_probe(d->unroll, method->steps, NULL, d->norms));

@@ -12,6 +12,13 @@ bool truncation_needs_norms(const struct method_spec *method, const struct trunc
     return method->reading != READING_RELEASED || state->stage != STAGE_MIDDLE;
 }
 
+bool truncation_needs_probe(const struct method_spec *method, const struct truncation_state *state, int step) {
+    if (!truncation_needs_norms(method, state)) return false;
+    /* The norms at hand are those of the early stage: the middle one has taken no probe. */
+    bool again = method->reading == READING_RELEASED && state->stage == STAGE_LATE && !state->stage_steps[STAGE_LATE];
+    return again || (step - 1) % method->probe_every == 0;
+}
+
 static void softmax(const double *x, int count, double scale, double *p) {
     double largest = -INFINITY, sum = 0;
     for (int i = 0; i < count; i++)
