@@ -1,11 +1,13 @@
-/* The mathematics end to end, before any kernel: the cases of ../shared/oracle replayed in double precision with the
- * reference interpreter. Training, losses, the step-replay meta-gradient and Hessian eigenvalues must agree with an
- * independent framework's to the precision of doubles. */
+/* The mathematics end to end, before any kernel: the cases of ../shared/oracle, and of tests/oracle those of
+ * distribution matching, replayed in double precision with the reference interpreter. Training, losses, the step-replay
+ * meta-gradient, Hessian eigenvalues and the matching loss's gradient must agree with an independent framework's to the
+ * precision of doubles. */
 #include "graphs.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/augmentation.h"
 #include "base/file.h"
 #include "data/data.h"
 #include "nn/nn.h"
@@ -339,9 +341,71 @@ static void test_case(void **state) {
     check_case(*state);
 }
 
+/* --- distribution matching: tests/oracle/dm-*, made by make_dm_cases.py there --- */
+
+struct matching {
+    const char *name;
+    int channels, height, width, classes;
+    struct network_spec network;
+};
+static const struct matching matchings[] = {
+    {"dm-instance", 3, 8, 6, 6, CONVNET(2, 6, NORM_INSTANCE, ACTIVATION_RELU)},
+    {"dm-batch", 2, 7, 9, 6, CONVNET(2, 5, NORM_BATCH, ACTIVATION_SWISH)},
+};
+
+/* The mean features of each class [K,F] of augmented images. */
+static struct node *mean_features(struct graph *graph, const struct network *network, struct node *theta,
+                                  struct node *images, struct node *maps, struct node *colour) {
+    struct network_pass pass = {theta, siamese_apply(graph, images, maps, colour), NULL};
+    struct node *features = network_features(graph, network, &pass);
+    int64_t classes = network->classes;
+    assert_ok(graph_status(graph));
+    struct shape grouped = SHAPE(classes, features->shape.size[0] / classes, features->shape.size[1]);
+    return node_reduce_mean(node_reshape(features, grouped), 1u << 1);
+}
+
+static void test_matching(void **state) {
+    const struct matching *matching = *state;
+    const char *source = getenv("RETORT_SOURCE");
+    char folder[FILE_PATH_MAX];
+    snprintf(folder, sizeof folder, "%s/tests/oracle/%s", source ? source : ".", matching->name);
+    struct array theta0 = read_array(folder, "theta0.npy"), maps = read_array(folder, "maps.npy");
+    struct array real = read_array(folder, "real_x.npy"), synthetic = read_array(folder, "syn_x.npy");
+    struct array colour = read_array(folder, "colour.npy");
+    struct network network;
+    assert_ok(network_describe(&matching->network, matching->channels, matching->height, matching->width,
+                               matching->classes, &network));
+    assert_int_equal(theta0.count, network.theta_count);
+    struct graph *graph;
+    assert_ok(graph_create(&graph));
+    int64_t k = matching->classes, c = matching->channels, h = matching->height, w = matching->width;
+    struct node *theta = graph_input(graph, "theta", FLOAT32, SHAPE(theta0.count)), *gradient;
+    struct node *m = graph_input(graph, "maps", FLOAT32, SHAPE(k, 2, 3));
+    struct node *tints = graph_input(graph, "colour", FLOAT32, SHAPE(k, COLOUR_SIZE));
+    struct node *x = graph_input(graph, "real_x", FLOAT32, SHAPE(real.rows, c, h, w));
+    struct node *s = graph_input(graph, "syn_x", FLOAT32, SHAPE(synthetic.rows, c, h, w));
+    struct node *difference = node_subtract(mean_features(graph, &network, theta, x, m, tints),
+                                            mean_features(graph, &network, theta, s, m, tints));
+    struct node *loss = node_sum_all(node_square(difference));
+    assert_ok(transform_vjp(loss, NULL, &s, 1, &gradient));
+    graph_output(graph, "loss", loss);
+    graph_output(graph, "dsyn_x", gradient);
+    double value, *dx = zeros(synthetic.count);
+    evaluate(graph, BINDINGS({"theta", theta0.values}, {"maps", maps.values}, {"colour", colour.values},
+                             {"real_x", real.values}, {"syn_x", synthetic.values}, {"loss", &value}, {"dsyn_x", dx}));
+    expect_array(folder, "expect_loss.npy", &value, 1);
+    expect_array(folder, "expect_dsyn_x.npy", dx, synthetic.count);
+    graph_destroy(graph);
+    double *owned[] = {theta0.values, maps.values, real.values, synthetic.values, colour.values, dx};
+    for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++) free(owned[i]);
+}
+
 int main(void) {
-    struct CMUnitTest tests[sizeof oracles / sizeof oracles[0]];
-    for (size_t i = 0; i < sizeof oracles / sizeof oracles[0]; i++)
+    enum { TRAINED = sizeof oracles / sizeof oracles[0], MATCHED = sizeof matchings / sizeof matchings[0] };
+    struct CMUnitTest tests[TRAINED + MATCHED];
+    for (size_t i = 0; i < TRAINED; i++)
         tests[i] = (struct CMUnitTest){oracles[i].name, test_case, NULL, NULL, (void *)&oracles[i]};
+    for (size_t i = 0; i < MATCHED; i++)
+        tests[TRAINED + i] = (struct CMUnitTest){matchings[i].name, test_matching, NULL, NULL, (void *)&matchings[i]};
     return cmocka_run_group_tests_name("oracle", tests, NULL, NULL);
 }
