@@ -6,34 +6,33 @@
 #include <math.h>
 #include <string.h>
 
-static const struct method_spec dynamic = {.steps = 40,
-                                           .window = 10,
-                                           .truncation = TRUNCATION_DYNAMIC,
-                                           .range = 5,
-                                           .temperature = 1,
-                                           .patience = 3,
-                                           .probe_every = 4,
-                                           .stage_m = 1e6, /* no gain is ever enough: a stage lasts its share */
-                                           .stage_x = 0.3,
-                                           .stage_n = 1e6,
-                                           .stage_y = 0.3};
+static const struct bptt_spec dynamic = {.window = 10,
+                                         .truncation = TRUNCATION_DYNAMIC,
+                                         .range = 5,
+                                         .temperature = 1,
+                                         .patience = 3,
+                                         .probe_every = 4,
+                                         .stage_m = 1e6, /* no gain is ever enough: a stage lasts its share */
+                                         .stage_x = 0.3,
+                                         .stage_n = 1e6,
+                                         .stage_y = 0.3};
 
 /* Walks through a whole run of 20 steps, an epoch each, and writes for each step its stage and whether a probe is
  * taken: "e" or "E" early, "m" or "M" in the middle, "l" or "L" late, capitals with a probe. */
-static void walk(const struct method_spec *method, char *line) {
+static void walk(const struct bptt_spec *method, char *line) {
     struct truncation_state state;
     truncation_begin(&state);
     for (int step = 1; step <= 20; step++) {
         bool probe = truncation_needs_probe(method, &state, step);
         *line++ = (probe ? "EML" : "eml")[state.stage];
-        truncation_advance(method, &state, 1, 50, 1, 20);
+        truncation_advance(method, 40, &state, 1, 50, 1, 20);
     }
     *line = 0;
 }
 
 static void test_probes(void **state) {
     (void)state;
-    struct method_spec method = dynamic;
+    struct bptt_spec method = dynamic;
     char line[32];
     method.reading = READING_LITERAL;
     walk(&method, line);
@@ -54,10 +53,9 @@ static void test_probes(void **state) {
 static void test_windows(void **state) {
     (void)state;
     enum { STEPS = 12 };
-    struct method_spec method = dynamic;
+    struct bptt_spec method = dynamic;
     double norms[STEPS], probability[STEPS], scratch[2 * STEPS];
     struct random random = random_begin(1, RANDOM_TEST, 0);
-    method.steps = STEPS;
     for (int i = 0; i < 4000; i++) {
         struct truncation_state now;
         truncation_begin(&now);
@@ -71,7 +69,7 @@ static void test_windows(void **state) {
         for (int t = 0; t < STEPS; t++) norms[t] = i % 5 ? fabs(random_normal(&random)) : 1;
         bool needed = truncation_needs_norms(&method, &now);
         struct window_choice choice =
-            truncation_choose(&method, &now, &random, needed ? norms : NULL, probability, scratch);
+            truncation_choose(&method, STEPS, &now, &random, needed ? norms : NULL, probability, scratch);
         assert_in_range(choice.end, 1, STEPS);
         assert_in_range(choice.window, 1, choice.end);
         double sum = 0;

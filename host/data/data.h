@@ -28,6 +28,9 @@ enum normalise_kind {
     NORMALISE_ZCA_PIXEL /* pixels in [0,1], minus the mean image; eigenvalues + 0.1 (MTT, DATM) */
 };
 
+/* Their words, in descriptors and set folders; NULL-terminated. */
+extern const char *const normalise_words[];
+
 /* The descriptor's `data` section. Strings are borrowed. */
 struct data_spec {
     enum data_kind kind;
@@ -60,7 +63,7 @@ void dataset_finish(struct dataset *dataset); /* NULL-safe, zeroes */
 struct normalisation {
     enum normalise_kind kind;
     int channels, height, width;
-    double *mean;    /* mean_sd: [C]; zca_pixel: [C*H*W] mean image; zca_kip: NULL, that family subtracts none */
+    double *mean;    /* mean_sd: [C]; zca_pixel: [C*H*W] mean image; zca: NULL, that family subtracts none */
     double *sd;      /* mean_sd: [C] */
     float *whiten;   /* ZCA: [D,D], symmetric */
     float *unwhiten; /* ZCA: its inverse; kip: undoes the whitening, not the per-image step */

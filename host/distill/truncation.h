@@ -25,7 +25,7 @@
 #define RETORT_DISTILL_TRUNCATION_H
 
 #include "base/random.h"
-#include "distill/distill.h"
+#include "distill/bptt.h"
 
 /* All of it is part of a checkpoint. */
 struct truncation_state {
@@ -43,22 +43,22 @@ struct truncation_state {
 void truncation_begin(struct truncation_state *state);
 
 /* Whether this outer step's choice needs the norms of a probe. */
-bool truncation_needs_norms(const struct method_spec *method, const struct truncation_state *state);
+bool truncation_needs_norms(const struct bptt_spec *method, const struct truncation_state *state);
 /* Whether a fresh probe is to be taken before outer step `step` (from 1): every `probe_every` steps while norms are
  * needed, and where they are needed again after a stage without. */
-bool truncation_needs_probe(const struct method_spec *method, const struct truncation_state *state, int step);
+bool truncation_needs_probe(const struct bptt_spec *method, const struct truncation_state *state, int step);
 
 struct window_choice {
     int end, window; /* N and w, 1 <= w <= N <= T */
 };
 /* norms: [T], or NULL where not needed. probability: [T], becomes P_trunc(t) of the step. scratch: [2 T]. */
-struct window_choice truncation_choose(const struct method_spec *method, const struct truncation_state *state,
+struct window_choice truncation_choose(const struct bptt_spec *method, int T, const struct truncation_state *state,
                                        struct random *random, const double *norms, double *probability,
                                        double *scratch);
 
 /* After an outer step: its meta-loss and training accuracy in percent. `period` outer steps make an epoch, `epochs` of
  * them the whole run. */
-void truncation_advance(const struct method_spec *method, struct truncation_state *state, double loss, double accuracy,
-                        int period, double epochs);
+void truncation_advance(const struct bptt_spec *method, int T, struct truncation_state *state, double loss,
+                        double accuracy, int period, double epochs);
 
 #endif
