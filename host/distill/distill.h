@@ -65,6 +65,7 @@ struct distill_problem {
     struct method_spec method;
     struct outer_spec outer;
     uint64_t seed;
+    const volatile int *interrupt; /* non-zero: leave a step with RETORT_EINTERRUPTED; may be NULL */
 };
 
 enum stage { STAGE_EARLY, STAGE_MIDDLE, STAGE_LATE };
@@ -85,7 +86,8 @@ struct distill;
  * the ceiling cannot be met, with the least that could. */
 int distill_create(const struct distill_problem *problem, struct distill **distill);
 void distill_destroy(struct distill *distill); /* NULL-safe */
-/* One outer step; RETORT_ENUMERIC where loss or gradient is not finite (the set is then as before the step). */
+/* One outer step; RETORT_ENUMERIC where loss or gradient is not finite, RETORT_EINTERRUPTED where the problem's
+ * interrupt was seen on the way (the state is then as before the step). */
 int distill_step(struct distill *distill, struct distill_metrics *metrics);
 int distill_steps_done(const struct distill *distill);
 /* The set as it is: images [n,C,H,W]; soft labels [n,K] or hard labels [n], the other pointer may be NULL. */

@@ -20,7 +20,7 @@
 /* What networks are trained on: exactly one of the three. */
 struct source {
     const struct training_set *set;
-    const struct dataset *random; /* `ipc` images of each class, drawn for each network */
+    const struct dataset *random; /* at most `ipc` images of each class, drawn for each network */
     int ipc;
     const struct dataset *all; /* every image, a few batches at a time */
 };
@@ -227,6 +227,12 @@ static int chunk_steps(const struct source *source, const struct plan *plan, siz
     return fit < 1 ? 1 : fit < FULL_CHUNK_STEPS ? (int)fit : FULL_CHUNK_STEPS;
 }
 
+/* Of which no more are needed than a run has. */
+static int most_steps(const struct plan *plan, int capacity) {
+    int last = plan->steps[plan->checkpoints - 1];
+    return last < capacity ? last : capacity;
+}
+
 /* Under a tight ceiling tests take smaller batches, which change no result. */
 static int create_unroll(struct library *library, struct unroll_spec spec, struct unroll **unroll) {
     int status;
@@ -258,6 +264,7 @@ static int trainer_init(struct trainer *trainer, const struct evaluate_problem *
         .soft_labels = source->set && source->set->soft_labels,
         .augment = plan_augments(plan),
         .colour = plan->dsa,
+        .steps = most_steps(plan, trainer->tables.capacity),
         .test_batch = most_tests < TEST_BATCH ? most_tests : TEST_BATCH,
     };
     TRY(create_unroll(problem->library, spec, &trainer->unroll));
@@ -283,7 +290,7 @@ static int upload_random(struct trainer *trainer) {
     int status = RETORT_OK;
     const struct source *source = trainer->source;
     struct random random = random_begin(trainer->problem->seed, RANDOM_BASELINE, (uint32_t)trainer->network);
-    TRY(dataset_draw_per_class(source->random, &random, source->ipc, trainer->images, trainer->labels));
+    TRY(dataset_draw_at_most(source->random, &random, source->ipc, trainer->images, trainer->labels));
     TRY(unroll_set(trainer->unroll, trainer->images, NULL, trainer->labels));
 done:
     return status;
@@ -329,12 +336,74 @@ done:
 
 /* --- the three rows --- */
 
+static struct plan_input set_input(const struct training_set *set) {
+    return (struct plan_input){.count = set->count, .classes = set->classes, .ipc = set->ipc};
+}
+
+/* Where a class has fewer than `ipc` images, the subset is not equally many of each class. */
+static int random_input(const struct evaluate_problem *problem, const struct dataset *train, int ipc,
+                        struct plan_input *input) {
+    int status = RETORT_OK;
+    TRY(check_images(problem->network, train, "training"));
+    if (ipc < 1 || ipc > INT32_MAX / train->classes)
+        RAISE(RETORT_EINVAL, "a random subset of %d images of each class; expected 1 or more", ipc);
+    int64_t all = (int64_t)ipc * train->classes, count = dataset_count_at_most(train, ipc);
+    if (count < 1) RAISE(RETORT_EINVAL, "the data have no training images");
+    *input = (struct plan_input){.count = count, .classes = train->classes, .ipc = count == all ? ipc : 0};
+    for (int c = 0; c < train->classes && count < all; c++) {
+        int64_t size = train->class_begin[c + 1] - train->class_begin[c];
+        if (size >= ipc) continue;
+        log_warning("class %s has %lld training images, fewer than the %d of the set: the random subset takes what "
+                    "there is, %lld images in all",
+                    train->class_names[c], (long long)size, ipc, (long long)count);
+        break;
+    }
+done:
+    return status;
+}
+
+static int full_input(const struct evaluate_problem *problem, const struct dataset *train, struct plan_input *input) {
+    int status = RETORT_OK;
+    TRY(check_images(problem->network, train, "training"));
+    if (train->count < 1) RAISE(RETORT_EINVAL, "the data have no training images");
+    *input = (struct plan_input){.count = train->count, .classes = train->classes, .all_of_train = true};
+done:
+    return status;
+}
+
+static int plan_row(const struct evaluate_problem *problem, const struct source *source, const struct plan_input *input,
+                    const char *what) {
+    struct trainer trainer = {0};
+    int status = trainer_init(&trainer, problem, source, input, what);
+    if (status < 0) error_context("the evaluation (%s)", what);
+    trainer_finish(&trainer);
+    return status;
+}
+
+int evaluate_plan(const struct evaluate_problem *problem, const struct training_set *set, const struct dataset *train) {
+    int status = RETORT_OK;
+    struct plan_input input = set_input(set);
+    TRY(check_problem(problem));
+    TRY(check_set(problem, set));
+    TRY(plan_row(problem, &(struct source){.set = set}, &input, "distilled"));
+    if (set->ipc > 0) {
+        TRY(random_input(problem, train, set->ipc, &input));
+        TRY(plan_row(problem, &(struct source){.random = train, .ipc = set->ipc}, &input, "random"));
+    }
+    if (problem->spec.full_data) {
+        TRY(full_input(problem, train, &input));
+        TRY(plan_row(problem, &(struct source){.all = train}, &input, "full data"));
+    }
+done:
+    return status;
+}
+
 int evaluate_set(const struct evaluate_problem *problem, const struct training_set *set, const char *what,
                  struct accuracy *accuracy) {
     int status = RETORT_OK;
     TRY(check_problem(problem));
     TRY(check_set(problem, set));
-    const struct plan_input input = {.count = set->count, .classes = set->classes, .ipc = set->ipc};
+    const struct plan_input input = set_input(set);
     TRY(measure(problem, &(struct source){.set = set}, &input, what, accuracy));
 done:
     return status;
@@ -343,11 +412,9 @@ done:
 int evaluate_random(const struct evaluate_problem *problem, const struct dataset *train, int ipc,
                     struct accuracy *accuracy) {
     int status = RETORT_OK;
+    struct plan_input input;
     TRY(check_problem(problem));
-    TRY(check_images(problem->network, train, "training"));
-    if (ipc < 1 || ipc > INT32_MAX / train->classes)
-        RAISE(RETORT_EINVAL, "a random subset of %d images of each class; expected 1 or more", ipc);
-    const struct plan_input input = {.count = (int64_t)ipc * train->classes, .classes = train->classes, .ipc = ipc};
+    TRY(random_input(problem, train, ipc, &input));
     TRY(measure(problem, &(struct source){.random = train, .ipc = ipc}, &input, "random", accuracy));
 done:
     return status;
@@ -355,10 +422,9 @@ done:
 
 int evaluate_full(const struct evaluate_problem *problem, const struct dataset *train, struct accuracy *accuracy) {
     int status = RETORT_OK;
+    struct plan_input input;
     TRY(check_problem(problem));
-    TRY(check_images(problem->network, train, "training"));
-    if (train->count < 1) RAISE(RETORT_EINVAL, "the data have no training images");
-    const struct plan_input input = {.count = train->count, .classes = train->classes, .all_of_train = true};
+    TRY(full_input(problem, train, &input));
     TRY(measure(problem, &(struct source){.all = train}, &input, "full data", accuracy));
 done:
     return status;

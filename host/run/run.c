@@ -134,6 +134,7 @@ static int take_steps(struct retort_run *run, struct session *session, struct di
         struct distill_metrics metrics;
         double begun = clock_seconds();
         status = distill_step(distill, &metrics);
+        if (status == RETORT_EINTERRUPTED) break; /* what was done of the step is dropped */
         if (status < 0) error_context("outer step %d", distill_steps_done(distill) + 1);
         TRY(status);
         spent->distil += clock_seconds() - begun;
@@ -142,7 +143,7 @@ static int take_steps(struct retort_run *run, struct session *session, struct di
         if (clock_seconds() - saved_at < run->options.checkpoint_every) continue;
         count_device(session, &before, spent);
         TRY(metrics_sync(&metrics_file));
-        TRY(checkpoint_save(run->folder.checkpoints, distill, spent));
+        TRY(checkpoint_save(run->folder.checkpoints, distill, saved, spent));
         saved = distill_steps_done(distill);
         saved_at = clock_seconds();
     }
@@ -153,7 +154,7 @@ static int take_steps(struct retort_run *run, struct session *session, struct di
     count_device(session, &before, spent);
     if (distill_steps_done(distill) > saved) {
         TRY(metrics_sync(&metrics_file));
-        TRY(checkpoint_save(run->folder.checkpoints, distill, spent));
+        TRY(checkpoint_save(run->folder.checkpoints, distill, saved, spent));
     }
     if (distill_steps_done(distill) < total)
         RAISE(RETORT_EINTERRUPTED, "interrupted after outer step %d of %d; go on with: retort run --resume --out %s",
@@ -164,7 +165,8 @@ done:
     return status;
 }
 
-static int make_distill(const struct descriptor *d, const struct session *session, struct distill **distill) {
+static int make_distill(const struct descriptor *d, const struct session *session, const volatile int *interrupt,
+                        struct distill **distill) {
     const struct distill_problem problem = {.library = session->library,
                                             .train = &session->data.train,
                                             .network = &session->network,
@@ -172,7 +174,8 @@ static int make_distill(const struct descriptor *d, const struct session *sessio
                                             .set = d->set,
                                             .method = d->method,
                                             .outer = d->outer,
-                                            .seed = d->seed};
+                                            .seed = d->seed,
+                                            .interrupt = interrupt};
     double begun = clock_seconds();
     int status = distill_create(&problem, distill);
     if (status == RETORT_OK)
@@ -185,7 +188,7 @@ int run_convolutions(const struct descriptor *descriptor, const struct session *
                      size_t *count) {
     int status = RETORT_OK;
     struct distill *distill = NULL;
-    TRY(make_distill(descriptor, session, &distill));
+    TRY(make_distill(descriptor, session, NULL, &distill));
     TRY(library_convolutions(session->library, list, count));
 done:
     distill_destroy(distill);
@@ -203,14 +206,14 @@ static int distil(struct retort_run *run, struct session *session, struct spent 
         TRY(device_measure_peaks(session->device, &run->peaks));
         device_reset_peak(session->device); /* the run's own memory is what counts */
     }
-    TRY(make_distill(d, session, &distill));
+    if (run->begun) TRY(run_folder_check_plan(&run->folder, session));
+    TRY(make_distill(d, session, run->options.interrupt, &distill));
     if (run->begun) {
-        TRY(run_folder_check_plan(&run->folder, device_traits(session->device), session->wisdom));
         TRY(checkpoint_load(run->folder.checkpoints, distill, spent, &found));
         log_info(found ? "resuming after outer step %d of %d" : "no checkpoint yet: starting from outer step %d of %d",
                  distill_steps_done(distill), d->outer.steps);
     } else
-        TRY(run_folder_begin(&run->folder, d, device_traits(session->device), session->wisdom));
+        TRY(run_folder_begin(&run->folder, d, session));
     TRY(take_steps(run, session, distill, spent));
     distill_stage_steps(distill, stages);
     TRY(distilled_set_take(distill, &session->data.train, d->set.ipc, d->set.labels, set));
@@ -252,12 +255,34 @@ static const char *wisdom_of(const struct retort_run *run) {
     return run->begun ? run->folder.wisdom : NULL;
 }
 
+/* Bytes that the run will write: the set, the whitening of its images, and three states (two are kept, one is being
+ * written), each of which holds the set and two moments of it. A run that is resumed has two already. */
+static uint64_t disk_bytes(const struct retort_run *run, const struct session *session) {
+    const struct descriptor *d = &run->descriptor;
+    const struct dataset *train = &session->data.train;
+    uint64_t pixels = (uint64_t)train->channels * (uint64_t)train->height * (uint64_t)train->width;
+    uint64_t labels = d->set.labels == LABELS_SOFT ? (uint64_t)train->classes : 1;
+    uint64_t set = (uint64_t)d->set.ipc * (uint64_t)train->classes * (pixels + labels) * sizeof(float);
+    uint64_t whitening = session->data.normalisation.whiten ? 2 * pixels * pixels * sizeof(float) : 0;
+    return set + whitening + (run->begun ? 1 : 3) * 3 * set + (1 << 20);
+}
+
+/* What would fail only at the end of the run, found before its first step. */
+static int check_the_end(const struct retort_run *run, const struct session *session) {
+    int status = RETORT_OK;
+    TRY(run_folder_check_room(&run->folder, disk_bytes(run, session)));
+    TRY(scores_plan(&run->descriptor, session));
+done:
+    return status;
+}
+
 static int dry_run(struct retort_run *run) {
     int status = RETORT_OK;
     struct session session = {0};
     struct distill *distill = NULL;
     TRY(session_open(&run->descriptor, wisdom_of(run), &session));
-    TRY(make_distill(&run->descriptor, &session, &distill));
+    TRY(check_the_end(run, &session));
+    TRY(make_distill(&run->descriptor, &session, NULL, &distill));
     log_info("network: %lld weights; everything is ready for %d outer steps", (long long)session.network.theta_count,
              run->descriptor.outer.steps);
 done:
@@ -274,6 +299,7 @@ static int execute(struct retort_run *run, struct session *session) {
     int stages[3] = {0};
     char sha256[65];
     TRY(session_open(&run->descriptor, wisdom_of(run), session));
+    TRY(check_the_end(run, session));
     TRY(distil(run, session, &spent, stages, &set));
     TRY(set_folder_write(run->folder.set, &set, &run->descriptor, session, sha256));
     TRY(preview_write(run->folder.preview, &set, &session->data.normalisation));
@@ -283,8 +309,7 @@ static int execute(struct retort_run *run, struct session *session) {
                            &scores));
         spent.evaluate = scores.seconds;
         spent.build_kernels += device_build_seconds(session->device) - built;
-    } else
-        log_warning("data.path holds no test images: the set is not evaluated");
+    }
     if (device_peak_bytes(session->device) > spent.peak_device_bytes)
         spent.peak_device_bytes = device_peak_bytes(session->device);
     TRY(json_file_write(run->folder.result, describe_result(run, session, sha256, &scores, &spent, stages), 15));

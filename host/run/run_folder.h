@@ -8,8 +8,7 @@
 #ifndef RETORT_RUN_RUN_FOLDER_H
 #define RETORT_RUN_RUN_FOLDER_H
 
-#include "compile/wisdom.h"
-#include "run/descriptor.h"
+#include "run/session.h"
 
 struct run_folder {
     char path[FILE_PATH_MAX];
@@ -27,12 +26,16 @@ int run_folder_name(const struct descriptor *descriptor, const char *out, struct
 int run_folder_check(const struct run_folder *folder, const struct descriptor *descriptor, bool resume, bool *begun);
 /* Creates it where needed, takes the lock and clears what a killed run left half written. */
 int run_folder_claim(struct run_folder *folder);
+/* Refuses, with RETORT_EIO, where what is written late could not be: a folder or its file system that cannot be written
+ * to or has less than `bytes` left, or something else in the place of a file or folder. The folder itself may be
+ * missing. */
+int run_folder_check_room(const struct run_folder *folder, uint64_t bytes);
 /* Writes descriptor.yaml, plan.json and wisdom of a new run. */
 int run_folder_begin(const struct run_folder *folder, const struct descriptor *descriptor,
-                     const struct device_traits *traits, const struct wisdom *wisdom);
-/* Refuses to go on where another device or driver would compute other numbers; warns where other kernels may. */
-int run_folder_check_plan(const struct run_folder *folder, const struct device_traits *traits,
-                          const struct wisdom *wisdom);
+                     const struct session *session);
+/* Refuses to go on where another device or driver would compute other numbers, or with other data; warns where other
+ * kernels may. */
+int run_folder_check_plan(const struct run_folder *folder, const struct session *session);
 /* Gives the lock back; a folder that was created and never begun is removed. */
 void run_folder_release(struct run_folder *folder);
 

@@ -19,6 +19,9 @@ struct scores {
 };
 void scores_finish(struct scores *scores); /* NULL-safe, zeroes */
 
+/* What of the evaluation of a descriptor's set could fail, found out before there is a set (evaluate_plan). */
+int scores_plan(const struct descriptor *descriptor, const struct session *session);
+
 /* Trains and tests: the set, a random subset of the same size (where the set has equally many images of each class),
  * and all of train where the descriptor asks for it. `path`, where not NULL, is a JSON file that keeps each finished
  * row: rows found there for the same set (`sha256`) are taken over, not computed again. */
