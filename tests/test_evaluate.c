@@ -566,7 +566,10 @@ static void test_random_and_full(void **state) {
     accuracy_finish(&again);
     accuracy_finish(&full);
     accuracy_finish(&random);
-    assert_int_equal(evaluate_random(&problem, &train, 151, &random), RETORT_EINVAL); /* 150 of each class */
+    /* There are 150 of each class, and no more are taken. */
+    assert_ok(evaluate_random(&problem, &train, 151, &random));
+    assert_true(random.mean > 60);
+    accuracy_finish(&random);
     assert_int_equal(evaluate_random(&problem, &train, 0, &random), RETORT_EINVAL);
 }
 
@@ -672,6 +675,44 @@ static void test_ceiling(void **state) {
     library_destroy(problem.library);
 }
 
+/* Everything that a run's evaluation needs is found out beforehand, and nothing of it stays on the device. */
+static void test_planned(void **state) {
+    (void)state;
+    need_device();
+    struct network network = network_of(NETWORK_CONVNET, NORM_INSTANCE);
+    struct evaluate_problem problem = bptt_problem(&network), bad = problem;
+    struct training_set set = mean_set(), wrong = set;
+    struct accuracy accuracy;
+    problem.spec.full_data = true;
+    set.images = NULL;
+    uint64_t before = device_bytes(device), peaks[2];
+    for (int trained = 0; trained < 2; trained++) {
+        assert_ok(library_create(device, FAMILY_AUTO, &problem.library));
+        device_reset_peak(device);
+        if (!trained) assert_ok(evaluate_plan(&problem, &set, &train));
+        if (trained) {
+            assert_ok(evaluate_full(&problem, &train, &accuracy));
+            accuracy_finish(&accuracy);
+        }
+        peaks[trained] = device_peak_bytes(device) - before;
+        assert_int_equal(device_bytes(device), before);
+        /* The tables of steps grow on the way; the plan has counted them, so that a ceiling that lets it pass lets the
+         * whole row pass. */
+        device_set_ceiling(device, before + peaks[0]);
+    }
+    /* With less, both say no. */
+    assert_in_range(peaks[1], 1, peaks[0] + 4096);
+    device_set_ceiling(device, before + 1000);
+    assert_int_equal(evaluate_plan(&problem, &set, &train), RETORT_ELIMIT);
+    assert_non_null(strstr(retort_error_message(), "the evaluation (distilled)"));
+    device_set_ceiling(device, 0);
+    bad.spec.networks = 0;
+    assert_int_equal(evaluate_plan(&bad, &set, &train), RETORT_EINVAL);
+    wrong.classes = 3;
+    assert_int_equal(evaluate_plan(&problem, &wrong, &train), RETORT_EINVAL);
+    library_destroy(problem.library);
+}
+
 /* A diverging network scores something, and one warning says so. */
 static void test_divergence(void **state) {
     (void)state;
@@ -709,23 +750,15 @@ static void test_divergence(void **state) {
 int main(void) {
     log_set_level(LOG_QUIET);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_choice_on_test),
-        cmocka_unit_test(test_choice_on_holdout),
-        cmocka_unit_test(test_choice_of_one),
-        cmocka_unit_test(test_dsa),
-        cmocka_unit_test(test_dsa_cutout),
-        cmocka_unit_test(test_plan_dc),
-        cmocka_unit_test(test_plan_bptt),
-        cmocka_unit_test(test_walk),
-        cmocka_unit_test(test_tables),
-        cmocka_unit_test(test_describe),
-        cmocka_unit_test(test_set_bptt),
-        cmocka_unit_test(test_chunks),
-        cmocka_unit_test(test_ceiling),
-        cmocka_unit_test(test_random_and_full),
-        cmocka_unit_test(test_dc),
-        cmocka_unit_test(test_dc_batch_norm),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_choice_on_test),  cmocka_unit_test(test_choice_on_holdout),
+        cmocka_unit_test(test_choice_of_one),   cmocka_unit_test(test_dsa),
+        cmocka_unit_test(test_dsa_cutout),      cmocka_unit_test(test_plan_dc),
+        cmocka_unit_test(test_plan_bptt),       cmocka_unit_test(test_walk),
+        cmocka_unit_test(test_tables),          cmocka_unit_test(test_describe),
+        cmocka_unit_test(test_set_bptt),        cmocka_unit_test(test_chunks),
+        cmocka_unit_test(test_ceiling),         cmocka_unit_test(test_planned),
+        cmocka_unit_test(test_random_and_full), cmocka_unit_test(test_dc),
+        cmocka_unit_test(test_dc_batch_norm),   cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_divergence),
     };
     return cmocka_run_group_tests_name("evaluate", tests, setup, teardown);

@@ -2,6 +2,7 @@
 #include "run/run.h"
 
 #include "base/error.h"
+#include "base/locale.h"
 #include "base/log.h"
 #include "run/checkpoint.h"
 #include "run/json_file.h"
@@ -23,7 +24,8 @@ struct retort_run {
     struct descriptor descriptor;
     struct retort_run_options options;
     struct run_folder folder;
-    bool begun; /* the folder holds a run to go on with */
+    bool begun;       /* the folder holds a run to go on with */
+    locale_t callers; /* the locale of the thread that executes it, for the callback */
     struct device_profile profile;
     struct device_peaks peaks;
     char *result;
@@ -56,6 +58,7 @@ done:
 
 int retort_run_create(const char *descriptor, const struct retort_run_options *options, struct retort_run **run) {
     int status = RETORT_OK;
+    locale_t before = locale_enter_c();
     struct arena arena;
     arena_init(&arena);
     size_t count = 0;
@@ -69,6 +72,7 @@ int retort_run_create(const char *descriptor, const struct retort_run_options *o
     TRY(run_create(descriptor, overrides, count, options, run));
 done:
     arena_finish(&arena);
+    uselocale(before);
     return status;
 }
 
@@ -113,10 +117,11 @@ static void tell_progress(const struct retort_run *run, struct progress *line, c
     snprintf(detail, sizeof detail, "loss %.4f  accuracy %.1f%%%s%s", metrics->loss, metrics->accuracy,
              stage ? "  " : "", stage ? stage : "");
     progress_update(line, metrics->outer_step, detail);
-    if (run->options.progress)
-        run->options.progress(run->options.user,
-                              &(struct retort_progress){metrics->outer_step, run->descriptor.outer.steps, metrics->loss,
-                                                        metrics->accuracy, stage});
+    if (!run->options.progress) return;
+    locale_t ours = uselocale(run->callers);
+    run->options.progress(run->options.user, &(struct retort_progress){metrics->outer_step, run->descriptor.outer.steps,
+                                                                       metrics->loss, metrics->accuracy, stage});
+    uselocale(ours);
 }
 
 /* Takes outer steps to the end, from wherever the method stands. */
@@ -322,7 +327,7 @@ done:
     return status;
 }
 
-int retort_run_execute(struct retort_run *run) {
+static int execute_or_keep(struct retort_run *run) {
     int status = RETORT_OK;
     struct session session = {0};
     if (run->options.dry_run) return dry_run(run);
@@ -335,5 +340,12 @@ int retort_run_execute(struct retort_run *run) {
 done:
     session_close(&session);
     run_folder_release(&run->folder);
+    return status;
+}
+
+int retort_run_execute(struct retort_run *run) {
+    run->callers = locale_enter_c();
+    int status = execute_or_keep(run);
+    uselocale(run->callers);
     return status;
 }

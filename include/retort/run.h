@@ -7,7 +7,8 @@
  *     else
  *         puts(retort_run_result(run));
  *     retort_run_destroy(run);
- */
+ *
+ * Numbers are read and written with a decimal point, whatever the calling program's locale. */
 #ifndef RETORT_RUN_H
 #define RETORT_RUN_H
 
