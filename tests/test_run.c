@@ -141,6 +141,25 @@ static double number(const json_t *object, const char *section, const char *row,
     return json_number_value(value);
 }
 
+static void write_words(const char *name, const char *words) {
+    char path[FILE_PATH_MAX];
+    assert_ok(file_write(path_in(name, path), words, strlen(words)));
+}
+
+static void move(const char *from, const char *to) {
+    char a[FILE_PATH_MAX], b[FILE_PATH_MAX];
+    assert_int_equal(rename(path_in(from, a), path_in(to, b)), 0);
+}
+
+/* Runs until the outer step, or from there to the end, and throws the run away. */
+static int run_until(const char *descriptor, const char *out, const char *const *settings, bool resume, int step) {
+    struct retort_run *run;
+    struct watch watch = {.stop_after = step};
+    int status = run_once(descriptor, out, settings, resume, &watch, &run);
+    retort_run_destroy(run);
+    return status;
+}
+
 /* --- tests --- */
 static void test_interrupted(void **state) {
     (void)state;
@@ -188,6 +207,35 @@ static int64_t peak_bytes(const struct retort_run *run) {
     return bytes;
 }
 
+/* Changes a whole number in the plan of one training of a folder. */
+static void edit_plan(const char *out, const char *training, const char *key, int value) {
+    char name[64], path[FILE_PATH_MAX];
+    snprintf(name, sizeof name, "%s/plan.json", out);
+    json_t *plan = json_load_file(path_in(name, path), 0, NULL);
+    json_t *part = json_object_get(json_object_get(plan, "trainings"), training);
+    assert_non_null(json_object_get(part, key));
+    assert_int_equal(json_object_set_new(part, key, json_integer(value)), 0);
+    assert_int_equal(json_dump_file(plan, path, 0), 0);
+    json_decref(plan);
+}
+
+/* The plan that a run began with is given back to each of its trainings, and the device set to the compute units that
+ * it was made for. */
+static void test_frozen(void **state) {
+    (void)state;
+    static const char *const trainings[] = {"distil", "distilled", "random"};
+    assert_int_equal(run_until("bars.yaml", "frozen", NULL, false, 3), RETORT_EINTERRUPTED);
+    for (int i = 0; i < 3; i++) {
+        edit_plan("frozen", trainings[i], "inner_splits", 2); /* of 3 images */
+        assert_int_equal(run_until("bars.yaml", "frozen", NULL, true, 0), RETORT_EINVAL);
+        assert_non_null(strstr(retort_error_message(), "the plan (inner batch in 2"));
+        edit_plan("frozen", trainings[i], "inner_splits", 1);
+    }
+    /* As if it had begun on another number of threads: each training refuses a plan for another number than is set. */
+    for (int i = 0; i < 3; i++) edit_plan("frozen", trainings[i], "compute_units", 61);
+    assert_ok(run_until("bars.yaml", "frozen", NULL, true, 0));
+}
+
 /* What a ceiling leaves is used, to the last byte at most, and a resumed run uses it in the same way. */
 static void test_memory(void **state) {
     (void)state;
@@ -211,12 +259,26 @@ static void test_memory(void **state) {
     struct watch watch = {.stop_after = 3};
     assert_int_equal(run_once("bars.yaml", "some halting", settings, false, &watch, &run), RETORT_EINTERRUPTED);
     retort_run_destroy(run);
-    assert_ok(run_once("bars.yaml", "some halting", settings, true, NULL, &run));
-    retort_run_destroy(run);
-    assert_same_file("some/set/images.npy", "some halting/set/images.npy");
+    /* The ceiling may be another when the run goes on, but not too low for the plan that it began with. */
+    settings[2] = "memory=20 kB";
+    assert_int_equal(run_until("bars.yaml", "some halting", settings, true, 0), RETORT_ELIMIT);
+    settings[2] = "memory=none";
+    assert_int_equal(run_until("bars.yaml", "some halting", settings, true, 4), RETORT_EINTERRUPTED);
+    /* Without a plan it decides what is computed how. */
+    char plan_path[FILE_PATH_MAX];
+    json_t *plan = json_load_file(path_in("some halting/plan.json", plan_path), 0, NULL), *old = json_deep_copy(plan);
+    assert_int_equal(json_object_del(old, "trainings"), 0);
+    assert_int_equal(json_dump_file(old, plan_path, 0), 0);
+    assert_int_equal(run_until("bars.yaml", "some halting", settings, true, 0), RETORT_EINVAL);
+    assert_non_null(strstr(retort_error_message(), "was begun with memory"));
+    settings[2] = memory;
+    assert_int_equal(run_until("bars.yaml", "some halting", settings, true, 6), RETORT_EINTERRUPTED);
+    assert_int_equal(json_dump_file(plan, plan_path, 0), 0);
+    json_decref(plan);
+    json_decref(old);
     settings[2] = "memory=64 MiB";
-    assert_int_equal(run_once("bars.yaml", "some halting", settings, true, NULL, &run), RETORT_EINVAL);
-    retort_run_destroy(run);
+    assert_ok(run_until("bars.yaml", "some halting", settings, true, 0));
+    assert_same_file("some/set/images.npy", "some halting/set/images.npy");
 }
 
 /* A run takes the user's wisdom, keeps it, and goes on with it when the user's is another or none. */
@@ -263,25 +325,6 @@ static void test_wisdom(void **state) {
 }
 
 /* --- what a folder survives --- */
-static void write_words(const char *name, const char *words) {
-    char path[FILE_PATH_MAX];
-    assert_ok(file_write(path_in(name, path), words, strlen(words)));
-}
-
-static void move(const char *from, const char *to) {
-    char a[FILE_PATH_MAX], b[FILE_PATH_MAX];
-    assert_int_equal(rename(path_in(from, a), path_in(to, b)), 0);
-}
-
-/* Runs until the outer step, or from there to the end, and throws the run away. */
-static int run_until(const char *descriptor, const char *out, const char *const *settings, bool resume, int step) {
-    struct retort_run *run;
-    struct watch watch = {.stop_after = step};
-    int status = run_once(descriptor, out, settings, resume, &watch, &run);
-    retort_run_destroy(run);
-    return status;
-}
-
 /* The run in a folder goes on to what the uninterrupted one has come to. */
 static void assert_goes_on(const char *out) {
     char set[64];
@@ -609,11 +652,12 @@ static void test_devices(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_interrupted),  cmocka_unit_test(test_checkpoints),  cmocka_unit_test(test_killed_early),
-        cmocka_unit_test(test_changed_data), cmocka_unit_test(test_the_end),      cmocka_unit_test(test_few_images),
-        cmocka_unit_test(test_locale),       cmocka_unit_test(test_memory),       cmocka_unit_test(test_wisdom),
-        cmocka_unit_test(test_refused),      cmocka_unit_test(test_dry),          cmocka_unit_test(test_settings),
-        cmocka_unit_test(test_untested),     cmocka_unit_test(test_not_a_number), cmocka_unit_test(test_devices),
+        cmocka_unit_test(test_interrupted),  cmocka_unit_test(test_checkpoints), cmocka_unit_test(test_killed_early),
+        cmocka_unit_test(test_changed_data), cmocka_unit_test(test_the_end),     cmocka_unit_test(test_few_images),
+        cmocka_unit_test(test_locale),       cmocka_unit_test(test_frozen),      cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_wisdom),       cmocka_unit_test(test_refused),     cmocka_unit_test(test_dry),
+        cmocka_unit_test(test_settings),     cmocka_unit_test(test_untested),    cmocka_unit_test(test_not_a_number),
+        cmocka_unit_test(test_devices),
     };
     return cmocka_run_group_tests_name("run", tests, prepare, clean);
 }

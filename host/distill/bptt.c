@@ -150,7 +150,8 @@ int distill_create(const struct distill_problem *problem, struct distill **out) 
                                      .meta_augment = augment,
                                      .max_window = longest_window(method),
                                      .steps = method->steps,
-                                     .rank = method->hessian == HESSIAN_LANCZOS ? method->rank : 0};
+                                     .rank = method->hessian == HESSIAN_LANCZOS ? method->rank : 0,
+                                     .frozen = problem->frozen};
     TRY(unroll_create(problem->library, &spec, &d->unroll));
     d->factor_count = unroll_factor_count(d->unroll);
     d->factor = arena_array(&d->arena, (size_t)d->factor_count, sizeof(float));
@@ -163,6 +164,10 @@ int distill_create(const struct distill_problem *problem, struct distill **out) 
 done:
     distill_destroy(d);
     return status;
+}
+
+void distill_plan(const struct distill *d, struct unroll_plan *plan) {
+    unroll_plan(d->unroll, plan);
 }
 
 void distill_destroy(struct distill *d) {

@@ -65,7 +65,8 @@ struct distill_problem {
     struct method_spec method;
     struct outer_spec outer;
     uint64_t seed;
-    const volatile int *interrupt; /* non-zero: leave a step with RETORT_EINTERRUPTED; may be NULL */
+    const struct unroll_plan *frozen; /* the plan to take (distill_plan of an earlier one); NULL: look for one */
+    const volatile int *interrupt;    /* non-zero: leave a step with RETORT_EINTERRUPTED; may be NULL */
 };
 
 enum stage { STAGE_EARLY, STAGE_MIDDLE, STAGE_LATE };
@@ -86,6 +87,9 @@ struct distill;
  * the ceiling cannot be met, with the least that could. */
 int distill_create(const struct distill_problem *problem, struct distill **distill);
 void distill_destroy(struct distill *distill); /* NULL-safe */
+/* What was chosen on creation, or taken. */
+struct unroll_plan;
+void distill_plan(const struct distill *distill, struct unroll_plan *plan);
 /* One outer step; RETORT_ENUMERIC where loss or gradient is not finite, RETORT_EINTERRUPTED where the problem's
  * interrupt was seen on the way (the state is then as before the step). */
 int distill_step(struct distill *distill, struct distill_metrics *metrics);

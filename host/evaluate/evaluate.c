@@ -22,8 +22,26 @@ struct source {
     const struct training_set *set;
     const struct dataset *random; /* at most `ipc` images of each class, drawn for each network */
     int ipc;
-    const struct dataset *all; /* every image, a few batches at a time */
+    const struct dataset *all;        /* every image, a few batches at a time */
+    const struct unroll_plan *frozen; /* NULL: none */
 };
+
+static const struct unroll_plan *frozen_or_null(const struct unroll_plan *plan) {
+    return plan->test_batch > 0 ? plan : NULL;
+}
+
+static struct source set_source(const struct evaluate_problem *problem, const struct training_set *set) {
+    return (struct source){.set = set, .frozen = problem->frozen ? frozen_or_null(&problem->frozen->set) : NULL};
+}
+
+static struct source random_source(const struct evaluate_problem *problem, const struct dataset *train, int ipc) {
+    return (struct source){
+        .random = train, .ipc = ipc, .frozen = problem->frozen ? frozen_or_null(&problem->frozen->random) : NULL};
+}
+
+static struct source full_source(const struct evaluate_problem *problem, const struct dataset *train) {
+    return (struct source){.all = train, .frozen = problem->frozen ? frozen_or_null(&problem->frozen->full) : NULL};
+}
 
 struct trainer {
     const struct evaluate_problem *problem;
@@ -236,7 +254,7 @@ static int most_steps(const struct plan *plan, int capacity) {
 /* Under a tight ceiling tests take smaller batches, which change no result. */
 static int create_unroll(struct library *library, struct unroll_spec spec, struct unroll **unroll) {
     int status;
-    while ((status = unroll_create(library, &spec, unroll)) == RETORT_ELIMIT && spec.test_batch > 8)
+    while ((status = unroll_create(library, &spec, unroll)) == RETORT_ELIMIT && spec.test_batch > 8 && !spec.frozen)
         spec.test_batch = (spec.test_batch + 1) / 2;
     return status;
 }
@@ -265,6 +283,7 @@ static int trainer_init(struct trainer *trainer, const struct evaluate_problem *
         .augment = plan_augments(plan),
         .colour = plan->dsa,
         .steps = most_steps(plan, trainer->tables.capacity),
+        .frozen = source->frozen,
         .test_batch = most_tests < TEST_BATCH ? most_tests : TEST_BATCH,
     };
     TRY(create_unroll(problem->library, spec, &trainer->unroll));
@@ -296,14 +315,14 @@ done:
     return status;
 }
 
-static int measure(const struct evaluate_problem *problem, const struct source *source, const struct plan_input *input,
+static int measure(const struct evaluate_problem *problem, struct source source, const struct plan_input *input,
                    const char *what, struct accuracy *accuracy) {
     int status = RETORT_OK;
     bool has_holdout = problem->holdout && problem->holdout->count;
     struct trainer trainer = {0};
     struct accuracy fresh = {0};
     double *holdout = NULL;
-    TRY(trainer_init(&trainer, problem, source, input, what));
+    TRY(trainer_init(&trainer, problem, &source, input, what));
     const struct plan *plan = &trainer.plan;
     fresh.networks = problem->spec.networks;
     fresh.checkpoints = plan->checkpoints;
@@ -315,12 +334,12 @@ static int measure(const struct evaluate_problem *problem, const struct source *
         log_info("%s: %d steps with batches of %lld", trainer.what, plan->steps[plan->checkpoints - 1],
                  (long long)plan->batch);
     progress_begin(&trainer.progress, trainer.what, 0, (int64_t)fresh.networks * plan->steps[plan->checkpoints - 1]);
-    if (source->set)
-        TRY(unroll_set(trainer.unroll, source->set->images, source->set->soft_labels, source->set->hard_labels));
+    if (source.set)
+        TRY(unroll_set(trainer.unroll, source.set->images, source.set->soft_labels, source.set->hard_labels));
     for (int i = 0; i < fresh.networks; i++) {
         size_t at = (size_t)i * (size_t)fresh.checkpoints;
         trainer.network = i;
-        if (source->random) TRY(upload_random(&trainer));
+        if (source.random) TRY(upload_random(&trainer));
         TRY(train_and_test(&trainer, network_seed(problem->seed, i), fresh.runs + at, holdout ? holdout + at : NULL));
     }
     accuracy_choose(&fresh, holdout);
@@ -371,29 +390,35 @@ done:
     return status;
 }
 
-static int plan_row(const struct evaluate_problem *problem, const struct source *source, const struct plan_input *input,
-                    const char *what) {
+static int plan_row(const struct evaluate_problem *problem, struct source source, const struct plan_input *input,
+                    const char *what, struct unroll_plan *plan) {
     struct trainer trainer = {0};
-    int status = trainer_init(&trainer, problem, source, input, what);
-    if (status < 0) error_context("the evaluation (%s)", what);
+    int status = trainer_init(&trainer, problem, &source, input, what);
+    if (status < 0)
+        error_context("the evaluation (%s)", what);
+    else
+        unroll_plan(trainer.unroll, plan);
     trainer_finish(&trainer);
     return status;
 }
 
-int evaluate_plan(const struct evaluate_problem *problem, const struct training_set *set, const struct dataset *train) {
+int evaluate_plan(const struct evaluate_problem *problem, const struct training_set *set, const struct dataset *train,
+                  struct evaluate_plans *plans) {
     int status = RETORT_OK;
     struct plan_input input = set_input(set);
+    struct evaluate_plans fresh = {0};
     TRY(check_problem(problem));
     TRY(check_set(problem, set));
-    TRY(plan_row(problem, &(struct source){.set = set}, &input, "distilled"));
+    TRY(plan_row(problem, set_source(problem, set), &input, "distilled", &fresh.set));
     if (set->ipc > 0) {
         TRY(random_input(problem, train, set->ipc, &input));
-        TRY(plan_row(problem, &(struct source){.random = train, .ipc = set->ipc}, &input, "random"));
+        TRY(plan_row(problem, random_source(problem, train, set->ipc), &input, "random", &fresh.random));
     }
     if (problem->spec.full_data) {
         TRY(full_input(problem, train, &input));
-        TRY(plan_row(problem, &(struct source){.all = train}, &input, "full data"));
+        TRY(plan_row(problem, full_source(problem, train), &input, "full data", &fresh.full));
     }
+    *plans = fresh;
 done:
     return status;
 }
@@ -404,7 +429,7 @@ int evaluate_set(const struct evaluate_problem *problem, const struct training_s
     TRY(check_problem(problem));
     TRY(check_set(problem, set));
     const struct plan_input input = set_input(set);
-    TRY(measure(problem, &(struct source){.set = set}, &input, what, accuracy));
+    TRY(measure(problem, set_source(problem, set), &input, what, accuracy));
 done:
     return status;
 }
@@ -415,7 +440,7 @@ int evaluate_random(const struct evaluate_problem *problem, const struct dataset
     struct plan_input input;
     TRY(check_problem(problem));
     TRY(random_input(problem, train, ipc, &input));
-    TRY(measure(problem, &(struct source){.random = train, .ipc = ipc}, &input, "random", accuracy));
+    TRY(measure(problem, random_source(problem, train, ipc), &input, "random", accuracy));
 done:
     return status;
 }
@@ -425,7 +450,7 @@ int evaluate_full(const struct evaluate_problem *problem, const struct dataset *
     struct plan_input input;
     TRY(check_problem(problem));
     TRY(full_input(problem, train, &input));
-    TRY(measure(problem, &(struct source){.all = train}, &input, "full data", accuracy));
+    TRY(measure(problem, full_source(problem, train), &input, "full data", accuracy));
 done:
     return status;
 }

@@ -15,6 +15,7 @@
 #include "data/data.h"
 #include "distill/distill.h"
 #include "nn/nn.h"
+#include "unroll/unroll.h"
 
 enum protocol { PROTOCOL_BPTT, PROTOCOL_DC };
 #define EVALUATE_MAX_CHECKPOINTS 8
@@ -38,6 +39,11 @@ struct training_set {
     const int32_t *hard_labels; /* [count] or NULL */
 };
 
+/* How each row's training was planned on the device; one that was not has no test batch. */
+struct evaluate_plans {
+    struct unroll_plan set, random, full;
+};
+
 struct evaluate_problem {
     struct library *library;
     const struct network *network;
@@ -48,6 +54,7 @@ struct evaluate_problem {
     const struct dataset *holdout; /* count 0: none */
     struct evaluate_spec spec;
     uint64_t seed;
+    const struct evaluate_plans *frozen; /* plans to take, where there are; NULL: none */
     const volatile int *interrupt; /* non-zero: leave with RETORT_EINTERRUPTED within about a second; may be NULL */
 };
 
@@ -76,9 +83,10 @@ int evaluate_full(const struct evaluate_problem *problem, const struct dataset *
 
 /* All that can be known before there is a set: checks what the rows of a run need (the set, the random subset of its
  * size, all of train where the specification asks for it), finds room for them under the device's ceiling and builds
- * their kernels, which the library keeps; nothing else stays. Of the set only counts are read, and which kind of labels
- * is not NULL. */
-int evaluate_plan(const struct evaluate_problem *problem, const struct training_set *set, const struct dataset *train);
+ * their kernels, which the library keeps; nothing else stays on the device. Of the set only counts are read, and which
+ * kind of labels is not NULL. */
+int evaluate_plan(const struct evaluate_problem *problem, const struct training_set *set, const struct dataset *train,
+                  struct evaluate_plans *plans);
 
 /* "bptt: Adam 0.001, augmented by flip or rotation, 3 networks, steps 300 600, best step chosen on the test set": for
  * results and screens. */

@@ -24,8 +24,9 @@ struct retort_run {
     struct descriptor descriptor;
     struct retort_run_options options;
     struct run_folder folder;
-    bool begun;       /* the folder holds a run to go on with */
-    locale_t callers; /* the locale of the thread that executes it, for the callback */
+    struct run_plan plan; /* of the folder's run, or of the one that begins */
+    bool begun;           /* the folder holds a run to go on with */
+    locale_t callers;     /* the locale of the thread that executes it, for the callback */
     struct device_profile profile;
     struct device_peaks peaks;
     char *result;
@@ -170,8 +171,8 @@ done:
     return status;
 }
 
-static int make_distill(const struct descriptor *d, const struct session *session, const volatile int *interrupt,
-                        struct distill **distill) {
+static int make_distill(const struct descriptor *d, const struct session *session, const struct unroll_plan *frozen,
+                        const volatile int *interrupt, struct distill **distill) {
     const struct distill_problem problem = {.library = session->library,
                                             .train = &session->data.train,
                                             .network = &session->network,
@@ -180,6 +181,7 @@ static int make_distill(const struct descriptor *d, const struct session *sessio
                                             .method = d->method,
                                             .outer = d->outer,
                                             .seed = d->seed,
+                                            .frozen = frozen,
                                             .interrupt = interrupt};
     double begun = clock_seconds();
     int status = distill_create(&problem, distill);
@@ -193,7 +195,7 @@ int run_convolutions(const struct descriptor *descriptor, const struct session *
                      size_t *count) {
     int status = RETORT_OK;
     struct distill *distill = NULL;
-    TRY(make_distill(descriptor, session, NULL, &distill));
+    TRY(make_distill(descriptor, session, NULL, NULL, &distill));
     TRY(library_convolutions(session->library, list, count));
 done:
     distill_destroy(distill);
@@ -211,14 +213,15 @@ static int distil(struct retort_run *run, struct session *session, struct spent 
         TRY(device_measure_peaks(session->device, &run->peaks));
         device_reset_peak(session->device); /* the run's own memory is what counts */
     }
-    if (run->begun) TRY(run_folder_check_plan(&run->folder, session));
-    TRY(make_distill(d, session, run->options.interrupt, &distill));
+    TRY(make_distill(d, session, run->plan.frozen ? &run->plan.distil : NULL, run->options.interrupt, &distill));
     if (run->begun) {
         TRY(checkpoint_load(run->folder.checkpoints, distill, spent, &found));
         log_info(found ? "resuming after outer step %d of %d" : "no checkpoint yet: starting from outer step %d of %d",
                  distill_steps_done(distill), d->outer.steps);
-    } else
-        TRY(run_folder_begin(&run->folder, d, session));
+    } else {
+        distill_plan(distill, &run->plan.distil);
+        TRY(run_folder_begin(&run->folder, d, session, &run->plan));
+    }
     TRY(take_steps(run, session, distill, spent));
     distill_stage_steps(distill, stages);
     TRY(distilled_set_take(distill, &session->data.train, d->set.ipc, d->set.labels, set));
@@ -255,9 +258,17 @@ static int keep_result(struct retort_run *run) {
     return RETORT_OK;
 }
 
-/* A run goes on with the wisdom that it began with: other kernels would round otherwise. */
-static const char *wisdom_of(const struct retort_run *run) {
-    return run->begun ? run->folder.wisdom : NULL;
+/* A run goes on with what it began with, wisdom and plan: other kernels, or other parts of a batch, would round
+ * otherwise. */
+static int open_session(struct retort_run *run, struct session *session) {
+    int status = RETORT_OK;
+    const struct descriptor *d = &run->descriptor;
+    if (!run->begun) return session_open(d, NULL, 0, session);
+    TRY(run_folder_read_plan(&run->folder, &run->plan));
+    TRY(session_open(d, run->folder.wisdom, (unsigned)run->plan.distil.compute_units, session));
+    TRY(run_folder_check_plan(&run->folder, session));
+done:
+    return status;
 }
 
 /* Bytes that the run will write: the set, the whitening of its images, and three states (two are kept, one is being
@@ -273,10 +284,11 @@ static uint64_t disk_bytes(const struct retort_run *run, const struct session *s
 }
 
 /* What would fail only at the end of the run, found before its first step. */
-static int check_the_end(const struct retort_run *run, const struct session *session) {
+static int check_the_end(struct retort_run *run, const struct session *session) {
     int status = RETORT_OK;
+    const struct evaluate_plans *frozen = run->plan.frozen ? &run->plan.evaluate : NULL;
     TRY(run_folder_check_room(&run->folder, disk_bytes(run, session)));
-    TRY(scores_plan(&run->descriptor, session));
+    TRY(scores_plan(&run->descriptor, session, frozen, &run->plan.evaluate));
 done:
     return status;
 }
@@ -285,9 +297,9 @@ static int dry_run(struct retort_run *run) {
     int status = RETORT_OK;
     struct session session = {0};
     struct distill *distill = NULL;
-    TRY(session_open(&run->descriptor, wisdom_of(run), &session));
+    TRY(open_session(run, &session));
     TRY(check_the_end(run, &session));
-    TRY(make_distill(&run->descriptor, &session, NULL, &distill));
+    TRY(make_distill(&run->descriptor, &session, run->plan.frozen ? &run->plan.distil : NULL, NULL, &distill));
     log_info("network: %lld weights; everything is ready for %d outer steps", (long long)session.network.theta_count,
              run->descriptor.outer.steps);
 done:
@@ -303,15 +315,15 @@ static int execute(struct retort_run *run, struct session *session) {
     struct spent spent = {0};
     int stages[3] = {0};
     char sha256[65];
-    TRY(session_open(&run->descriptor, wisdom_of(run), session));
+    TRY(open_session(run, session));
     TRY(check_the_end(run, session));
     TRY(distil(run, session, &spent, stages, &set));
     TRY(set_folder_write(run->folder.set, &set, &run->descriptor, session, sha256));
     TRY(preview_write(run->folder.preview, &set, &session->data.normalisation));
     if (session->data.test.count > 0) {
         double built = device_build_seconds(session->device);
-        TRY(scores_compute(&run->descriptor, session, &set, run->folder.scores, sha256, run->options.interrupt,
-                           &scores));
+        TRY(scores_compute(&run->descriptor, session, &set, &run->plan.evaluate, run->folder.scores, sha256,
+                           run->options.interrupt, &scores));
         spent.evaluate = scores.seconds;
         spent.build_kernels += device_build_seconds(session->device) - built;
     }

@@ -65,6 +65,51 @@ static bool holds_nothing(const struct run_folder *folder) {
     return nothing && (!(plan || wisdom) || is_plan(folder->plan));
 }
 
+/* --- plans as JSON --- */
+static json_t *unroll_to_json(const struct unroll_plan *plan) {
+    return json_pack("{s:i, s:i, s:I, s:i, s:i}", "inner_splits", plan->inner_splits, "meta_splits", plan->meta_splits,
+                     "test_batch", (json_int_t)plan->test_batch, "kept_steps", plan->kept_steps, "compute_units",
+                     plan->compute_units);
+}
+
+static bool unroll_from_json(const json_t *value, struct unroll_plan *plan) {
+    json_int_t test_batch;
+    if (json_unpack((json_t *)value, "{s:i, s:i, s:I, s:i, s:i}", "inner_splits", &plan->inner_splits, "meta_splits",
+                    &plan->meta_splits, "test_batch", &test_batch, "kept_steps", &plan->kept_steps, "compute_units",
+                    &plan->compute_units)
+        < 0)
+        return false;
+    plan->test_batch = test_batch;
+    return true;
+}
+
+/* One object a training; those of rows that are not evaluated are zero. */
+static json_t *plan_to_json(const struct run_plan *plan) {
+    return json_pack("{s:o, s:o, s:o, s:o}", "distil", unroll_to_json(&plan->distil), "distilled",
+                     unroll_to_json(&plan->evaluate.set), "random", unroll_to_json(&plan->evaluate.random), "full",
+                     unroll_to_json(&plan->evaluate.full));
+}
+
+int run_folder_read_plan(const struct run_folder *folder, struct run_plan *plan) {
+    int status = RETORT_OK;
+    json_t *kept = NULL;
+    struct run_plan fresh = {0};
+    TRY(json_file_read(folder->plan, &kept));
+    const json_t *all = json_object_get(kept, "trainings");
+    fresh.frozen = all != NULL;
+    if (all
+        && !(unroll_from_json(json_object_get(all, "distil"), &fresh.distil)
+             && unroll_from_json(json_object_get(all, "distilled"), &fresh.evaluate.set)
+             && unroll_from_json(json_object_get(all, "random"), &fresh.evaluate.random)
+             && unroll_from_json(json_object_get(all, "full"), &fresh.evaluate.full)))
+        RAISE(RETORT_EFORMAT, "%s is not a run's plan", folder->plan);
+    *plan = fresh;
+done:
+    json_decref(kept);
+    return status;
+}
+
+/* --- what a folder is --- */
 static int compare_descriptor(const struct run_folder *folder, const struct descriptor *descriptor) {
     int status = RETORT_OK;
     struct descriptor kept = {0};
@@ -72,6 +117,11 @@ static int compare_descriptor(const struct run_folder *folder, const struct desc
     text_init(&mine);
     text_init(&theirs);
     TRY(descriptor_read(folder->descriptor, NULL, 0, &kept));
+    /* With a frozen plan the ceiling decides nothing but whether it fits. */
+    struct run_plan plan;
+    if (kept.memory != descriptor->memory && run_folder_read_plan(folder, &plan) == RETORT_OK && plan.frozen)
+        kept.memory = descriptor->memory;
+    error_clear();
     const char *key = descriptor_difference(descriptor, &kept, &mine, &theirs);
     if (key)
         RAISE(RETORT_EINVAL,
@@ -177,7 +227,7 @@ done:
 
 /* --- the plan --- */
 int run_folder_begin(const struct run_folder *folder, const struct descriptor *descriptor,
-                     const struct session *session) {
+                     const struct session *session, const struct run_plan *plan) {
     int status = RETORT_OK;
     const struct device_traits *traits = device_traits(session->device);
     const struct data_set_pair *data = &session->data;
@@ -190,11 +240,11 @@ int run_folder_begin(const struct run_folder *folder, const struct descriptor *d
     /* The plan first: by it holds_nothing knows a folder that a run was killed in. The descriptor last: with it the run
      * counts as begun. */
     TRY(json_file_write(folder->plan,
-                        json_pack("{s:i, s:s, s:s, s:{s:s, s:s, s:s}, s:{s:s, s:I, s:I}}", "format", 1, "retort",
+                        json_pack("{s:i, s:s, s:s, s:{s:s, s:s, s:s}, s:{s:s, s:I, s:I}, s:o}", "format", 1, "retort",
                                   RETORT_VERSION, "wisdom", session->wisdom_name, "device", "name", traits->name,
                                   "platform", traits->platform, "driver", traits->driver, "data", "hash", fingerprint,
                                   "train", (json_int_t)(data->train.count + data->holdout.count), "test",
-                                  (json_int_t)data->test.count),
+                                  (json_int_t)data->test.count, "trainings", plan_to_json(plan)),
                         15));
     if (strcmp(session->wisdom_name, "none") != 0)
         TRY(wisdom_save(session->wisdom, folder->wisdom));

@@ -86,7 +86,8 @@ static int recall(const char *path, const char *sha256, const struct evaluate_sp
 
 /* --- computing --- */
 static struct evaluate_problem problem_of(const struct descriptor *descriptor, const struct session *session,
-                                          double inner_lr, const volatile int *interrupt) {
+                                          double inner_lr, const struct evaluate_plans *frozen,
+                                          const volatile int *interrupt) {
     return (struct evaluate_problem){
         .library = session->library,
         .network = &session->evaluate_network,
@@ -97,16 +98,19 @@ static struct evaluate_problem problem_of(const struct descriptor *descriptor, c
         .holdout = &session->data.holdout,
         .spec = descriptor->evaluate,
         .seed = descriptor->seed,
+        .frozen = frozen,
         .interrupt = interrupt,
     };
 }
 
-int scores_plan(const struct descriptor *descriptor, const struct session *session) {
+int scores_plan(const struct descriptor *descriptor, const struct session *session, const struct evaluate_plans *frozen,
+                struct evaluate_plans *plans) {
     if (session->data.test.count == 0) {
         log_warning("data.path holds no test images: the set will not be evaluated");
         return RETORT_OK;
     }
-    const struct evaluate_problem problem = problem_of(descriptor, session, descriptor->inner.optimizer.lr, NULL);
+    const struct evaluate_problem problem =
+        problem_of(descriptor, session, descriptor->inner.optimizer.lr, frozen, NULL);
     const int classes = session->evaluate_network.classes, ipc = descriptor->set.ipc;
     /* There is no set yet; of its labels only the kind is looked at. */
     const float soft = 0;
@@ -116,15 +120,16 @@ int scores_plan(const struct descriptor *descriptor, const struct session *sessi
                                      .ipc = ipc,
                                      .soft_labels = descriptor->set.labels == LABELS_SOFT ? &soft : NULL,
                                      .hard_labels = descriptor->set.labels == LABELS_HARD ? &hard : NULL};
-    return evaluate_plan(&problem, &set, &session->data.train);
+    return evaluate_plan(&problem, &set, &session->data.train, plans);
 }
 
 int scores_compute(const struct descriptor *descriptor, struct session *session, const struct distilled_set *set,
-                   const char *path, const char *sha256, const volatile int *interrupt, struct scores *scores) {
+                   const struct evaluate_plans *frozen, const char *path, const char *sha256,
+                   const volatile int *interrupt, struct scores *scores) {
     int status = RETORT_OK;
     struct scores fresh = {0};
     const double lr = set->inner_lr > 0 ? set->inner_lr : descriptor->inner.optimizer.lr;
-    const struct evaluate_problem problem = problem_of(descriptor, session, lr, interrupt);
+    const struct evaluate_problem problem = problem_of(descriptor, session, lr, frozen, interrupt);
     const struct training_set view = distilled_set_view(set);
     const bool wanted[SCORE_ROWS] = {true, set->ipc > 0, descriptor->evaluate.full_data};
     evaluate_describe(&problem, fresh.protocol, sizeof fresh.protocol);
