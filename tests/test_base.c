@@ -111,10 +111,23 @@ static void test_files(void **state) {
     assert_string_equal(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 }
 
+/* What a killed writer leaves behind, and nothing else. */
+static void test_temporaries(void **state) {
+    (void)state;
+    static const char *const left[] = {"plan.json.4711.part", "000003.npz.4711.part", "000003.npz.4711.part.AbC123"};
+    static const char *const kept[] = {"plan.json",        "part",  "images.part", "a.1.part.x",
+                                       "a.1.part.png.old", ".part", "a.1.parted"};
+    char path[FILE_PATH_MAX];
+    for (size_t i = 0; i < sizeof left / sizeof *left; i++) assert_true(file_is_temporary(left[i]));
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) assert_false(file_is_temporary(kept[i]));
+    assert_ok(file_write_begin("plan.json", path));
+    assert_true(file_is_temporary(path));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_philox), cmocka_unit_test(test_choose), cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_memory), cmocka_unit_test(test_files),
+        cmocka_unit_test(test_memory), cmocka_unit_test(test_files),  cmocka_unit_test(test_temporaries),
     };
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);
 }

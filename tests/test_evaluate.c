@@ -435,7 +435,10 @@ static void test_random_and_full(void **state) {
     accuracy_finish(&again);
     accuracy_finish(&full);
     accuracy_finish(&random);
-    assert_int_equal(evaluate_random(&problem, &train, 151, &random), RETORT_EINVAL); /* 150 of each class */
+    /* There are 150 of each class, and no more are taken. */
+    assert_ok(evaluate_random(&problem, &train, 151, &random));
+    assert_true(random.mean > 60);
+    accuracy_finish(&random);
     assert_int_equal(evaluate_random(&problem, &train, 0, &random), RETORT_EINVAL);
 }
 
@@ -541,6 +544,44 @@ static void test_ceiling(void **state) {
     library_destroy(problem.library);
 }
 
+/* Everything that a run's evaluation needs is found out beforehand, and nothing of it stays on the device. */
+static void test_planned(void **state) {
+    (void)state;
+    need_device();
+    struct network network = network_of(NETWORK_CONVNET, NORM_INSTANCE);
+    struct evaluate_problem problem = bptt_problem(&network), bad = problem;
+    struct training_set set = mean_set(), wrong = set;
+    struct accuracy accuracy;
+    struct evaluate_plans plans;
+    problem.spec.full_data = true;
+    set.images = NULL;
+    uint64_t before = device_bytes(device);
+    assert_ok(library_create(device, FAMILY_AUTO, &problem.library));
+    device_reset_peak(device);
+    assert_ok(evaluate_plan(&problem, &set, &train, &plans));
+    assert_int_equal(device_bytes(device), before);
+    assert_int_equal(plans.set.test_batch, test.count < 256 ? test.count : 256);
+    assert_true(plans.random.inner_splits >= 1 && plans.full.inner_splits >= 1);
+    /* The tables of the steps come on top of what creation takes, and are counted: under a ceiling with no room for
+     * them a smaller plan is made, which then is enough to the end. */
+    device_set_ceiling(device, device_peak_bytes(device));
+    assert_ok(evaluate_full(&problem, &train, &accuracy));
+    accuracy_finish(&accuracy);
+    /* What was planned is taken, whatever the ceiling would say. */
+    problem.frozen = &plans;
+    assert_int_equal(evaluate_full(&problem, &train, &accuracy), RETORT_ELIMIT);
+    problem.frozen = NULL;
+    device_set_ceiling(device, before + 1000);
+    assert_int_equal(evaluate_plan(&problem, &set, &train, &plans), RETORT_ELIMIT);
+    assert_non_null(strstr(retort_error_message(), "the evaluation (distilled)"));
+    device_set_ceiling(device, 0);
+    bad.spec.networks = 0;
+    assert_int_equal(evaluate_plan(&bad, &set, &train, &plans), RETORT_EINVAL);
+    wrong.classes = 3;
+    assert_int_equal(evaluate_plan(&problem, &wrong, &train, &plans), RETORT_EINVAL);
+    library_destroy(problem.library);
+}
+
 /* A diverging network scores something, and one warning says so. */
 static void test_divergence(void **state) {
     (void)state;
@@ -589,6 +630,7 @@ int main(void) {
         cmocka_unit_test(test_set_bptt),
         cmocka_unit_test(test_chunks),
         cmocka_unit_test(test_ceiling),
+        cmocka_unit_test(test_planned),
         cmocka_unit_test(test_random_and_full),
         cmocka_unit_test(test_dc),
         cmocka_unit_test(test_dc_batch_norm),

@@ -10,11 +10,16 @@
 #include "retort/device.h"
 #include "retort/log.h"
 #include "retort/run.h"
+#include "run/checkpoint.h"
+#include "run/run_folder.h"
 
 #include <jansson.h>
+#include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 enum { TRAIN = 120, TEST = 60, SIDE = 8, CLASSES = 3 };
 
@@ -50,23 +55,27 @@ static void write_descriptor(const char *name, const char *data) {
     assert_ok(file_write(path_in(name, path), text, (size_t)length));
 }
 
-static int prepare(void **state) {
-    (void)state;
-    if (!mkdtemp(folder)) return -1;
+/* bars.npz, or the same with another random stream under another name. */
+static int write_data(const char *name, uint32_t stream, size_t members) {
     static uint8_t train[TRAIN * SIDE * SIDE], test[TEST * SIDE * SIDE];
     int32_t train_labels[TRAIN], test_labels[TEST];
-    struct random random = random_begin(3, RANDOM_TEST, 0);
+    char path[FILE_PATH_MAX];
+    struct random random = random_begin(3, RANDOM_TEST, stream);
     draw(&random, TRAIN, train, train_labels);
     draw(&random, TEST, test, test_labels);
-    const struct npy_member members[] = {
+    const struct npy_member all[] = {
         {"images", NPY_UINT8, 4, (const int64_t[]){TRAIN, 1, SIDE, SIDE}, train},
         {"labels", NPY_INT32, 1, (const int64_t[]){TRAIN}, train_labels},
         {"test_images", NPY_UINT8, 4, (const int64_t[]){TEST, 1, SIDE, SIDE}, test},
         {"test_labels", NPY_INT32, 1, (const int64_t[]){TEST}, test_labels},
     };
-    char path[FILE_PATH_MAX];
-    if (npz_write(path_in("bars.npz", path), members, 4) < 0) return -1;
-    if (npz_write(path_in("untested.npz", path), members, 2) < 0) return -1;
+    return npz_write(path_in(name, path), all, members);
+}
+
+static int prepare(void **state) {
+    (void)state;
+    if (!mkdtemp(folder)) return -1;
+    if (write_data("bars.npz", 0, 4) < 0 || write_data("untested.npz", 0, 2) < 0) return -1;
     write_descriptor("bars.yaml", "bars.npz");
     write_descriptor("untested.yaml", "untested.npz");
     retort_log_verbosity(0);
@@ -132,6 +141,25 @@ static double number(const json_t *object, const char *section, const char *row,
     return json_number_value(value);
 }
 
+static void write_words(const char *name, const char *words) {
+    char path[FILE_PATH_MAX];
+    assert_ok(file_write(path_in(name, path), words, strlen(words)));
+}
+
+static void move(const char *from, const char *to) {
+    char a[FILE_PATH_MAX], b[FILE_PATH_MAX];
+    assert_int_equal(rename(path_in(from, a), path_in(to, b)), 0);
+}
+
+/* Runs until the outer step, or from there to the end, and throws the run away. */
+static int run_until(const char *descriptor, const char *out, const char *const *settings, bool resume, int step) {
+    struct retort_run *run;
+    struct watch watch = {.stop_after = step};
+    int status = run_once(descriptor, out, settings, resume, &watch, &run);
+    retort_run_destroy(run);
+    return status;
+}
+
 /* --- tests --- */
 static void test_interrupted(void **state) {
     (void)state;
@@ -179,6 +207,35 @@ static int64_t peak_bytes(const struct retort_run *run) {
     return bytes;
 }
 
+/* Changes a whole number in the plan of one training of a folder. */
+static void edit_plan(const char *out, const char *training, const char *key, int value) {
+    char name[64], path[FILE_PATH_MAX];
+    snprintf(name, sizeof name, "%s/plan.json", out);
+    json_t *plan = json_load_file(path_in(name, path), 0, NULL);
+    json_t *part = json_object_get(json_object_get(plan, "trainings"), training);
+    assert_non_null(json_object_get(part, key));
+    assert_int_equal(json_object_set_new(part, key, json_integer(value)), 0);
+    assert_int_equal(json_dump_file(plan, path, 0), 0);
+    json_decref(plan);
+}
+
+/* The plan that a run began with is given back to each of its trainings, and the device set to the compute units that
+ * it was made for. */
+static void test_frozen(void **state) {
+    (void)state;
+    static const char *const trainings[] = {"distil", "distilled", "random"};
+    assert_int_equal(run_until("bars.yaml", "frozen", NULL, false, 3), RETORT_EINTERRUPTED);
+    for (int i = 0; i < 3; i++) {
+        edit_plan("frozen", trainings[i], "inner_splits", 2); /* of 3 images */
+        assert_int_equal(run_until("bars.yaml", "frozen", NULL, true, 0), RETORT_EINVAL);
+        assert_non_null(strstr(retort_error_message(), "the plan (inner batch in 2"));
+        edit_plan("frozen", trainings[i], "inner_splits", 1);
+    }
+    /* As if it had begun on another number of threads: each training refuses a plan for another number than is set. */
+    for (int i = 0; i < 3; i++) edit_plan("frozen", trainings[i], "compute_units", 61);
+    assert_ok(run_until("bars.yaml", "frozen", NULL, true, 0));
+}
+
 /* What a ceiling leaves is used, to the last byte at most, and a resumed run uses it in the same way. */
 static void test_memory(void **state) {
     (void)state;
@@ -202,12 +259,26 @@ static void test_memory(void **state) {
     struct watch watch = {.stop_after = 3};
     assert_int_equal(run_once("bars.yaml", "some halting", settings, false, &watch, &run), RETORT_EINTERRUPTED);
     retort_run_destroy(run);
-    assert_ok(run_once("bars.yaml", "some halting", settings, true, NULL, &run));
-    retort_run_destroy(run);
-    assert_same_file("some/set/images.npy", "some halting/set/images.npy");
+    /* The ceiling may be another when the run goes on, but not too low for the plan that it began with. */
+    settings[2] = "memory=20 kB";
+    assert_int_equal(run_until("bars.yaml", "some halting", settings, true, 0), RETORT_ELIMIT);
+    settings[2] = "memory=none";
+    assert_int_equal(run_until("bars.yaml", "some halting", settings, true, 4), RETORT_EINTERRUPTED);
+    /* Without a plan it decides what is computed how. */
+    char plan_path[FILE_PATH_MAX];
+    json_t *plan = json_load_file(path_in("some halting/plan.json", plan_path), 0, NULL), *old = json_deep_copy(plan);
+    assert_int_equal(json_object_del(old, "trainings"), 0);
+    assert_int_equal(json_dump_file(old, plan_path, 0), 0);
+    assert_int_equal(run_until("bars.yaml", "some halting", settings, true, 0), RETORT_EINVAL);
+    assert_non_null(strstr(retort_error_message(), "was begun with memory"));
+    settings[2] = memory;
+    assert_int_equal(run_until("bars.yaml", "some halting", settings, true, 6), RETORT_EINTERRUPTED);
+    assert_int_equal(json_dump_file(plan, plan_path, 0), 0);
+    json_decref(plan);
+    json_decref(old);
     settings[2] = "memory=64 MiB";
-    assert_int_equal(run_once("bars.yaml", "some halting", settings, true, NULL, &run), RETORT_EINVAL);
-    retort_run_destroy(run);
+    assert_ok(run_until("bars.yaml", "some halting", settings, true, 0));
+    assert_same_file("some/set/images.npy", "some halting/set/images.npy");
 }
 
 /* A run takes the user's wisdom, keeps it, and goes on with it when the user's is another or none. */
@@ -251,6 +322,223 @@ static void test_wisdom(void **state) {
     /* Begun without, a run stays without. */
     assert_false(there("whole/wisdom"));
     device_close(device);
+}
+
+/* --- what a folder survives --- */
+/* The run in a folder goes on to what the uninterrupted one has come to. */
+static void assert_goes_on(const char *out) {
+    char set[64];
+    assert_ok(run_until("bars.yaml", out, NULL, true, 0));
+    snprintf(set, sizeof set, "%s/set/images.npy", out);
+    assert_same_file("whole/set/images.npy", set);
+}
+
+/* A state that cannot be read is not a damaged one; a damaged one is passed over; nothing is removed, and no run starts
+ * again where it had come further. */
+static void test_checkpoints(void **state) {
+    (void)state;
+    char path[FILE_PATH_MAX];
+    assert_int_equal(run_until("bars.yaml", "kept", NULL, false, 3), RETORT_EINTERRUPTED);
+    assert_int_equal(run_until("bars.yaml", "kept", NULL, true, 5), RETORT_EINTERRUPTED);
+    static const char *const files[] = {"kept/checkpoint/000003.json", "kept/checkpoint/000003.npz",
+                                        "kept/checkpoint/000005.json", "kept/checkpoint/000005.npz"};
+#define ALL_THERE assert_true(there(files[0]) && there(files[1]) && there(files[2]) && there(files[3]))
+    ALL_THERE;
+    /* Reading fails: a folder in the place of the newest sidecar, then of the newest state. */
+    for (int i = 2; i < 4; i++) {
+        move(files[i], "aside");
+        assert_ok(folder_create(path_in(files[i], path)));
+        assert_int_equal(run_until("bars.yaml", "kept", NULL, true, 0), RETORT_EIO);
+        assert_non_null(strstr(retort_error_message(), "outer step 5 cannot be read; nothing was changed"));
+        ALL_THERE;
+        assert_ok(folder_remove(path));
+        move("aside", files[i]);
+    }
+    /* No file can be opened at all. */
+    struct rlimit limit, none;
+    bool found = true;
+    struct spent spent;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    none = (struct rlimit){0, limit.rlim_max};
+    path_in("kept/checkpoint", path);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    int status = checkpoint_load(path, NULL, &spent, &found);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    assert_int_equal(status, RETORT_EIO);
+    ALL_THERE;
+
+    /* All are damaged: by a sidecar of another kind, one of another state, and one that is missing. */
+    move(files[2], "aside");
+    write_words(files[2], "{}");
+    move(files[0], "aside too");
+    assert_int_equal(run_until("bars.yaml", "kept", NULL, true, 0), RETORT_EFORMAT);
+    assert_non_null(strstr(retort_error_message(), "no checkpoint in"));
+    assert_non_null(strstr(retort_error_message(), "of outer steps 5, 3 "));
+    assert_true(there(files[1]) && there(files[2]) && there(files[3]));
+    assert_int_equal(unlink(path_in(files[2], path)), 0);
+    assert_int_equal(run_until("bars.yaml", "kept", NULL, true, 0), RETORT_EFORMAT);
+    move("aside too", files[0]);
+    move("aside", files[2]);
+    move(files[3], "aside");
+    write_words(files[3], "not what it was");
+    assert_int_equal(run_until("bars.yaml", "kept", NULL, true, 4), RETORT_EINTERRUPTED);
+    /* It has gone on from the third, and the damaged one has gone now that there is a good one. */
+    assert_true(there("kept/checkpoint/000004.npz") && there(files[0]) && !there(files[3]));
+    assert_goes_on("kept");
+
+    /* Killed in its first checkpoint, a run has nothing to lose. */
+    assert_int_equal(run_until("bars.yaml", "first", NULL, false, 2), RETORT_EINTERRUPTED);
+    assert_int_equal(unlink(path_in("first/checkpoint/000002.json", path)), 0);
+    assert_goes_on("first");
+}
+
+/* A run that is killed leaves temporaries; killed before there is a descriptor, a folder to start in. */
+static void test_killed_early(void **state) {
+    (void)state;
+    char path[FILE_PATH_MAX];
+    assert_int_equal(run_until("bars.yaml", "early", NULL, false, 2), RETORT_EINTERRUPTED);
+    static const char *const parts[] = {"early/checkpoint/000002.npz.77.part",
+                                        "early/checkpoint/000002.npz.77.part.aB3dEf", "early/set/images.npy.77.part",
+                                        "early/plan.json.77.part"};
+    assert_ok(folder_create(path_in("early/set", path)));
+    for (int i = 0; i < 4; i++) write_words(parts[i], "half");
+    assert_int_equal(run_until("bars.yaml", "early", NULL, true, 4), RETORT_EINTERRUPTED);
+    for (int i = 0; i < 4; i++) assert_false(there(parts[i]));
+
+    static const char *const begun[] = {"early/descriptor.yaml", "early/metrics.jsonl"};
+    for (int resume = 0; resume < 2; resume++) {
+        for (int i = 0; i < 2; i++) assert_int_equal(unlink(path_in(begun[i], path)), 0);
+        assert_ok(folder_remove(path_in("early/checkpoint", path)));
+        assert_ok(folder_remove(path_in("early/set", path)));
+        write_words("early/wisdom", "retort wisdom 1\n");
+        assert_true(there("early/plan.json"));
+        assert_int_equal(run_until("bars.yaml", "early", NULL, resume, 2), RETORT_EINTERRUPTED);
+        assert_false(there("early/wisdom"));
+    }
+    assert_goes_on("early");
+    /* Somebody's own file of that name. */
+    assert_ok(folder_create(path_in("own", path)));
+    write_words("own/plan.json", "{\"device\": \"to go on holiday\"}");
+    assert_int_equal(run_until("bars.yaml", "own", NULL, false, 2), RETORT_EINVAL);
+    write_words("own/wisdom", "");
+    assert_int_equal(unlink(path_in("own/plan.json", path)), 0);
+    assert_int_equal(run_until("bars.yaml", "own", NULL, false, 2), RETORT_EINVAL);
+}
+
+static void test_changed_data(void **state) {
+    (void)state;
+    char path[FILE_PATH_MAX];
+    write_descriptor("changing.yaml", "changing.npz");
+    assert_ok(write_data("changing.npz", 0, 4));
+    assert_int_equal(run_until("changing.yaml", "changing", NULL, false, 3), RETORT_EINTERRUPTED);
+    assert_ok(write_data("changing.npz", 1, 4));
+    assert_int_equal(run_until("changing.yaml", "changing", NULL, true, 0), RETORT_EINVAL);
+    assert_non_null(strstr(retort_error_message(), "data.path no longer holds what"));
+    assert_ok(write_data("changing.npz", 0, 2));
+    assert_int_equal(run_until("changing.yaml", "changing", NULL, true, 0), RETORT_EINVAL);
+    assert_non_null(strstr(retort_error_message(), "120 training and 60 test images then, 120 and 0 now"));
+    assert_ok(write_data("changing.npz", 0, 4));
+    assert_int_equal(run_until("changing.yaml", "changing", NULL, true, 5), RETORT_EINTERRUPTED);
+    /* A folder of earlier versions cannot tell. */
+    json_t *plan = json_load_file(path_in("changing/plan.json", path), 0, NULL);
+    assert_int_equal(json_object_del(plan, "data"), 0);
+    assert_int_equal(json_dump_file(plan, path, 0), 0);
+    json_decref(plan);
+    assert_ok(write_data("changing.npz", 1, 4));
+    assert_ok(run_until("changing.yaml", "changing", NULL, true, 0));
+}
+
+/* What could only fail at the end is said before the first step, and when nothing is to be run. */
+static void test_the_end(void **state) {
+    (void)state;
+    char path[FILE_PATH_MAX], out[FILE_PATH_MAX];
+    struct retort_run *run;
+    struct watch watch = {0};
+    /* Networks that need more memory than the set's. */
+    static const char *const large[] = {"memory=2 MiB", "evaluate.network.width=128", NULL};
+    assert_int_equal(run_once("bars.yaml", "large", large, false, &watch, &run), RETORT_ELIMIT);
+    assert_non_null(strstr(retort_error_message(), "the evaluation (distilled)"));
+    assert_int_equal(watch.steps, 0);
+    retort_run_destroy(run);
+    assert_false(there("large"));
+    assert_ok(retort_run_create(
+        path_in("bars.yaml", path),
+        &(struct retort_run_options){.out = path_in("large", out), .settings = large, .dry_run = 1}, &run));
+    assert_int_equal(retort_run_execute(run), RETORT_ELIMIT);
+    retort_run_destroy(run);
+    /* A file where the set belongs, found when the run goes on. */
+    assert_int_equal(run_until("bars.yaml", "blocked", NULL, false, 2), RETORT_EINTERRUPTED);
+    write_words("blocked/set", "mine");
+    assert_int_equal(run_once("bars.yaml", "blocked", NULL, true, &watch, &run), RETORT_EIO);
+    assert_non_null(strstr(retort_error_message(), "blocked/set is a file"));
+    assert_int_equal(watch.steps, 0);
+    retort_run_destroy(run);
+    assert_int_equal(unlink(path_in("blocked/set", path)), 0);
+    assert_goes_on("blocked");
+
+    struct descriptor descriptor = {.name = "x"};
+    struct run_folder place;
+    assert_ok(run_folder_name(&descriptor, path_in("not/there/yet", path), &place));
+    assert_ok(run_folder_check_room(&place, 1));
+    assert_int_equal(run_folder_check_room(&place, (uint64_t)1 << 60), RETORT_EIO);
+    assert_non_null(strstr(retort_error_message(), "make room"));
+    assert_false(there("not"));
+}
+
+/* More images of a class than there are real ones: the random subset takes what there is. */
+static void test_few_images(void **state) {
+    (void)state;
+    struct retort_run *run;
+    static const char *const settings[] = {"set={ipc: 41, init: noise}", "outer.steps=1", "evaluate.networks=1", NULL};
+    assert_ok(run_once("bars.yaml", "few", settings, false, NULL, &run));
+    json_t *result = json_loads(retort_run_result(run), 0, NULL);
+    assert_true(number(result, "accuracy", "random", "mean") > 50);
+    json_decref(result);
+    retort_run_destroy(run);
+}
+
+/* --- a program whose numbers have a comma --- */
+static bool set_comma_locale(void) {
+    char path[FILE_PATH_MAX], command[FILE_PATH_MAX + 80];
+    snprintf(command, sizeof command, "localedef -i de_DE -f UTF-8 '%s' >/dev/null 2>&1", path_in("de_DE.UTF-8", path));
+    if (system(command) == 0) setenv("LOCPATH", folder, 1);
+    bool set = setlocale(LC_ALL, "de_DE.UTF-8") != NULL;
+    unsetenv("LOCPATH");
+    return set;
+}
+
+static void on_progress_comma(void *user, const struct retort_progress *progress) {
+    (void)progress;
+    *(char *)user = *localeconv()->decimal_point;
+}
+
+static void test_locale(void **state) {
+    (void)state;
+    char path[FILE_PATH_MAX], out[FILE_PATH_MAX], seen = 0;
+    struct retort_run *run;
+    struct retort_device *devices;
+    size_t count;
+    if (!set_comma_locale()) {
+        print_message("no locale with a decimal comma can be made: install Debian's package locales\n");
+        skip();
+    }
+    const struct retort_run_options options = {
+        .out = path_in("comma", out), .progress = on_progress_comma, .user = &seen};
+    int status = retort_device_list(&devices, &count);
+    if (status == RETORT_OK) retort_device_list_free(devices);
+    if (status == RETORT_OK) status = retort_run_create(path_in("bars.yaml", path), &options, &run);
+    if (status == RETORT_OK) {
+        status = retort_run_execute(run);
+        retort_run_destroy(run);
+    }
+    char after = *localeconv()->decimal_point;
+    setlocale(LC_ALL, "C");
+    assert_ok(status);
+    assert_int_equal(seen, ',');
+    assert_int_equal(after, ',');
+    assert_same_file("whole/set/images.npy", "comma/set/images.npy");
+    assert_same_file("whole/set/set.json", "comma/set/set.json");
+    assert_same_file("whole/descriptor.yaml", "comma/descriptor.yaml");
 }
 
 static void test_refused(void **state) {
@@ -458,10 +746,25 @@ static void test_devices(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_interrupted), cmocka_unit_test(test_old_folder),   cmocka_unit_test(test_names),
-        cmocka_unit_test(test_indices),     cmocka_unit_test(test_memory),       cmocka_unit_test(test_wisdom),
-        cmocka_unit_test(test_refused),     cmocka_unit_test(test_dry),          cmocka_unit_test(test_settings),
-        cmocka_unit_test(test_untested),    cmocka_unit_test(test_not_a_number), cmocka_unit_test(test_devices),
+        cmocka_unit_test(test_interrupted),
+        cmocka_unit_test(test_old_folder),
+        cmocka_unit_test(test_checkpoints),
+        cmocka_unit_test(test_killed_early),
+        cmocka_unit_test(test_changed_data),
+        cmocka_unit_test(test_the_end),
+        cmocka_unit_test(test_few_images),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_indices),
+        cmocka_unit_test(test_locale),
+        cmocka_unit_test(test_frozen),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_wisdom),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_dry),
+        cmocka_unit_test(test_settings),
+        cmocka_unit_test(test_untested),
+        cmocka_unit_test(test_not_a_number),
+        cmocka_unit_test(test_devices),
     };
     return cmocka_run_group_tests_name("run", tests, prepare, clean);
 }

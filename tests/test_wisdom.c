@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static char folder[] = "/tmp/retort-wisdom-XXXXXX", path[FILE_PATH_MAX];
@@ -282,6 +283,37 @@ static void test_path(void **state) {
     assert_string_equal(found, "");
 }
 
+/* Several processes that enter decisions at once lose none of them. */
+static void test_at_once(void **state) {
+    (void)state;
+    enum { PROCESSES = 4, EACH = 12 };
+    const struct kernel_target target = kernels_target(&traits, FAMILY_AUTO);
+    const struct conv_choice direct = {0, {1, 1, 1}};
+    assert_ok(path_join(folder, "at once", path));
+    pid_t children[PROCESSES];
+    for (int p = 0; p < PROCESSES; p++) {
+        children[p] = fork();
+        if (children[p] != 0) continue;
+        struct conv_class class = forward;
+        int status = RETORT_OK;
+        for (int i = 0; i < EACH && status == RETORT_OK; i++) {
+            class.sizes.n = 1 + p * EACH + i;
+            status = wisdom_remember(path, &target, &class, &direct);
+        }
+        _exit(status == RETORT_OK ? 0 : 1);
+    }
+    for (int p = 0; p < PROCESSES; p++) {
+        int status = -1;
+        assert_int_equal(waitpid(children[p], &status, 0), children[p]);
+        assert_int_equal(status, 0);
+    }
+    struct wisdom *wisdom = load(&traits);
+    struct conv_class class = forward;
+    for (class.sizes.n = 1; class.sizes.n <= PROCESSES * EACH; class.sizes.n++) assert_known(wisdom, &class, &direct);
+    wisdom_destroy(wisdom);
+    assert_ok(path_join(folder, "wisdom", path));
+}
+
 static int prepare(void **state) {
     (void)state;
     if (!mkdtemp(folder)) return -1;
@@ -296,7 +328,7 @@ static int clean(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip), cmocka_unit_test(test_damaged), cmocka_unit_test(test_foreign_file),
-        cmocka_unit_test(test_choice),     cmocka_unit_test(test_path),
+        cmocka_unit_test(test_choice),     cmocka_unit_test(test_path),    cmocka_unit_test(test_at_once),
     };
     return cmocka_run_group_tests_name("wisdom", tests, prepare, clean);
 }

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
@@ -48,6 +49,26 @@ done:
 int file_write_begin(const char *path, char *temporary) {
     int length = snprintf(temporary, FILE_PATH_MAX, "%s.%ld.part", path, (long)getpid());
     return length < FILE_PATH_MAX ? RETORT_OK : error_set(RETORT_EINVAL, "path too long: %s", path);
+}
+
+bool file_is_temporary(const char *name) {
+    static const char ending[] = ".part";
+    const char *part = strstr(name, ending);
+    if (!part || part == name || part[-1] < '0' || part[-1] > '9') return false;
+    /* libzip writes NAME.PID.part by way of NAME.PID.part.XXXXXX. */
+    const char *rest = part + sizeof ending - 1;
+    return *rest == '\0' || (*rest == '.' && strlen(rest) == 7);
+}
+
+int file_lock(const char *path) {
+    int descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (descriptor < 0) return -1;
+    int locked;
+    do locked = flock(descriptor, LOCK_EX);
+    while (locked < 0 && errno == EINTR);
+    if (locked == 0) return descriptor;
+    close(descriptor);
+    return -1;
 }
 
 static int sync_path(const char *path, int flags) {

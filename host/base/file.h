@@ -16,6 +16,13 @@ int file_write(const char *path, const void *data, size_t size);
 #define FILE_PATH_MAX 4096
 int file_write_begin(const char *path, char *temporary);
 int file_write_commit(const char *path, const char *temporary);
+/* Whether a file of this name (without its folder) is such a temporary, or one that libzip made beside it: where nobody
+ * writes any more, a killed process has left it behind. */
+bool file_is_temporary(const char *name);
+/* Takes the lock of a file, waiting for whoever has it: creates `path`, which stays, and returns a descriptor to
+ * close(), which gives the lock back; the system does that for a process that dies. -1, without a lock, where the file
+ * cannot be made or the file system knows no locks. */
+int file_lock(const char *path);
 bool file_exists(const char *path);
 bool folder_exists(const char *path);
 bool folder_empty(const char *path); /* true also where it does not exist */

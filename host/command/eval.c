@@ -121,13 +121,13 @@ static int evaluate(const struct options *options, const volatile int *interrupt
     struct scores scores = {0};
     TRY(find_target(options, &target));
     TRY(read_descriptor(options, &target, &descriptor));
-    TRY(session_open(&descriptor, NULL, &session));
+    TRY(session_open(&descriptor, NULL, 0, &session));
     if (session.data.test.count == 0) RAISE(RETORT_EINVAL, "data.path holds no test images to test on");
     if (target.images)
         TRY(set_read_arrays(target.images, target.labels, &session, &set));
     else
         TRY(set_folder_read(target.folder, &session, &set));
-    TRY(scores_compute(&descriptor, &session, &set, NULL, NULL, interrupt, &scores));
+    TRY(scores_compute(&descriptor, &session, &set, NULL, NULL, NULL, interrupt, &scores));
     print_scores(options, &descriptor, &session, &set, &scores);
 done:
     scores_finish(&scores);

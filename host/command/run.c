@@ -32,7 +32,8 @@ static const char help[] =
     "  --json                  prints result.json instead of the summary\n"
     "  --quiet, -q             only warnings and errors\n"
     "  --help-keys             every key of a descriptor, with its default\n\n"
-    "Ctrl-C finishes the step, saves and exits with 130; a second one leaves at once.\n"
+    "Ctrl-C, or SIGTERM, drops the step at hand, saves the state after the one before it and exits with 130; a second\n"
+    "one leaves at once.\n"
     "Exit status: 0 done, 1 failed, 2 wrong usage or descriptor, 130 interrupted.\n";
 
 static int print_keys(void) {

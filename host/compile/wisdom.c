@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* The file: this line, then lines of fields parted by tabs:
  *
@@ -283,8 +284,14 @@ static int create_folder_of(const char *path) {
 
 int wisdom_remember(const char *path, const struct kernel_target *target, const struct conv_class *class,
                     const struct conv_choice *choice) {
-    int status = RETORT_OK;
+    int status = RETORT_OK, lock = -1;
     struct wisdom *all = NULL;
+    char lock_path[FILE_PATH_MAX];
+    if (snprintf(lock_path, sizeof lock_path, "%s.lock", path) >= FILE_PATH_MAX)
+        RAISE(RETORT_EINVAL, "path too long: %s", path);
+    TRY(create_folder_of(path));
+    /* Whoever enters a decision at the same time reads the file only once this one is in it. */
+    lock = file_lock(lock_path);
     TRY(create(&all));
     TRY(read_file(path, NULL, all));
     struct decision decision = {.device = device_fields(&all->arena, target), .class = *class};
@@ -302,9 +309,9 @@ int wisdom_remember(const char *path, const struct kernel_target *target, const 
         if (kept == all->decisions.count) goto done;
         all->decisions.count = kept;
     }
-    TRY(create_folder_of(path));
     TRY(wisdom_save(all, path));
 done:
+    if (lock >= 0) close(lock);
     if (status < 0) error_context("remembering kernels");
     wisdom_destroy(all);
     return status;

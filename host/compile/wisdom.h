@@ -40,7 +40,8 @@ void wisdom_name(const struct wisdom *wisdom, char name[17]);
 /* Writes a file of these decisions alone. NULL: of none. */
 int wisdom_save(const struct wisdom *wisdom, const char *path);
 /* Enters a decision for the target's device into a file, which is made where it is missing; all others stay. `choice`
- * NULL: the class is forgotten. The file is replaced as a whole or not at all. */
+ * NULL: the class is forgotten. The file is replaced as a whole or not at all; several processes may do so at once, by
+ * way of a lock on the file PATH.lock beside it. */
 int wisdom_remember(const char *path, const struct kernel_target *target, const struct conv_class *class,
                     const struct conv_choice *choice);
 

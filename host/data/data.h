@@ -83,6 +83,9 @@ int normalisation_load(const char *path, struct normalisation *normalisation);
 struct data_set_pair {
     struct dataset train, holdout, test; /* holdout: count 0 where not asked for; test: may be 0 where there is none */
     struct normalisation normalisation;
+    /* Hash of the pixels, labels and sizes of train, before the split, and test as they were read, before they were
+     * normalised: whether two readings found the same data. */
+    uint64_t fingerprint;
 };
 /* Reads, splits, fits the normalisation on train (before the split) and applies it to all three. */
 int data_load(const struct data_spec *spec, uint64_t seed, struct data_set_pair *data);
@@ -121,6 +124,10 @@ int dataset_draw(const struct dataset *dataset, struct random *random, int64_t c
 /* `per_class` rows of each class, class by class; RETORT_EINVAL where a class has fewer. */
 int dataset_draw_per_class(const struct dataset *dataset, struct random *random, int per_class, float *images,
                            int32_t *labels);
+/* The same, but all rows of a class that has fewer: dataset_count_at_most rows in all. RETORT_ENOMEM. */
+int dataset_draw_at_most(const struct dataset *dataset, struct random *random, int per_class, float *images,
+                         int32_t *labels);
+int64_t dataset_count_at_most(const struct dataset *dataset, int per_class);
 /* Rows of a synthetic set (ipc per class, grouped by class) for one inner step: `per_class` of the ipc images of each
  * of `classes_chosen` of `classes` classes, drawn without repetition, in ascending order (so that the whole set is
  * simply 0 .. n-1). rows: [classes_chosen * per_class]. */

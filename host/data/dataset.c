@@ -2,6 +2,7 @@
 #include "data/readers.h"
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/log.h"
 
 #include <math.h>
@@ -198,6 +199,15 @@ done:
     return status;
 }
 
+/* Goes on from the hash so far. */
+static uint64_t fingerprint(const struct dataset *dataset, uint64_t so_far) {
+    const int64_t sizes[] = {dataset->count, dataset->channels, dataset->height, dataset->width, dataset->classes};
+    size_t rows = (size_t)dataset->count;
+    so_far = hash_fast(sizes, sizeof sizes, so_far);
+    so_far = hash_fast(dataset->labels, rows * sizeof *dataset->labels, so_far);
+    return hash_fast(dataset->images, rows * row_size(dataset) * sizeof *dataset->images, so_far);
+}
+
 int data_load(const struct data_spec *spec, uint64_t seed, struct data_set_pair *data) {
     int status = RETORT_OK;
     struct source source = {0};
@@ -236,6 +246,7 @@ int data_load(const struct data_spec *spec, uint64_t seed, struct data_set_pair 
     source.test.width = result.train.width;
     TRY(dataset_build(spec, &source, test, spec->test_limit, &result.test));
     part_finish(&source.test);
+    result.fingerprint = fingerprint(&result.test, fingerprint(&result.train, 0));
     TRY(normalisation_fit(spec->normalise, &result.train, &result.normalisation));
     TRY(normalisation_apply(&result.normalisation, result.train.images, result.train.count));
     TRY(normalisation_apply(&result.normalisation, result.test.images, result.test.count));
@@ -268,29 +279,40 @@ int dataset_draw(const struct dataset *dataset, struct random *random, int64_t c
     return RETORT_OK;
 }
 
+static int64_t class_size(const struct dataset *dataset, int class) {
+    return dataset->class_begin[class + 1] - dataset->class_begin[class];
+}
+
 int dataset_draw_per_class(const struct dataset *dataset, struct random *random, int per_class, float *images,
                            int32_t *labels) {
-    int status = RETORT_OK;
+    for (int c = 0; c < dataset->classes; c++)
+        if (per_class < 0 || class_size(dataset, c) < per_class)
+            return error_set(RETORT_EINVAL,
+                             "cannot draw %d different images of class %s, which has %lld; ask for fewer per class, or "
+                             "leave the class out with data.classes",
+                             per_class, dataset->class_names[c], (long long)class_size(dataset, c));
+    return dataset_draw_at_most(dataset, random, per_class, images, labels);
+}
+
+int64_t dataset_count_at_most(const struct dataset *dataset, int per_class) {
+    int64_t count = 0;
+    for (int c = 0; c < dataset->classes; c++)
+        count += class_size(dataset, c) < per_class ? class_size(dataset, c) : per_class;
+    return count;
+}
+
+int dataset_draw_at_most(const struct dataset *dataset, struct random *random, int per_class, float *images,
+                         int32_t *labels) {
     uint32_t *chosen = malloc((size_t)dataset->count * sizeof *chosen + 1);
-    if (!chosen) RAISE(RETORT_ENOMEM, "out of memory drawing images");
-    for (int c = 0; c < dataset->classes; c++) {
-        int64_t count = dataset->class_begin[c + 1] - dataset->class_begin[c];
-        if (per_class < 0 || count < per_class)
-            RAISE(RETORT_EINVAL,
-                  "cannot draw %d different images of class %s, which has %lld; ask for fewer per class, or leave the "
-                  "class out with data.classes",
-                  per_class, dataset->class_names[c], (long long)count);
-    }
-    for (int c = 0; c < dataset->classes; c++) {
+    if (!chosen) return error_set(RETORT_ENOMEM, "out of memory drawing images");
+    for (int64_t c = 0, to = 0; c < dataset->classes; c++) {
         const int64_t *rows = dataset->class_rows + dataset->class_begin[c];
-        random_choose(random, (uint32_t)(dataset->class_begin[c + 1] - dataset->class_begin[c]), (uint32_t)per_class,
-                      chosen);
-        for (int i = 0; i < per_class; i++)
-            copy_row(dataset, rows[chosen[i]], (int64_t)c * per_class + i, images, labels);
+        int64_t size = class_size(dataset, (int)c), count = size < per_class ? size : per_class;
+        random_choose(random, (uint32_t)size, (uint32_t)count, chosen);
+        for (int64_t i = 0; i < count; i++) copy_row(dataset, rows[chosen[i]], to++, images, labels);
     }
-done:
     free(chosen);
-    return status;
+    return RETORT_OK;
 }
 
 int rows_draw(struct random *random, int classes, int ipc, int classes_chosen, int per_class, int32_t *rows) {

@@ -188,7 +188,8 @@ static int create(const struct distill_problem *problem, struct set *set, void *
                                      .meta_augment = augment,
                                      .max_window = longest_window(b->spec, problem->inner.steps),
                                      .steps = problem->inner.steps,
-                                     .rank = b->spec->hessian == HESSIAN_LANCZOS ? b->spec->rank : 0};
+                                     .rank = b->spec->hessian == HESSIAN_LANCZOS ? b->spec->rank : 0,
+                                     .frozen = problem->frozen};
     TRY(unroll_create(problem->library, &spec, &b->unroll));
     b->factor_count = unroll_factor_count(b->unroll);
     b->factor = arena_array(&b->arena, (size_t)b->factor_count, sizeof(float));
@@ -201,6 +202,10 @@ static int create(const struct distill_problem *problem, struct set *set, void *
 done:
     destroy(b);
     return status;
+}
+
+static void plan(const void *instance, struct unroll_plan *plan) {
+    unroll_plan(((const struct bptt *)instance)->unroll, plan);
 }
 
 /* --- one outer step --- */
@@ -379,6 +384,7 @@ const struct method method_bptt = {
     .remedy = "lower inner.lr or outer.lr, or shorten method.window",
     .check = check,
     .create = create,
+    .plan = plan,
     .destroy = destroy,
     .step = take_step,
     .advance = advance,

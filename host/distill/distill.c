@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "distill/method.h"
+#include "unroll/unroll.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -123,6 +124,11 @@ done:
 }
 
 /* --- what there is to know --- */
+void distill_plan(const struct distill *d, struct unroll_plan *plan) {
+    *plan = (struct unroll_plan){0};
+    if (d->method->plan) d->method->plan(d->instance, plan);
+}
+
 int distill_steps_done(const struct distill *d) {
     return d->steps_done;
 }

@@ -43,6 +43,8 @@ struct distill_problem {
     const struct method *method;
     const void *method_spec; /* the values of its keys, method->spec_size bytes */
     uint64_t seed;
+    const struct unroll_plan *frozen; /* the plan to take (distill_plan of an earlier one); NULL: look for one */
+    const volatile int *interrupt;    /* non-zero: leave a step with RETORT_EINTERRUPTED; may be NULL */
 };
 
 struct distill;
@@ -50,9 +52,13 @@ struct distill;
  * the ceiling cannot be met, with the least that could. */
 int distill_create(const struct distill_problem *problem, struct distill **distill);
 void distill_destroy(struct distill *distill); /* NULL-safe */
+/* What was chosen on creation, or taken. */
+struct unroll_plan;
+void distill_plan(const struct distill *distill, struct unroll_plan *plan);
 /* One outer step. *metrics, valid until the next call: outer_step, what the method tells, then gradient_norm (of the
  * images, before clipping), inner_lr (before the step) and seconds. RETORT_ENUMERIC where loss or gradient is not
- * finite (the set is then as before the step). */
+ * finite, RETORT_EINTERRUPTED where the problem's interrupt was seen on the way (the state is then as before the
+ * step). */
 int distill_step(struct distill *distill, const struct metrics **metrics);
 int distill_steps_done(const struct distill *distill);
 /* The set as it is: images [n,C,H,W]; soft labels [n,K] or hard labels [n], the other pointer may be NULL. */

@@ -22,6 +22,7 @@
 #include "distill/set.h"
 #include "distill/state.h"
 
+struct unroll_plan;
 struct method {
     const char *name;    /* the word of method.name */
     const char *summary; /* one sentence for the reference of keys */
@@ -44,6 +45,9 @@ struct method {
     /* Compiles and allocates. `problem` and `set` outlive the instance. */
     int (*create)(const struct distill_problem *problem, struct set *set, void **instance);
     void (*destroy)(void *instance); /* NULL-safe */
+
+    /* How its work was split to fit the device: what problem->frozen would repeat. NULL: never split. */
+    void (*plan)(const void *instance, struct unroll_plan *plan);
 
     /* Step `step` (1, 2, ...): leaves in set->variables[i].gradient, for each variable of count above 0, the derivative
      * of the outer loss by its values (SET_LOG_LR: by the logarithm), the whole array, and its values in *metrics.

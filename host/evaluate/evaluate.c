@@ -20,10 +20,28 @@
 /* What networks are trained on: exactly one of the three. */
 struct source {
     const struct training_set *set;
-    const struct dataset *random; /* `ipc` images of each class, drawn for each network */
+    const struct dataset *random; /* at most `ipc` images of each class, drawn for each network */
     int ipc;
-    const struct dataset *all; /* every image, a few batches at a time */
+    const struct dataset *all;        /* every image, a few batches at a time */
+    const struct unroll_plan *frozen; /* NULL: none */
 };
+
+static const struct unroll_plan *frozen_or_null(const struct unroll_plan *plan) {
+    return plan->test_batch > 0 ? plan : NULL;
+}
+
+static struct source set_source(const struct evaluate_problem *problem, const struct training_set *set) {
+    return (struct source){.set = set, .frozen = problem->frozen ? frozen_or_null(&problem->frozen->set) : NULL};
+}
+
+static struct source random_source(const struct evaluate_problem *problem, const struct dataset *train, int ipc) {
+    return (struct source){
+        .random = train, .ipc = ipc, .frozen = problem->frozen ? frozen_or_null(&problem->frozen->random) : NULL};
+}
+
+static struct source full_source(const struct evaluate_problem *problem, const struct dataset *train) {
+    return (struct source){.all = train, .frozen = problem->frozen ? frozen_or_null(&problem->frozen->full) : NULL};
+}
 
 struct trainer {
     const struct evaluate_problem *problem;
@@ -227,10 +245,16 @@ static int chunk_steps(const struct source *source, const struct plan *plan, siz
     return fit < 1 ? 1 : fit < FULL_CHUNK_STEPS ? (int)fit : FULL_CHUNK_STEPS;
 }
 
+/* Of which no more are needed than a run has. */
+static int most_steps(const struct plan *plan, int capacity) {
+    int last = plan->steps[plan->checkpoints - 1];
+    return last < capacity ? last : capacity;
+}
+
 /* Under a tight ceiling tests take smaller batches, which change no result. */
 static int create_unroll(struct library *library, struct unroll_spec spec, struct unroll **unroll) {
     int status;
-    while ((status = unroll_create(library, &spec, unroll)) == RETORT_ELIMIT && spec.test_batch > 8)
+    while ((status = unroll_create(library, &spec, unroll)) == RETORT_ELIMIT && spec.test_batch > 8 && !spec.frozen)
         spec.test_batch = (spec.test_batch + 1) / 2;
     return status;
 }
@@ -258,6 +282,8 @@ static int trainer_init(struct trainer *trainer, const struct evaluate_problem *
         .soft_labels = source->set && source->set->soft_labels,
         .augment = plan_augments(plan),
         .colour = plan->dsa,
+        .steps = most_steps(plan, trainer->tables.capacity),
+        .frozen = source->frozen,
         .test_batch = most_tests < TEST_BATCH ? most_tests : TEST_BATCH,
     };
     TRY(create_unroll(problem->library, spec, &trainer->unroll));
@@ -283,20 +309,20 @@ static int upload_random(struct trainer *trainer) {
     int status = RETORT_OK;
     const struct source *source = trainer->source;
     struct random random = random_begin(trainer->problem->seed, RANDOM_BASELINE, (uint32_t)trainer->network);
-    TRY(dataset_draw_per_class(source->random, &random, source->ipc, trainer->images, trainer->labels));
+    TRY(dataset_draw_at_most(source->random, &random, source->ipc, trainer->images, trainer->labels));
     TRY(unroll_set(trainer->unroll, trainer->images, NULL, trainer->labels));
 done:
     return status;
 }
 
-static int measure(const struct evaluate_problem *problem, const struct source *source, const struct plan_input *input,
+static int measure(const struct evaluate_problem *problem, struct source source, const struct plan_input *input,
                    const char *what, struct accuracy *accuracy) {
     int status = RETORT_OK;
     bool has_holdout = problem->holdout && problem->holdout->count;
     struct trainer trainer = {0};
     struct accuracy fresh = {0};
     double *holdout = NULL;
-    TRY(trainer_init(&trainer, problem, source, input, what));
+    TRY(trainer_init(&trainer, problem, &source, input, what));
     const struct plan *plan = &trainer.plan;
     fresh.networks = problem->spec.networks;
     fresh.checkpoints = plan->checkpoints;
@@ -308,12 +334,12 @@ static int measure(const struct evaluate_problem *problem, const struct source *
         log_info("%s: %d steps with batches of %lld", trainer.what, plan->steps[plan->checkpoints - 1],
                  (long long)plan->batch);
     progress_begin(&trainer.progress, trainer.what, 0, (int64_t)fresh.networks * plan->steps[plan->checkpoints - 1]);
-    if (source->set)
-        TRY(unroll_set(trainer.unroll, source->set->images, source->set->soft_labels, source->set->hard_labels));
+    if (source.set)
+        TRY(unroll_set(trainer.unroll, source.set->images, source.set->soft_labels, source.set->hard_labels));
     for (int i = 0; i < fresh.networks; i++) {
         size_t at = (size_t)i * (size_t)fresh.checkpoints;
         trainer.network = i;
-        if (source->random) TRY(upload_random(&trainer));
+        if (source.random) TRY(upload_random(&trainer));
         TRY(train_and_test(&trainer, network_seed(problem->seed, i), fresh.runs + at, holdout ? holdout + at : NULL));
     }
     accuracy_choose(&fresh, holdout);
@@ -329,13 +355,81 @@ done:
 
 /* --- the three rows --- */
 
+static struct plan_input set_input(const struct training_set *set) {
+    return (struct plan_input){.count = set->count, .classes = set->classes, .ipc = set->ipc};
+}
+
+/* Where a class has fewer than `ipc` images, the subset is not equally many of each class. */
+static int random_input(const struct evaluate_problem *problem, const struct dataset *train, int ipc,
+                        struct plan_input *input) {
+    int status = RETORT_OK;
+    TRY(check_images(problem->network, train, "training"));
+    if (ipc < 1 || ipc > INT32_MAX / train->classes)
+        RAISE(RETORT_EINVAL, "a random subset of %d images of each class; expected 1 or more", ipc);
+    int64_t all = (int64_t)ipc * train->classes, count = dataset_count_at_most(train, ipc);
+    if (count < 1) RAISE(RETORT_EINVAL, "the data have no training images");
+    *input = (struct plan_input){.count = count, .classes = train->classes, .ipc = count == all ? ipc : 0};
+    for (int c = 0; c < train->classes && count < all; c++) {
+        int64_t size = train->class_begin[c + 1] - train->class_begin[c];
+        if (size >= ipc) continue;
+        log_warning("class %s has %lld training images, fewer than the %d of the set: the random subset takes what "
+                    "there is, %lld images in all",
+                    train->class_names[c], (long long)size, ipc, (long long)count);
+        break;
+    }
+done:
+    return status;
+}
+
+static int full_input(const struct evaluate_problem *problem, const struct dataset *train, struct plan_input *input) {
+    int status = RETORT_OK;
+    TRY(check_images(problem->network, train, "training"));
+    if (train->count < 1) RAISE(RETORT_EINVAL, "the data have no training images");
+    *input = (struct plan_input){.count = train->count, .classes = train->classes, .all_of_train = true};
+done:
+    return status;
+}
+
+static int plan_row(const struct evaluate_problem *problem, struct source source, const struct plan_input *input,
+                    const char *what, struct unroll_plan *plan) {
+    struct trainer trainer = {0};
+    int status = trainer_init(&trainer, problem, &source, input, what);
+    if (status < 0)
+        error_context("the evaluation (%s)", what);
+    else
+        unroll_plan(trainer.unroll, plan);
+    trainer_finish(&trainer);
+    return status;
+}
+
+int evaluate_plan(const struct evaluate_problem *problem, const struct training_set *set, const struct dataset *train,
+                  struct evaluate_plans *plans) {
+    int status = RETORT_OK;
+    struct plan_input input = set_input(set);
+    struct evaluate_plans fresh = {0};
+    TRY(check_problem(problem));
+    TRY(check_set(problem, set));
+    TRY(plan_row(problem, set_source(problem, set), &input, "distilled", &fresh.set));
+    if (set->ipc > 0) {
+        TRY(random_input(problem, train, set->ipc, &input));
+        TRY(plan_row(problem, random_source(problem, train, set->ipc), &input, "random", &fresh.random));
+    }
+    if (problem->spec.full_data) {
+        TRY(full_input(problem, train, &input));
+        TRY(plan_row(problem, full_source(problem, train), &input, "full data", &fresh.full));
+    }
+    *plans = fresh;
+done:
+    return status;
+}
+
 int evaluate_set(const struct evaluate_problem *problem, const struct training_set *set, const char *what,
                  struct accuracy *accuracy) {
     int status = RETORT_OK;
     TRY(check_problem(problem));
     TRY(check_set(problem, set));
-    const struct plan_input input = {.count = set->count, .classes = set->classes, .ipc = set->ipc};
-    TRY(measure(problem, &(struct source){.set = set}, &input, what, accuracy));
+    const struct plan_input input = set_input(set);
+    TRY(measure(problem, set_source(problem, set), &input, what, accuracy));
 done:
     return status;
 }
@@ -343,23 +437,20 @@ done:
 int evaluate_random(const struct evaluate_problem *problem, const struct dataset *train, int ipc,
                     struct accuracy *accuracy) {
     int status = RETORT_OK;
+    struct plan_input input;
     TRY(check_problem(problem));
-    TRY(check_images(problem->network, train, "training"));
-    if (ipc < 1 || ipc > INT32_MAX / train->classes)
-        RAISE(RETORT_EINVAL, "a random subset of %d images of each class; expected 1 or more", ipc);
-    const struct plan_input input = {.count = (int64_t)ipc * train->classes, .classes = train->classes, .ipc = ipc};
-    TRY(measure(problem, &(struct source){.random = train, .ipc = ipc}, &input, "random", accuracy));
+    TRY(random_input(problem, train, ipc, &input));
+    TRY(measure(problem, random_source(problem, train, ipc), &input, "random", accuracy));
 done:
     return status;
 }
 
 int evaluate_full(const struct evaluate_problem *problem, const struct dataset *train, struct accuracy *accuracy) {
     int status = RETORT_OK;
+    struct plan_input input;
     TRY(check_problem(problem));
-    TRY(check_images(problem->network, train, "training"));
-    if (train->count < 1) RAISE(RETORT_EINVAL, "the data have no training images");
-    const struct plan_input input = {.count = train->count, .classes = train->classes, .all_of_train = true};
-    TRY(measure(problem, &(struct source){.all = train}, &input, "full data", accuracy));
+    TRY(full_input(problem, train, &input));
+    TRY(measure(problem, full_source(problem, train), &input, "full data", accuracy));
 done:
     return status;
 }

@@ -15,6 +15,7 @@
 #include "data/data.h"
 #include "distill/distill.h"
 #include "nn/nn.h"
+#include "unroll/unroll.h"
 
 enum protocol { PROTOCOL_BPTT, PROTOCOL_DC };
 #define EVALUATE_MAX_CHECKPOINTS 8
@@ -38,6 +39,11 @@ struct training_set {
     const int32_t *hard_labels; /* [count] or NULL */
 };
 
+/* How each row's training was planned on the device; one that was not has no test batch. */
+struct evaluate_plans {
+    struct unroll_plan set, random, full;
+};
+
 struct evaluate_problem {
     struct library *library;
     const struct network *network;
@@ -48,6 +54,7 @@ struct evaluate_problem {
     const struct dataset *holdout; /* count 0: none */
     struct evaluate_spec spec;
     uint64_t seed;
+    const struct evaluate_plans *frozen; /* plans to take, where there are; NULL: none */
     const volatile int *interrupt; /* non-zero: leave with RETORT_EINTERRUPTED within about a second; may be NULL */
 };
 
@@ -67,11 +74,19 @@ void accuracy_finish(struct accuracy *accuracy); /* NULL-safe, zeroes */
  * device says. `what` names the row on the progress line. */
 int evaluate_set(const struct evaluate_problem *problem, const struct training_set *set, const char *what,
                  struct accuracy *accuracy);
-/* A random subset of train of the same size under the same protocol; each network gets its own draw of the subset. */
+/* A random subset of train of the same size under the same protocol; each network gets its own draw of the subset. A
+ * class with fewer than `ipc` images gives all it has; a warning says so. */
 int evaluate_random(const struct evaluate_problem *problem, const struct dataset *train, int ipc,
                     struct accuracy *accuracy);
 /* All of train, in the fewest equal batches of at most 256; the DC protocol ends after about 20000 steps of it. */
 int evaluate_full(const struct evaluate_problem *problem, const struct dataset *train, struct accuracy *accuracy);
+
+/* All that can be known before there is a set: checks what the rows of a run need (the set, the random subset of its
+ * size, all of train where the specification asks for it), finds room for them under the device's ceiling and builds
+ * their kernels, which the library keeps; nothing else stays on the device. Of the set only counts are read, and which
+ * kind of labels is not NULL. */
+int evaluate_plan(const struct evaluate_problem *problem, const struct training_set *set, const struct dataset *train,
+                  struct evaluate_plans *plans);
 
 /* "bptt: Adam 0.001, augmented by flip or rotation, 3 networks, steps 300 600, best step chosen on the test set": for
  * results and screens. */

@@ -11,10 +11,13 @@ struct spent {
     uint64_t peak_device_bytes;
 };
 
-/* Saves the state as it is. On failure the earlier generations are as they were. */
-int checkpoint_save(const char *folder, struct distill *distill, const struct spent *spent);
-/* Loads the newest good one; a torn or damaged one is passed over with a warning. *found is false where there is
- * none, and the state is then untouched. */
+/* Saves the state as it is, and then removes all generations but this and that of outer step `before`, the last one
+ * that was saved or loaded (0: none). On failure the earlier generations are as they were. */
+int checkpoint_save(const char *folder, struct distill *distill, int before, const struct spent *spent);
+/* Loads the newest whole one. One that is damaged, which is to say without its sidecar, malformed or not of the
+ * sidecar's hash, is passed over with a warning; where all are, RETORT_EFORMAT names them. A file that cannot be read
+ * (RETORT_EIO, RETORT_ENOMEM) is not taken for damaged. Nothing is ever removed. *found is false, and the state
+ * untouched, where there is none, or only the state that a run left when it was killed in its first checkpoint. */
 int checkpoint_load(const char *folder, struct distill *distill, struct spent *spent, bool *found);
 
 #endif

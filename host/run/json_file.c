@@ -27,6 +27,8 @@ int json_file_read(const char *path, json_t **value) {
     json_error_t error;
     TRY(file_read(path, 64 << 20, &text, &size));
     json_t *parsed = json_loadb((const char *)text, size, JSON_REJECT_DUPLICATES, &error);
+    if (!parsed && json_error_code(&error) == json_error_out_of_memory)
+        RAISE(RETORT_ENOMEM, "out of memory reading %s", path);
     if (!parsed) RAISE(RETORT_EFORMAT, "%s:%d: not JSON: %s", path, error.line, error.text);
     if (!json_is_object(parsed)) {
         json_decref(parsed);

@@ -1,5 +1,6 @@
 /* The parts of include/retort/ that need no more than a few lines. */
 #include "base/error.h"
+#include "base/locale.h"
 #include "base/log.h"
 #include "device/device.h"
 #include "retort/device.h"
@@ -10,6 +11,7 @@
 
 int retort_device_list(struct retort_device **devices, size_t *count) {
     int status = RETORT_OK;
+    locale_t before = locale_enter_c();
     struct device_traits *traits = NULL;
     size_t found;
     TRY(device_list(&traits, &found));
@@ -29,6 +31,7 @@ int retort_device_list(struct retort_device **devices, size_t *count) {
     *count = found;
 done:
     free(traits);
+    uselocale(before);
     return status;
 }
 

@@ -2,6 +2,7 @@
 #include "run/run.h"
 
 #include "base/error.h"
+#include "base/locale.h"
 #include "base/log.h"
 #include "distill/method.h"
 #include "run/checkpoint.h"
@@ -26,7 +27,9 @@ struct retort_run {
     struct descriptor descriptor;
     struct retort_run_options options;
     struct run_folder folder;
-    bool begun; /* the folder holds a run to go on with */
+    struct run_plan plan; /* of the folder's run, or of the one that begins */
+    bool begun;           /* the folder holds a run to go on with */
+    locale_t callers;     /* the locale of the thread that executes it, for the callback */
     struct device_profile profile;
     struct device_peaks peaks;
     char *result;
@@ -59,6 +62,7 @@ done:
 
 int retort_run_create(const char *descriptor, const struct retort_run_options *options, struct retort_run **run) {
     int status = RETORT_OK;
+    locale_t before = locale_enter_c();
     struct arena arena;
     arena_init(&arena);
     size_t count = 0;
@@ -72,6 +76,7 @@ int retort_run_create(const char *descriptor, const struct retort_run_options *o
     TRY(run_create(descriptor, overrides, count, options, run));
 done:
     arena_finish(&arena);
+    uselocale(before);
     return status;
 }
 
@@ -118,9 +123,11 @@ static void tell_progress(const struct retort_run *run, struct progress *line, i
     if (!isnan(accuracy)) snprintf(right, sizeof right, "  accuracy %.1f%%", accuracy);
     snprintf(detail, sizeof detail, "loss %.4f%s%s%s", loss, right, stage ? "  " : "", stage ? stage : "");
     progress_update(line, step, detail);
-    if (run->options.progress)
-        run->options.progress(run->options.user,
-                              &(struct retort_progress){step, run->descriptor.outer.steps, loss, accuracy, stage});
+    if (!run->options.progress) return;
+    locale_t ours = uselocale(run->callers);
+    run->options.progress(run->options.user,
+                          &(struct retort_progress){step, run->descriptor.outer.steps, loss, accuracy, stage});
+    uselocale(ours);
 }
 
 /* Takes outer steps to the end, from wherever the method stands. */
@@ -138,6 +145,7 @@ static int take_steps(struct retort_run *run, struct session *session, struct di
         const struct metrics *metrics;
         double begun = clock_seconds();
         status = distill_step(distill, &metrics);
+        if (status == RETORT_EINTERRUPTED) break; /* what was done of the step is dropped */
         if (status < 0) error_context("outer step %d", distill_steps_done(distill) + 1);
         TRY(status);
         spent->distil += clock_seconds() - begun;
@@ -146,7 +154,7 @@ static int take_steps(struct retort_run *run, struct session *session, struct di
         if (clock_seconds() - saved_at < run->options.checkpoint_every) continue;
         count_device(session, &before, spent);
         TRY(metrics_sync(&metrics_file));
-        TRY(checkpoint_save(run->folder.checkpoints, distill, spent));
+        TRY(checkpoint_save(run->folder.checkpoints, distill, saved, spent));
         saved = distill_steps_done(distill);
         saved_at = clock_seconds();
     }
@@ -157,7 +165,7 @@ static int take_steps(struct retort_run *run, struct session *session, struct di
     count_device(session, &before, spent);
     if (distill_steps_done(distill) > saved) {
         TRY(metrics_sync(&metrics_file));
-        TRY(checkpoint_save(run->folder.checkpoints, distill, spent));
+        TRY(checkpoint_save(run->folder.checkpoints, distill, saved, spent));
     }
     if (distill_steps_done(distill) < total)
         RAISE(RETORT_EINTERRUPTED, "interrupted after outer step %d of %d; go on with: retort run --resume --out %s",
@@ -168,7 +176,8 @@ done:
     return status;
 }
 
-static int make_distill(const struct descriptor *d, const struct session *session, struct distill **distill) {
+static int make_distill(const struct descriptor *d, const struct session *session, const struct unroll_plan *frozen,
+                        const volatile int *interrupt, struct distill **distill) {
     int status = RETORT_OK;
     int32_t *rows = NULL;
     struct distill_problem problem = {.library = session->library,
@@ -179,7 +188,9 @@ static int make_distill(const struct descriptor *d, const struct session *sessio
                                       .outer = d->outer,
                                       .method = descriptor_method(d),
                                       .method_spec = d->method_spec,
-                                      .seed = d->seed};
+                                      .seed = d->seed,
+                                      .frozen = frozen,
+                                      .interrupt = interrupt};
     double begun = clock_seconds();
     if (d->set.init == SET_INDICES) TRY(index_list_read(d->set.indices, &rows, &problem.row_count));
     problem.rows = rows;
@@ -195,7 +206,7 @@ int run_convolutions(const struct descriptor *descriptor, const struct session *
                      size_t *count) {
     int status = RETORT_OK;
     struct distill *distill = NULL;
-    TRY(make_distill(descriptor, session, &distill));
+    TRY(make_distill(descriptor, session, NULL, NULL, &distill));
     TRY(library_convolutions(session->library, list, count));
 done:
     distill_destroy(distill);
@@ -213,14 +224,15 @@ static int distil(struct retort_run *run, struct session *session, struct spent 
         TRY(device_measure_peaks(session->device, &run->peaks));
         device_reset_peak(session->device); /* the run's own memory is what counts */
     }
-    TRY(make_distill(d, session, &distill));
+    TRY(make_distill(d, session, run->plan.frozen ? &run->plan.distil : NULL, run->options.interrupt, &distill));
     if (run->begun) {
-        TRY(run_folder_check_plan(&run->folder, device_traits(session->device), session->wisdom));
         TRY(checkpoint_load(run->folder.checkpoints, distill, spent, &found));
         log_info(found ? "resuming after outer step %d of %d" : "no checkpoint yet: starting from outer step %d of %d",
                  distill_steps_done(distill), d->outer.steps);
-    } else
-        TRY(run_folder_begin(&run->folder, d, device_traits(session->device), session->wisdom));
+    } else {
+        distill_plan(distill, &run->plan.distil);
+        TRY(run_folder_begin(&run->folder, d, session, &run->plan));
+    }
     TRY(take_steps(run, session, distill, spent));
     distill_results(distill, results);
     TRY(distilled_set_take(distill, &session->data.train, d->set.ipc, d->set.labels, set));
@@ -257,17 +269,48 @@ static int keep_result(struct retort_run *run) {
     return RETORT_OK;
 }
 
-/* A run goes on with the wisdom that it began with: other kernels would round otherwise. */
-static const char *wisdom_of(const struct retort_run *run) {
-    return run->begun ? run->folder.wisdom : NULL;
+/* A run goes on with what it began with, wisdom and plan: other kernels, or other parts of a batch, would round
+ * otherwise. */
+static int open_session(struct retort_run *run, struct session *session) {
+    int status = RETORT_OK;
+    const struct descriptor *d = &run->descriptor;
+    if (!run->begun) return session_open(d, NULL, 0, session);
+    TRY(run_folder_read_plan(&run->folder, &run->plan));
+    TRY(session_open(d, run->folder.wisdom, (unsigned)run->plan.distil.compute_units, session));
+    TRY(run_folder_check_plan(&run->folder, session));
+done:
+    return status;
+}
+
+/* Bytes that the run will write: the set, the whitening of its images, and three states (two are kept, one is being
+ * written), each of which holds the set and two moments of it. A run that is resumed has two already. */
+static uint64_t disk_bytes(const struct retort_run *run, const struct session *session) {
+    const struct descriptor *d = &run->descriptor;
+    const struct dataset *train = &session->data.train;
+    uint64_t pixels = (uint64_t)train->channels * (uint64_t)train->height * (uint64_t)train->width;
+    uint64_t labels = d->set.labels == LABELS_SOFT ? (uint64_t)train->classes : 1;
+    uint64_t set = (uint64_t)d->set.ipc * (uint64_t)train->classes * (pixels + labels) * sizeof(float);
+    uint64_t whitening = session->data.normalisation.whiten ? 2 * pixels * pixels * sizeof(float) : 0;
+    return set + whitening + (run->begun ? 1 : 3) * 3 * set + (1 << 20);
+}
+
+/* What would fail only at the end of the run, found before its first step. */
+static int check_the_end(struct retort_run *run, const struct session *session) {
+    int status = RETORT_OK;
+    const struct evaluate_plans *frozen = run->plan.frozen ? &run->plan.evaluate : NULL;
+    TRY(run_folder_check_room(&run->folder, disk_bytes(run, session)));
+    TRY(scores_plan(&run->descriptor, session, frozen, &run->plan.evaluate));
+done:
+    return status;
 }
 
 static int dry_run(struct retort_run *run) {
     int status = RETORT_OK;
     struct session session = {0};
     struct distill *distill = NULL;
-    TRY(session_open(&run->descriptor, wisdom_of(run), &session));
-    TRY(make_distill(&run->descriptor, &session, &distill));
+    TRY(open_session(run, &session));
+    TRY(check_the_end(run, &session));
+    TRY(make_distill(&run->descriptor, &session, run->plan.frozen ? &run->plan.distil : NULL, NULL, &distill));
     log_info("network: %lld weights; everything is ready for %d outer steps", (long long)session.network.theta_count,
              run->descriptor.outer.steps);
 done:
@@ -283,18 +326,18 @@ static int execute(struct retort_run *run, struct session *session) {
     struct spent spent = {0};
     struct metrics results = {0};
     char sha256[65];
-    TRY(session_open(&run->descriptor, wisdom_of(run), session));
+    TRY(open_session(run, session));
+    TRY(check_the_end(run, session));
     TRY(distil(run, session, &spent, &results, &set));
     TRY(set_folder_write(run->folder.set, &set, &run->descriptor, session, sha256));
     TRY(preview_write(run->folder.preview, &set, &session->data.normalisation));
     if (session->data.test.count > 0) {
         double built = device_build_seconds(session->device);
-        TRY(scores_compute(&run->descriptor, session, &set, run->folder.scores, sha256, run->options.interrupt,
-                           &scores));
+        TRY(scores_compute(&run->descriptor, session, &set, &run->plan.evaluate, run->folder.scores, sha256,
+                           run->options.interrupt, &scores));
         spent.evaluate = scores.seconds;
         spent.build_kernels += device_build_seconds(session->device) - built;
-    } else
-        log_warning("data.path holds no test images: the set is not evaluated");
+    }
     if (device_peak_bytes(session->device) > spent.peak_device_bytes)
         spent.peak_device_bytes = device_peak_bytes(session->device);
     TRY(json_file_write(run->folder.result, describe_result(run, session, sha256, &scores, &spent, &results), 15));
@@ -308,7 +351,7 @@ done:
     return status;
 }
 
-int retort_run_execute(struct retort_run *run) {
+static int execute_or_keep(struct retort_run *run) {
     int status = RETORT_OK;
     struct session session = {0};
     if (run->options.dry_run) return dry_run(run);
@@ -321,5 +364,12 @@ int retort_run_execute(struct retort_run *run) {
 done:
     session_close(&session);
     run_folder_release(&run->folder);
+    return status;
+}
+
+int retort_run_execute(struct retort_run *run) {
+    run->callers = locale_enter_c();
+    int status = execute_or_keep(run);
+    uselocale(run->callers);
     return status;
 }

@@ -7,10 +7,12 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 int run_folder_name(const struct descriptor *descriptor, const char *out, struct run_folder *folder) {
@@ -35,22 +37,79 @@ done:
     return status;
 }
 
-static bool is_part(const char *name) {
-    size_t length = strlen(name);
-    return length > 5 && strcmp(name + length - 5, ".part") == 0;
+/* Whether plan.json is one that a run wrote, and not somebody's file of that name. */
+static bool is_plan(const char *path) {
+    json_t *plan = NULL;
+    const char *version;
+    bool is = file_exists(path) && json_file_read(path, &plan) == RETORT_OK
+              && json_unpack(plan, "{s:s, s:{}}", "retort", &version, "device") == 0;
+    error_clear();
+    json_decref(plan);
+    return is;
 }
 
-/* Whether there is nothing but what a run killed in its first moment leaves. */
-static bool holds_nothing(const char *path) {
-    DIR *stream = opendir(path);
-    if (!stream) return !file_exists(path);
-    bool nothing = true;
-    for (struct dirent *entry; nothing && (entry = readdir(stream));)
-        nothing = !strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..") || is_part(entry->d_name);
+/* Whether there is nothing but what a run killed in its first moment leaves: temporaries, and what it writes before
+ * descriptor.yaml. */
+static bool holds_nothing(const struct run_folder *folder) {
+    DIR *stream = opendir(folder->path);
+    if (!stream) return !file_exists(folder->path);
+    bool nothing = true, plan = false, wisdom = false;
+    for (struct dirent *entry; nothing && (entry = readdir(stream));) {
+        const char *name = entry->d_name;
+        plan |= strcmp(name, "plan.json") == 0;
+        wisdom |= strcmp(name, "wisdom") == 0;
+        nothing = !strcmp(name, ".") || !strcmp(name, "..") || !strcmp(name, "plan.json") || !strcmp(name, "wisdom")
+                  || file_is_temporary(name);
+    }
     closedir(stream);
-    return nothing;
+    return nothing && (!(plan || wisdom) || is_plan(folder->plan));
 }
 
+/* --- plans as JSON --- */
+static json_t *unroll_to_json(const struct unroll_plan *plan) {
+    return json_pack("{s:i, s:i, s:I, s:i, s:i}", "inner_splits", plan->inner_splits, "meta_splits", plan->meta_splits,
+                     "test_batch", (json_int_t)plan->test_batch, "kept_steps", plan->kept_steps, "compute_units",
+                     plan->compute_units);
+}
+
+static bool unroll_from_json(const json_t *value, struct unroll_plan *plan) {
+    json_int_t test_batch;
+    if (json_unpack((json_t *)value, "{s:i, s:i, s:I, s:i, s:i}", "inner_splits", &plan->inner_splits, "meta_splits",
+                    &plan->meta_splits, "test_batch", &test_batch, "kept_steps", &plan->kept_steps, "compute_units",
+                    &plan->compute_units)
+        < 0)
+        return false;
+    plan->test_batch = test_batch;
+    return true;
+}
+
+/* One object a training; those of rows that are not evaluated are zero. */
+static json_t *plan_to_json(const struct run_plan *plan) {
+    return json_pack("{s:o, s:o, s:o, s:o}", "distil", unroll_to_json(&plan->distil), "distilled",
+                     unroll_to_json(&plan->evaluate.set), "random", unroll_to_json(&plan->evaluate.random), "full",
+                     unroll_to_json(&plan->evaluate.full));
+}
+
+int run_folder_read_plan(const struct run_folder *folder, struct run_plan *plan) {
+    int status = RETORT_OK;
+    json_t *kept = NULL;
+    struct run_plan fresh = {0};
+    TRY(json_file_read(folder->plan, &kept));
+    const json_t *all = json_object_get(kept, "trainings");
+    fresh.frozen = all != NULL;
+    if (all
+        && !(unroll_from_json(json_object_get(all, "distil"), &fresh.distil)
+             && unroll_from_json(json_object_get(all, "distilled"), &fresh.evaluate.set)
+             && unroll_from_json(json_object_get(all, "random"), &fresh.evaluate.random)
+             && unroll_from_json(json_object_get(all, "full"), &fresh.evaluate.full)))
+        RAISE(RETORT_EFORMAT, "%s is not a run's plan", folder->plan);
+    *plan = fresh;
+done:
+    json_decref(kept);
+    return status;
+}
+
+/* --- what a folder is --- */
 static int compare_descriptor(const struct run_folder *folder, const struct descriptor *descriptor) {
     int status = RETORT_OK;
     struct descriptor kept = {0};
@@ -58,6 +117,11 @@ static int compare_descriptor(const struct run_folder *folder, const struct desc
     text_init(&mine);
     text_init(&theirs);
     TRY(descriptor_read(folder->descriptor, NULL, 0, &kept));
+    /* With a frozen plan the ceiling decides nothing but whether it fits. */
+    struct run_plan plan;
+    if (kept.memory != descriptor->memory && run_folder_read_plan(folder, &plan) == RETORT_OK && plan.frozen)
+        kept.memory = descriptor->memory;
+    error_clear();
     const char *key = descriptor_difference(descriptor, &kept, &mine, &theirs);
     if (key)
         RAISE(RETORT_EINVAL,
@@ -73,7 +137,7 @@ done:
 
 int run_folder_check(const struct run_folder *folder, const struct descriptor *descriptor, bool resume, bool *begun) {
     int status = RETORT_OK;
-    bool nothing = holds_nothing(folder->path);
+    bool nothing = holds_nothing(folder);
     if (file_exists(folder->path) && !folder_exists(folder->path))
         RAISE(RETORT_EINVAL, "%s is a file; name a folder with --out", folder->path);
     if (!nothing && !resume)
@@ -97,7 +161,7 @@ static void clear_parts(const char *path) {
     if (!stream) return;
     for (struct dirent *entry; (entry = readdir(stream));) {
         char inner[FILE_PATH_MAX];
-        if (is_part(entry->d_name) && path_join(path, entry->d_name, inner) == RETORT_OK) unlink(inner);
+        if (file_is_temporary(entry->d_name) && path_join(path, entry->d_name, inner) == RETORT_OK) unlink(inner);
     }
     closedir(stream);
 }
@@ -109,8 +173,8 @@ int run_folder_claim(struct run_folder *folder) {
     if (access(folder->path, W_OK) < 0) RAISE(RETORT_EIO, "cannot write into %s: %s", folder->path, strerror(errno));
     folder->lock = open(folder->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (folder->lock < 0) RAISE(RETORT_EIO, "cannot open %s: %s", folder->path, strerror(errno));
-    /* The system drops the lock with the process, so nothing stale can stay; where the file system knows no locks, two
-     * runs in one folder are the user's to avoid. */
+    /* The system drops the lock with the process, so that a killed run never blocks its folder. On a file system that
+     * knows no locks nothing keeps two runs in one folder apart. */
     if (flock(folder->lock, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
         RAISE(RETORT_EINVAL, "%s: another run is at work in it", folder->path);
     clear_parts(folder->path);
@@ -120,37 +184,102 @@ done:
     return status;
 }
 
-int run_folder_begin(const struct run_folder *folder, const struct descriptor *descriptor,
-                     const struct device_traits *traits, const struct wisdom *wisdom) {
+/* --- checks of what is written late --- */
+/* Whether a folder, or the nearest one above it that exists, can be written to and has room. */
+static int check_place(const char *path, uint64_t bytes) {
     int status = RETORT_OK;
-    char name[17];
+    char place[FILE_PATH_MAX];
+    struct statvfs system;
+    snprintf(place, sizeof place, "%s", path);
+    while (!file_exists(place)) {
+        char *slash = strrchr(place, '/');
+        if (!slash)
+            strcpy(place, ".");
+        else if (slash == place)
+            strcpy(place, "/");
+        else
+            *slash = '\0';
+    }
+    if (!folder_exists(place)) RAISE(RETORT_EIO, "cannot write into %s: %s is a file; move it away", path, place);
+    if (access(place, W_OK) < 0) RAISE(RETORT_EIO, "cannot write into %s: %s", place, strerror(errno));
+    /* Some file systems do not tell their size. */
+    if (statvfs(place, &system) < 0 || system.f_blocks == 0) goto done;
+    uint64_t left = (uint64_t)system.f_bavail * system.f_frsize;
+    if (left < bytes)
+        RAISE(RETORT_EIO,
+              "the run will write about %.1f MB into %s, where %.1f MB are left; make room, or take another "
+              "folder with --out",
+              (double)bytes * 1e-6, path, (double)left * 1e-6);
+done:
+    return status;
+}
+
+int run_folder_check_room(const struct run_folder *folder, uint64_t bytes) {
+    int status = RETORT_OK;
+    const char *const folders[] = {folder->path, folder->checkpoints, folder->set};
+    const char *const files[] = {folder->metrics, folder->preview, folder->scores, folder->result};
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) TRY(check_place(folders[i], bytes));
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+        if (folder_exists(files[i])) RAISE(RETORT_EIO, "cannot write %s: it is a folder; move it away", files[i]);
+done:
+    return status;
+}
+
+/* --- the plan --- */
+int run_folder_begin(const struct run_folder *folder, const struct descriptor *descriptor,
+                     const struct session *session, const struct run_plan *plan) {
+    int status = RETORT_OK;
+    const struct device_traits *traits = device_traits(session->device);
+    const struct data_set_pair *data = &session->data;
+    char fingerprint[17];
     struct text text;
     text_init(&text);
-    wisdom_name(wisdom, name);
-    if (strcmp(name, "none") != 0) TRY(wisdom_save(wisdom, folder->wisdom));
     descriptor_write(descriptor, &text);
     if (text.failed) RAISE(RETORT_ENOMEM, "out of memory");
-    /* The descriptor last: with it the run counts as begun. */
+    snprintf(fingerprint, sizeof fingerprint, "%016" PRIx64, data->fingerprint);
+    /* The plan first: by it holds_nothing knows a folder that a run was killed in. The descriptor last: with it the run
+     * counts as begun. */
     TRY(json_file_write(folder->plan,
-                        json_pack("{s:i, s:s, s:s, s:{s:s, s:s, s:s}}", "format", 1, "retort", RETORT_VERSION, "wisdom",
-                                  name, "device", "name", traits->name, "platform", traits->platform, "driver",
-                                  traits->driver),
+                        json_pack("{s:i, s:s, s:s, s:{s:s, s:s, s:s}, s:{s:s, s:I, s:I}, s:o}", "format", 1, "retort",
+                                  RETORT_VERSION, "wisdom", session->wisdom_name, "device", "name", traits->name,
+                                  "platform", traits->platform, "driver", traits->driver, "data", "hash", fingerprint,
+                                  "train", (json_int_t)(data->train.count + data->holdout.count), "test",
+                                  (json_int_t)data->test.count, "trainings", plan_to_json(plan)),
                         15));
+    if (strcmp(session->wisdom_name, "none") != 0)
+        TRY(wisdom_save(session->wisdom, folder->wisdom));
+    else if (unlink(folder->wisdom) < 0 && errno != ENOENT)
+        RAISE(RETORT_EIO, "cannot remove %s: %s", folder->wisdom, strerror(errno));
     TRY(file_write(folder->descriptor, text_get(&text), text.length));
 done:
     text_finish(&text);
     return status;
 }
 
-int run_folder_check_plan(const struct run_folder *folder, const struct device_traits *traits,
-                          const struct wisdom *wisdom) {
-    int status = RETORT_OK;
-    json_t *plan = NULL;
-    const char *version, *name, *platform, *driver, *kept = "none";
+static int check_data(const struct run_folder *folder, const json_t *kept, const struct data_set_pair *data) {
+    const char *hash;
+    json_int_t train, test;
     char now[17];
+    if (json_unpack((json_t *)kept, "{s:s, s:I, s:I}", "hash", &hash, "train", &train, "test", &test) < 0)
+        return error_set(RETORT_EFORMAT, "%s is not a run's plan", folder->plan);
+    snprintf(now, sizeof now, "%016" PRIx64, data->fingerprint);
+    if (strcmp(hash, now) == 0) return RETORT_OK;
+    return error_set(RETORT_EINVAL,
+                     "data.path no longer holds what %s was begun with: %lld training and %lld test images then, %lld "
+                     "and %lld now, whose pixels or labels differ; put the data back as it was, or begin another run "
+                     "with --out",
+                     folder->path, (long long)train, (long long)test,
+                     (long long)(data->train.count + data->holdout.count), (long long)data->test.count);
+}
+
+int run_folder_check_plan(const struct run_folder *folder, const struct session *session) {
+    int status = RETORT_OK;
+    json_t *plan = NULL, *data = NULL;
+    const struct device_traits *traits = device_traits(session->device);
+    const char *version, *name, *platform, *driver, *kept = "none";
     TRY(json_file_read(folder->plan, &plan));
-    if (json_unpack(plan, "{s:s, s?s, s:{s:s, s:s, s:s}}", "retort", &version, "wisdom", &kept, "device", "name", &name,
-                    "platform", &platform, "driver", &driver)
+    if (json_unpack(plan, "{s:s, s?s, s:{s:s, s:s, s:s}, s?o}", "retort", &version, "wisdom", &kept, "device", "name",
+                    &name, "platform", &platform, "driver", &driver, "data", &data)
         < 0)
         RAISE(RETORT_EFORMAT, "%s is not a run's plan", folder->plan);
     if (strcmp(name, traits->name) != 0 || strcmp(platform, traits->platform) != 0
@@ -159,12 +288,13 @@ int run_folder_check_plan(const struct run_folder *folder, const struct device_t
               "%s was begun on device %s (%s, driver %s), this is %s (%s, driver %s), which rounds otherwise; resume "
               "on the same one",
               folder->path, name, platform, driver, traits->name, traits->platform, traits->driver);
-    wisdom_name(wisdom, now);
-    if (strcmp(kept, now) != 0)
+    /* Folders of earlier versions do not tell what the data was. */
+    if (data) TRY(check_data(folder, data, &session->data));
+    if (strcmp(kept, session->wisdom_name) != 0)
         log_warning(
             "%s was begun with the kernel choices %s, its file wisdom now has %s: the numbers may differ in their "
             "last digits",
-            folder->path, kept, now);
+            folder->path, kept, session->wisdom_name);
     if (strcmp(version, RETORT_VERSION) != 0)
         log_warning("%s was begun by Retort %s, this is %s: the numbers may differ in their last digits", folder->path,
                     version, RETORT_VERSION);

@@ -8,8 +8,7 @@
 #ifndef RETORT_RUN_RUN_FOLDER_H
 #define RETORT_RUN_RUN_FOLDER_H
 
-#include "compile/wisdom.h"
-#include "run/descriptor.h"
+#include "run/session.h"
 
 struct run_folder {
     char path[FILE_PATH_MAX];
@@ -20,19 +19,33 @@ struct run_folder {
     bool created; /* by this run */
 };
 
+/* How the run's trainings were planned on the device, which must be the same when it is resumed. */
+struct run_plan {
+    bool frozen; /* false: nothing was planned yet, or the folder is of a version that did not write it down */
+    struct unroll_plan distil;
+    struct evaluate_plans evaluate;
+};
+
 /* Settles the names. `out` NULL: runs/NAME-SEED. Touches nothing. */
 int run_folder_name(const struct descriptor *descriptor, const char *out, struct run_folder *folder);
 /* Refuses, with RETORT_EINVAL, a folder that is in use, one that is not empty without `resume`, and with it one that
- * holds another run (naming the first key that differs) or none. *begun tells whether there is a run to go on with. */
+ * holds another run (naming the first key that differs) or none. `memory` may differ where a plan is frozen. *begun
+ * tells whether there is a run to go on with. */
 int run_folder_check(const struct run_folder *folder, const struct descriptor *descriptor, bool resume, bool *begun);
 /* Creates it where needed, takes the lock and clears what a killed run left half written. */
 int run_folder_claim(struct run_folder *folder);
+/* Refuses, with RETORT_EIO, where what is written late could not be: a folder or its file system that cannot be written
+ * to or has less than `bytes` left, or something else in the place of a file or folder. The folder itself may be
+ * missing. */
+int run_folder_check_room(const struct run_folder *folder, uint64_t bytes);
 /* Writes descriptor.yaml, plan.json and wisdom of a new run. */
 int run_folder_begin(const struct run_folder *folder, const struct descriptor *descriptor,
-                     const struct device_traits *traits, const struct wisdom *wisdom);
-/* Refuses to go on where another device or driver would compute other numbers; warns where other kernels may. */
-int run_folder_check_plan(const struct run_folder *folder, const struct device_traits *traits,
-                          const struct wisdom *wisdom);
+                     const struct session *session, const struct run_plan *plan);
+/* The plan that a run began with. RETORT_EFORMAT where plan.json is none. */
+int run_folder_read_plan(const struct run_folder *folder, struct run_plan *plan);
+/* Refuses to go on where another device or driver would compute other numbers, or with other data; warns where other
+ * kernels may. */
+int run_folder_check_plan(const struct run_folder *folder, const struct session *session);
 /* Gives the lock back; a folder that was created and never begun is removed. */
 void run_folder_release(struct run_folder *folder);
 

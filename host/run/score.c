@@ -62,13 +62,17 @@ static int keep(const char *path, const char *sha256, const struct scores *score
         path, json_pack("{s:s, s:f, s:o}", "set_sha256", sha256, "seconds", scores->seconds, "rows", rows), 17);
 }
 
-/* A file that is missing, damaged or of another set only costs the time to compute the rows again. */
-static void recall(const char *path, const char *sha256, const struct evaluate_spec *spec, struct scores *scores) {
+/* A file that is missing, damaged or of another set only costs the time to compute the rows again. One that cannot be
+ * read is left alone. */
+static int recall(const char *path, const char *sha256, const struct evaluate_spec *spec, struct scores *scores) {
+    int status = RETORT_OK;
     json_t *kept = NULL, *rows;
     const char *of;
     double seconds;
-    if (!file_exists(path)) return;
-    if (json_file_read(path, &kept) == RETORT_OK
+    if (!file_exists(path)) return RETORT_OK;
+    status = json_file_read(path, &kept);
+    if (status < 0 && status != RETORT_EFORMAT) return status;
+    if (status == RETORT_OK
         && json_unpack(kept, "{s:s, s:F, s:o}", "set_sha256", &of, "seconds", &seconds, "rows", &rows) == 0
         && strcmp(of, sha256) == 0) {
         for (int i = 0; i < SCORE_ROWS; i++)
@@ -77,30 +81,60 @@ static void recall(const char *path, const char *sha256, const struct evaluate_s
     }
     error_clear();
     json_decref(kept);
+    return RETORT_OK;
 }
 
 /* --- computing --- */
-int scores_compute(const struct descriptor *descriptor, struct session *session, const struct distilled_set *set,
-                   const char *path, const char *sha256, const volatile int *interrupt, struct scores *scores) {
-    int status = RETORT_OK;
-    struct scores fresh = {0};
-    const struct evaluate_problem problem = {
+static struct evaluate_problem problem_of(const struct descriptor *descriptor, const struct session *session,
+                                          double inner_lr, const struct evaluate_plans *frozen,
+                                          const volatile int *interrupt) {
+    return (struct evaluate_problem){
         .library = session->library,
         .network = &session->evaluate_network,
         .inner = descriptor->inner,
-        .inner_lr = set->inner_lr > 0 ? set->inner_lr : descriptor->inner.optimizer.lr,
+        .inner_lr = inner_lr,
         .augment = descriptor->outer.augment,
         .test = &session->data.test,
         .holdout = &session->data.holdout,
         .spec = descriptor->evaluate,
         .seed = descriptor->seed,
+        .frozen = frozen,
         .interrupt = interrupt,
     };
+}
+
+int scores_plan(const struct descriptor *descriptor, const struct session *session, const struct evaluate_plans *frozen,
+                struct evaluate_plans *plans) {
+    if (session->data.test.count == 0) {
+        log_warning("data.path holds no test images: the set will not be evaluated");
+        return RETORT_OK;
+    }
+    const struct evaluate_problem problem =
+        problem_of(descriptor, session, descriptor->inner.optimizer.lr, frozen, NULL);
+    const int classes = session->evaluate_network.classes, ipc = descriptor->set.ipc;
+    /* There is no set yet; of its labels only the kind is looked at. */
+    const float soft = 0;
+    const int32_t hard = 0;
+    const struct training_set set = {.count = (int64_t)classes * ipc,
+                                     .classes = classes,
+                                     .ipc = ipc,
+                                     .soft_labels = descriptor->set.labels == LABELS_SOFT ? &soft : NULL,
+                                     .hard_labels = descriptor->set.labels == LABELS_HARD ? &hard : NULL};
+    return evaluate_plan(&problem, &set, &session->data.train, plans);
+}
+
+int scores_compute(const struct descriptor *descriptor, struct session *session, const struct distilled_set *set,
+                   const struct evaluate_plans *frozen, const char *path, const char *sha256,
+                   const volatile int *interrupt, struct scores *scores) {
+    int status = RETORT_OK;
+    struct scores fresh = {0};
+    const double lr = set->inner_lr > 0 ? set->inner_lr : descriptor->inner.optimizer.lr;
+    const struct evaluate_problem problem = problem_of(descriptor, session, lr, frozen, interrupt);
     const struct training_set view = distilled_set_view(set);
     const bool wanted[SCORE_ROWS] = {true, set->ipc > 0, descriptor->evaluate.full_data};
     evaluate_describe(&problem, fresh.protocol, sizeof fresh.protocol);
     log_info("protocol: %s", fresh.protocol);
-    if (path) recall(path, sha256, &descriptor->evaluate, &fresh);
+    if (path) TRY(recall(path, sha256, &descriptor->evaluate, &fresh));
     for (int i = 0; i < SCORE_ROWS; i++) {
         if (!wanted[i] || fresh.has[i]) continue;
         double begun = clock_seconds();

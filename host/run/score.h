@@ -19,11 +19,17 @@ struct scores {
 };
 void scores_finish(struct scores *scores); /* NULL-safe, zeroes */
 
+/* What of the evaluation of a descriptor's set could fail, found out before there is a set (evaluate_plan).
+ * `frozen`: plans to take, or NULL. Without test images there is none to make: *plans stays as it is. */
+int scores_plan(const struct descriptor *descriptor, const struct session *session, const struct evaluate_plans *frozen,
+                struct evaluate_plans *plans);
+
 /* Trains and tests: the set, a random subset of the same size (where the set has equally many images of each class),
  * and all of train where the descriptor asks for it. `path`, where not NULL, is a JSON file that keeps each finished
  * row: rows found there for the same set (`sha256`) are taken over, not computed again. */
 int scores_compute(const struct descriptor *descriptor, struct session *session, const struct distilled_set *set,
-                   const char *path, const char *sha256, const volatile int *interrupt, struct scores *scores);
+                   const struct evaluate_plans *frozen, const char *path, const char *sha256,
+                   const volatile int *interrupt, struct scores *scores);
 
 /* `accuracy` of result.json: an object with a member per row. NULL when out of memory. */
 json_t *scores_json(const struct scores *scores, bool has_holdout);

@@ -20,12 +20,13 @@ done:
     return status;
 }
 
-int session_open(const struct descriptor *descriptor, const char *wisdom, struct session *session) {
+int session_open(const struct descriptor *descriptor, const char *wisdom, unsigned units, struct session *session) {
     int status = RETORT_OK;
     struct session fresh = {0};
     char users[FILE_PATH_MAX];
     wisdom_path(users);
     TRY(device_open(descriptor->device.select, &fresh.device));
+    device_set_units(fresh.device, units);
     const struct device_traits *traits = device_traits(fresh.device);
     device_set_ceiling(fresh.device, descriptor->memory);
     log_info("device: %s (%s)", traits->name, traits->platform);

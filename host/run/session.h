@@ -15,9 +15,8 @@ struct session {
 };
 
 /* Opens the device under the descriptor's ceiling and reads the data. `wisdom` is a file, "" for none; NULL: the
- * user's.
- */
-int session_open(const struct descriptor *descriptor, const char *wisdom, struct session *session);
+ * user's. `units`: compute units to choose kernels for; 0: those of the device. */
+int session_open(const struct descriptor *descriptor, const char *wisdom, unsigned units, struct session *session);
 void session_close(struct session *session); /* NULL-safe */
 
 #endif

@@ -7,7 +7,8 @@
  *     else
  *         puts(retort_run_result(run));
  *     retort_run_destroy(run);
- */
+ *
+ * Numbers are read and written with a decimal point, whatever the calling program's locale. */
 #ifndef RETORT_RUN_H
 #define RETORT_RUN_H
 
@@ -26,11 +27,11 @@ struct retort_run_options {
     const char *out;             /* run folder; NULL: runs/NAME-SEED, after the descriptor */
     const char *const *settings; /* descriptor keys to override, "outer.lr=0.01", NULL-terminated; NULL: none */
     int resume;                  /* go on from the folder's newest good checkpoint */
-    int dry_run;                 /* read everything, build the kernels, run nothing, write nothing */
+    int dry_run;                 /* read and plan everything, build the kernels, run nothing, write nothing */
     int profile;                 /* measure device time per kernel: a line of metrics.jsonl at the end */
     double checkpoint_every;     /* seconds of work between checkpoints; 0: 20 */
-    /* Set it to non-zero, from a signal handler or another thread: the step is finished and saved, and
-     * retort_run_execute returns RETORT_EINTERRUPTED. May be NULL. */
+    /* Set it to non-zero, from a signal handler or another thread: the outer step at hand is dropped, the state after
+     * the one before it is saved, and retort_run_execute returns RETORT_EINTERRUPTED. May be NULL. */
     const volatile int *interrupt;
     void (*progress)(void *user, const struct retort_progress *progress); /* may be NULL */
     void *user;
