@@ -112,11 +112,12 @@ static void count_device(const struct session *session, const struct spent *befo
 
 static void tell_progress(const struct retort_run *run, struct progress *line, int step,
                           const struct metrics *metrics) {
-    char detail[96], right[32] = "";
+    char detail[96], left[32] = "", right[32] = "";
     double loss = metric_number(metrics, "loss"), accuracy = metric_number(metrics, "accuracy");
     const char *stage = metric_word(metrics, "stage");
+    if (!isnan(loss)) snprintf(left, sizeof left, "loss %.4f", loss);
     if (!isnan(accuracy)) snprintf(right, sizeof right, "  accuracy %.1f%%", accuracy);
-    snprintf(detail, sizeof detail, "loss %.4f%s%s%s", loss, right, stage ? "  " : "", stage ? stage : "");
+    snprintf(detail, sizeof detail, "%s%s%s%s", left, right, stage ? "  " : "", stage ? stage : "");
     progress_update(line, step, detail);
     if (run->options.progress)
         run->options.progress(run->options.user,
