@@ -45,7 +45,7 @@ int run_create(const char *descriptor, const struct schema_override *overrides, 
     if (!descriptor && (!options->resume || !options->out)) RAISE(RETORT_EINVAL, "no descriptor was named");
     if (!descriptor) TRY(path_join(options->out, "descriptor.yaml", kept));
     status = descriptor_read(descriptor ? descriptor : kept, overrides, override_count, &fresh->descriptor);
-    /* Not to be read is as much a wrong descriptor as not to be understood. */
+    /* A descriptor that cannot be read is the caller's mistake, as one that cannot be understood is. */
     if (status == RETORT_EIO) status = RETORT_EINVAL;
     TRY(status);
     TRY(run_folder_name(&fresh->descriptor, options->out, &fresh->folder));
