@@ -381,6 +381,7 @@ const struct method method_bptt = {
     .keys = keys,
     .key_count = sizeof keys / sizeof *keys,
     .spec_size = sizeof(struct bptt_spec),
+    .learns = 1u << SET_SOFT_LABELS | 1u << SET_LOG_LR,
     .remedy = "lower inner.lr or outer.lr, or shorten method.window",
     .check = check,
     .create = create,

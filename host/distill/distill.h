@@ -47,6 +47,10 @@ struct distill_problem {
     const volatile int *interrupt;    /* non-zero: leave a step with RETORT_EINTERRUPTED; may be NULL */
 };
 
+/* Whether the settings go together as far as that can be told without library, data and network, which may be NULL:
+ * RETORT_EINVAL with words, and in *key the descriptor's key that they concern. */
+int distill_check(const struct distill_problem *problem, const char **key);
+
 struct distill;
 /* Draws the set, then lets the method plan (micro-batches under the ceiling), compile and build. RETORT_ELIMIT where
  * the ceiling cannot be met, with the least that could. */
