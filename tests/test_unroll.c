@@ -657,7 +657,31 @@ static void test_kept(void **state) {
     assert_int_equal(inner_splits_of(unroll), 1);
     expect_answer(&p, &some, &whole, 2e-6);
     expect_answer(&p, &some, &expected, TOLERANCE);
+    struct unroll_plan plan;
+    unroll_plan(unroll, &plan);
     unroll_destroy(unroll);
+
+    /* A frozen plan rules whatever the ceiling would have chosen, as it must when a run is resumed. */
+    p.spec.frozen = &plan;
+    unroll = under_ceiling(family, &p, 4 * least, &again, &peak);
+    assert_int_equal(inner_splits_of(unroll), plan.inner_splits);
+    assert_int_equal(unroll_kept_steps(unroll), plan.kept_steps);
+    expect_same(&p, &again, &some);
+    unroll_destroy(unroll);
+    device_set_ceiling(device, most / 2);
+    assert_int_equal(unroll_create(library_of(family), &p.spec, &unroll), RETORT_ELIMIT);
+    assert_non_null(strstr(retort_error_message(), "began with"));
+    device_set_ceiling(device, 0);
+    plan.compute_units++;
+    assert_int_equal(unroll_create(library_of(family), &p.spec, &unroll), RETORT_EINVAL);
+    assert_non_null(strstr(retort_error_message(), "compute units"));
+    device_set_units(device, (unsigned)plan.compute_units);
+    assert_ok(unroll_create(library_of(family), &p.spec, &unroll));
+    unroll_destroy(unroll);
+    device_set_units(device, 0);
+    plan.inner_splits = 3;
+    assert_int_equal(unroll_create(library_of(family), &p.spec, &unroll), RETORT_EINVAL);
+    p.spec.frozen = NULL;
 
     /* A little less than the whole batch needs: in parts, whose smaller scratch memory leaves room. */
     int steps = 0;
@@ -671,7 +695,7 @@ static void test_kept(void **state) {
     }
     expect_answer(&p, &parts, &whole, 2e-6);
     expect_answer(&p, &parts, &expected, TOLERANCE);
-    expect_same(&p, &again, &parts); /* as a resumed run has to */
+    expect_same(&p, &again, &parts);
     problem_finish(&p);
 }
 

@@ -250,6 +250,7 @@ int device_open(const char *spec, struct device **device) {
     if (!opened) RAISE(RETORT_ENOMEM, "out of memory opening device %d", chosen->traits.index);
     pthread_mutex_init(&opened->lock, NULL);
     opened->traits = chosen->traits;
+    opened->own_units = chosen->traits.compute_units;
     opened->id = chosen->id;
     const char *synchronous = getenv("RETORT_SYNC");
     opened->synchronous = synchronous && *synchronous && strcmp(synchronous, "0") != 0;
@@ -283,6 +284,10 @@ void device_close(struct device *device) {
 
 const struct device_traits *device_traits(const struct device *device) {
     return &device->traits;
+}
+
+void device_set_units(struct device *device, unsigned units) {
+    device->traits.compute_units = units ? units : device->own_units;
 }
 
 int device_finish(struct device *device) {

@@ -41,6 +41,9 @@ struct device;
 int device_open(const char *spec, struct device **device);
 void device_close(struct device *device); /* NULL-safe; every buffer and program must be gone */
 const struct device_traits *device_traits(const struct device *device);
+/* Makes kernels be chosen as if the device had so many compute units (0: as many as it has): how work is divided among
+ * them decides the order of some sums. A resumed run sets what it began with, before it creates its kernel library. */
+void device_set_units(struct device *device, unsigned units);
 
 /* --- memory: every buffer counts against the ceiling --- */
 void device_set_ceiling(struct device *device, uint64_t bytes); /* 0: none */

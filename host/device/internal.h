@@ -10,7 +10,8 @@
 #include <pthread.h>
 
 struct device {
-    struct device_traits traits;
+    struct device_traits traits; /* compute_units: as set by device_set_units */
+    unsigned own_units;          /* as queried */
     cl_device_id id;
     cl_context context;
     cl_command_queue queue;

@@ -309,6 +309,52 @@ done:
     return status;
 }
 
+/* Takes over a plan made earlier, in place of a search. */
+static int take_plan(struct unroll *u, const struct unroll_plan *plan) {
+    int status = RETORT_OK;
+    const struct unroll_spec *spec = &u->spec;
+    unsigned units = device_traits(u->device)->compute_units;
+    uint64_t ceiling = device_ceiling(u->device);
+    if (plan->compute_units != (int)units)
+        RAISE(RETORT_EINVAL, "the plan was made for %d compute units, but the device is set to %u", plan->compute_units,
+              units);
+    bool whole = plan->inner_splits == 1 && plan->meta_splits == 1;
+    if (plan->inner_splits < 1 || spec->batch % plan->inner_splits || plan->meta_splits < 1
+        || (spec->meta_batch && plan->meta_splits > spec->meta_batch) || (u->q && !whole)
+        || plan->test_batch > spec->test_batch || (spec->test_batch > 0) != (plan->test_batch > 0)
+        || plan->kept_steps < 0 || plan->kept_steps > spec->max_window || (plan->kept_steps && spec->rank))
+        RAISE(
+            RETORT_EINVAL,
+            "the plan (inner batch in %d, meta-loss batch in %d, test batch %lld, values kept of %d steps) does not go "
+            "with this training",
+            plan->inner_splits, plan->meta_splits, (long long)plan->test_batch, plan->kept_steps);
+    u->inner_splits = plan->inner_splits;
+    u->meta_splits = plan->meta_splits;
+    u->spec.test_batch = plan->test_batch;
+    if (plan->kept_steps) {
+        TRY(compile(u, graph_product_reading(spec, spec->batch / u->inner_splits, 1.0 / u->inner_splits),
+                    "backward step on kept values", &u->product_reading));
+        kept_plan(&u->kept, u->product_reading, u->inner_splits);
+        u->kept.step_count = plan->kept_steps;
+    }
+    TRY(compile_inner(u));
+    if (plan->kept_steps && plan->kept_steps == spec->max_window) {
+        executable_destroy(u->product);
+        u->product = NULL;
+    }
+    TRY(compile_meta(u));
+    TRY(compile_rest(u));
+    lay_out(u);
+    enum batch_kind kind;
+    uint64_t needed = needed_bytes(u, &kind);
+    if (ceiling && needed > ceiling)
+        RAISE(RETORT_ELIMIT,
+              "the plan this run began with needs %.1f MB, more than the memory ceiling of %.1f MB: raise `memory`",
+              (double)needed * 1e-6, (double)ceiling * 1e-6);
+done:
+    return status;
+}
+
 /* Splits batches until everything fits under the ceiling and, on CPUs, as far as that is faster. */
 static int fit(struct unroll *u) {
     int status = RETORT_OK;
@@ -427,7 +473,11 @@ int unroll_create(struct library *library, const struct unroll_spec *spec, struc
     u->states = optimizer_state_count(&spec->optimizer);
     if (spec->rank >= u->p) u->spec.rank = (int)u->p - 1;
     if (u->spec.rank > 127) RAISE(RETORT_EINVAL, "a Hessian of rank %d: at most 127", spec->rank);
-    TRY(fit(u));
+    if (spec->frozen)
+        TRY(take_plan(u, spec->frozen));
+    else
+        TRY(fit(u));
+    u->spec.frozen = NULL;
     TRY(allocate(u));
     TRY(library_build(library));
     TRY(bind_fixed(u));
@@ -465,6 +515,14 @@ void unroll_describe(const struct unroll *u, char *text, size_t size) {
                            u->kept.step_count, u->spec.max_window);
     if (length > 0 && (size_t)length < size)
         snprintf(text + length, size - (size_t)length, ", %.1f MB", (double)bytes * 1e-6);
+}
+
+void unroll_plan(const struct unroll *u, struct unroll_plan *plan) {
+    *plan = (struct unroll_plan){.inner_splits = u->inner_splits,
+                                 .meta_splits = u->meta_splits,
+                                 .test_batch = u->spec.test_batch,
+                                 .kept_steps = u->kept.step_count,
+                                 .compute_units = (int)device_traits(u->device)->compute_units};
 }
 
 int unroll_kept_steps(const struct unroll *u) {

@@ -17,6 +17,15 @@
 
 #include <stdio.h>
 
+/* What creation chose, as numbers that a run can write down. Given back to a later creation (`frozen`) they rule in
+ * place of the search, so that a resumed run computes with the same kernels on the same parts, to the bit. */
+struct unroll_plan {
+    int inner_splits, meta_splits; /* parts of the inner batch and of the meta-loss batch; 1: whole */
+    int64_t test_batch;            /* images per launch of a test; 0: no tests */
+    int kept_steps;                /* steps of the longest window that keep values for their backward step */
+    int compute_units;             /* of the device, as kernels were chosen for (device_set_units) */
+};
+
 /* What is compiled. Pointers are borrowed for the life of the unroll. */
 struct unroll_spec {
     const struct network *network;
@@ -32,6 +41,7 @@ struct unroll_spec {
     int steps;          /* of the longest run that is uploaded at once, to plan memory for its tables; 0: not counted */
     int rank;           /* Lanczos rank; 0: exact Hessian only */
     int64_t test_batch; /* images per launch of unroll_test, or fewer under a ceiling; 0: no tests wanted */
+    const struct unroll_plan *frozen; /* the plan to take; NULL: look for one. Read during creation only. */
 };
 
 struct unroll;
@@ -39,9 +49,12 @@ struct unroll;
  * micro-batches, and makes the test batch smaller, until all fits; batch norm cannot be split. RETORT_ELIMIT with the
  * least number of bytes otherwise. Room that the ceiling leaves then holds results of convolutions of as many steps of
  * the window as fit, whose backward steps need not compute them again; without a ceiling none are kept. What is chosen
- * follows from the spec, the ceiling, the device and what is allocated on it. */
+ * follows from the spec, the ceiling, the device and what is allocated on it. A frozen plan is taken as it is:
+ * RETORT_ELIMIT where it does not fit under the ceiling, RETORT_EINVAL where it does not go with the spec or was made
+ * for another number of compute units than the device is set to. */
 int unroll_create(struct library *library, const struct unroll_spec *spec, struct unroll **unroll);
-void unroll_destroy(struct unroll *unroll); /* NULL-safe */
+void unroll_destroy(struct unroll *unroll);                              /* NULL-safe */
+void unroll_plan(const struct unroll *unroll, struct unroll_plan *plan); /* what was chosen, or taken */
 /* "inner batch 10 in 1, meta-loss batch 256 in 2, values kept of 12 of 20 window steps, 34.1 MB": what was chosen. */
 void unroll_describe(const struct unroll *unroll, char *text, size_t size);
 int unroll_kept_steps(const struct unroll *unroll); /* of the longest window; the first ones */
