@@ -10,6 +10,7 @@
 #include "base/memory.h"
 #include "distill/outer.h"
 #include "distill/truncation.h"
+#include "unroll/meta.h"
 #include "unroll/unroll.h"
 
 #include <math.h>
@@ -18,6 +19,7 @@
 
 struct distill {
     struct distill_problem problem;
+    struct meta_spec meta; /* the meta-loss, a pass of the unroll */
     struct unroll *unroll;
     int64_t image_count, image_size; /* n; C H W */
     int batch;                       /* rows per inner step */
@@ -140,14 +142,16 @@ int distill_create(const struct distill_problem *problem, struct distill **out) 
     TRY(outer_variable_init(&d->variables[1], d->soft_labels, soft ? d->image_count * net->classes : 0));
     TRY(outer_variable_init(&d->variables[2], &d->log_lr, problem->inner.learn_lr ? 1 : 0));
     bool augment = augments(&problem->outer.augment);
+    d->meta = (struct meta_spec){.network = net, .batch = problem->outer.real_batch, .augment = augment};
+    const struct pass_spec meta = meta_pass(&d->meta);
     const struct unroll_spec spec = {.network = net,
                                      .optimizer = problem->inner.optimizer,
                                      .set_count = d->image_count,
                                      .batch = d->batch,
                                      .soft_labels = soft,
                                      .augment = augment,
-                                     .meta_batch = problem->outer.real_batch,
-                                     .meta_augment = augment,
+                                     .passes = &meta,
+                                     .pass_count = 1,
                                      .max_window = longest_window(method),
                                      .steps = method->steps,
                                      .rank = method->hessian == HESSIAN_LANCZOS ? method->rank : 0};
@@ -219,34 +223,33 @@ static int compute_gradient(struct distill *d, int step, const struct window_cho
                             struct distill_metrics *metrics) {
     int status = RETORT_OK;
     const struct method_spec *method = &d->problem.method;
-    struct unroll_meta meta = {.prefix = choice->end - choice->window,
-                               .window = choice->window,
-                               .images = d->real_images,
-                               .labels = d->real_labels,
-                               .maps = d->real_maps};
+    struct pass *meta = unroll_pass(d->unroll, 0);
+    int prefix = choice->end - choice->window;
     struct unroll_gradient gradient = {.images = d->image_gradient, .labels = d->label_gradient};
     bool lanczos = method->hessian == HESSIAN_LANCZOS;
     bool refresh = lanczos && (step - 1) % method->refresh == 0;
+    TRY(meta_upload(meta, d->real_images, d->real_labels, d->real_maps));
     TRY(unroll_begin(d->unroll, seed));
-    meta.lanczos = lanczos && !refresh;
-    TRY(unroll_meta_gradient(d->unroll, &meta, &gradient));
+    TRY(unroll_train(d->unroll, 0, prefix, false));
+    TRY(unroll_window(d->unroll, prefix, choice->window, false));
+    TRY(meta_run(meta));
+    TRY(unroll_backward(d->unroll, meta_lambda(meta), lanczos && !refresh ? HESSIAN_LANCZOS : HESSIAN_EXACT,
+                        &gradient));
+    TRY(meta_read(meta, &metrics->loss, &metrics->accuracy));
     if (refresh) {
         TRY(unroll_lanczos(d->unroll, choice->end - 1, derived_seed(d->problem.seed, RANDOM_LANCZOS, step)));
         memcpy(d->again, d->image_gradient, (size_t)(d->image_count * d->image_size) * sizeof *d->again);
-        meta.lanczos = true;
-        TRY(unroll_backward_again(d->unroll, &meta, &gradient));
+        TRY(unroll_backward(d->unroll, meta_lambda(meta), HESSIAN_LANCZOS, &gradient));
         metrics->cosine = cosine(d->image_gradient, d->again, d->image_count * d->image_size);
     }
-    metrics->loss = gradient.loss;
-    metrics->accuracy = gradient.accuracy;
     metrics->gradient_norm = norm_of(d->image_gradient, d->image_count * d->image_size);
     double labels = d->soft_labels ? norm_of(d->label_gradient, d->variables[1].count) : 0;
-    if (!isfinite(gradient.loss) || !isfinite(metrics->gradient_norm) || !isfinite(labels) || !isfinite(gradient.lr))
+    if (!isfinite(metrics->loss) || !isfinite(metrics->gradient_norm) || !isfinite(labels) || !isfinite(gradient.lr))
         RAISE(RETORT_ENUMERIC,
               "the meta-gradient is not finite (meta-loss %g, norm %g) with a window of %d steps ending at step %d: "
               "lower "
               "inner.lr or outer.lr, or shorten method.window",
-              gradient.loss, metrics->gradient_norm, choice->window, choice->end);
+              metrics->loss, metrics->gradient_norm, choice->window, choice->end);
     if (d->variables[2].count) {
         /* By the chain rule to the logarithm. */
         float log_gradient = (float)(gradient.lr * distill_inner_lr(d));

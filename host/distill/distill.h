@@ -9,6 +9,7 @@
 #include "data/data.h"
 #include "nn/nn.h"
 #include "optimizer/optimizer.h"
+#include "unroll/window.h"
 
 /* The descriptor's `inner` section: the training run that is differentiated. */
 struct inner_spec {
@@ -28,7 +29,6 @@ struct set_spec {
 
 enum truncation { TRUNCATION_FIXED, TRUNCATION_FORWARD, TRUNCATION_RANDOM, TRUNCATION_DYNAMIC };
 enum reading { READING_LITERAL, READING_RELEASED, READING_STANDARDISED };
-enum hessian { HESSIAN_EXACT, HESSIAN_LANCZOS };
 /* The descriptor's `method` section. T, W and d as in the papers. */
 struct method_spec {
     int steps;  /* T: inner steps of a whole run */
