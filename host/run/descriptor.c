@@ -2,7 +2,9 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "unroll/unroll.h"
 
+#include <float.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -114,8 +116,8 @@ static const struct schema_key keys[] = {
      .standard = "1e-3", .help = "Its learning rate."},
     {"inner.betas", KEY_REALS, AT(inner.optimizer.beta1), .items = 2, .least = 0, .most = 1, .open = OPEN_MOST,
      .standard = "[0.9, 0.999]", .help = "adam: decay of the first and second moment."},
-    {"inner.eps", KEY_REAL, AT(inner.optimizer.eps), .least = 0, .most = UNBOUNDED, .open = OPEN_LEAST,
-     .standard = "1e-8", .help = "adam: added to the root of the second moment."},
+    {"inner.eps", KEY_REAL, AT(inner.optimizer.eps), .least = FLT_MIN, .most = UNBOUNDED, .standard = "1e-8",
+     .help = "adam: added to the root of the second moment."},
     {"inner.momentum", KEY_REAL, AT(inner.optimizer.momentum), .least = 0, .most = 1, .open = OPEN_MOST,
      .standard = "0", .help = "sgd: momentum."},
     {"inner.weight_decay", KEY_REAL, AT(inner.optimizer.weight_decay), .least = 0, .most = UNBOUNDED, .standard = "0",
@@ -169,7 +171,7 @@ static const struct schema_key keys[] = {
      .help = "dynamic: weigh the steps of the window by their probability (Eq. 13)."},
     {"method.hessian", KEY_CHOICE, AT(method.hessian), .words = hessians, .standard = "exact",
      .help = "Exact Hessian-vector products, or a low-rank approximation by Lanczos."},
-    {"method.rank", KEY_INT, AT(method.rank), .least = 1, .most = 128, .standard = "16",
+    {"method.rank", KEY_INT, AT(method.rank), .least = 1, .most = UNROLL_MAX_RANK, .standard = "16",
      .help = "lanczos: rank of the approximation."},
     {"method.refresh", KEY_INT, AT(method.refresh), .least = 1, .most = WHOLE, .standard = "20",
      .help = "lanczos: outer steps between refreshes."},

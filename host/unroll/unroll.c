@@ -472,7 +472,8 @@ int unroll_create(struct library *library, const struct unroll_spec *spec, struc
     u->q = spec->network->stats_count;
     u->states = optimizer_state_count(&spec->optimizer);
     if (spec->rank >= u->p) u->spec.rank = (int)u->p - 1;
-    if (u->spec.rank > 127) RAISE(RETORT_EINVAL, "a Hessian of rank %d: at most 127", spec->rank);
+    if (u->spec.rank > UNROLL_MAX_RANK)
+        RAISE(RETORT_EINVAL, "a Hessian of rank %d: at most %d", spec->rank, UNROLL_MAX_RANK);
     if (spec->frozen)
         TRY(take_plan(u, spec->frozen));
     else

@@ -26,6 +26,9 @@ struct unroll_plan {
     int compute_units;             /* of the device, as kernels were chosen for (device_set_units) */
 };
 
+/* The largest rank of a low-rank Hessian: one work-item solves its small eigenproblem, in private memory. */
+#define UNROLL_MAX_RANK 127
+
 /* What is compiled. Pointers are borrowed for the life of the unroll. */
 struct unroll_spec {
     const struct network *network;
@@ -39,7 +42,7 @@ struct unroll_spec {
     bool meta_augment;  /* the real images go through node_sample too */
     int max_window;     /* longest window (store size); 0: training only */
     int steps;          /* of the longest run that is uploaded at once, to plan memory for its tables; 0: not counted */
-    int rank;           /* Lanczos rank; 0: exact Hessian only */
+    int rank;           /* Lanczos rank, at most UNROLL_MAX_RANK; 0: exact Hessian only */
     int64_t test_batch; /* images per launch of unroll_test, or fewer under a ceiling; 0: no tests wanted */
     const struct unroll_plan *frozen; /* the plan to take; NULL: look for one. Read during creation only. */
 };
