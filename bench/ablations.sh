@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 data=$1 out=$2 path=${3:-}
 seeds=${SEEDS:-0 1 2} steps=${STEPS:-300} jobs=${JOBS:-2} retort=${RETORT:-build/retort}
-common=(--set "outer.steps=$steps" --set "method.steps=${T:-60}" --set "method.window=${W:-20}" --set "method.range=${D:-5}")
+common=(--set "outer.steps=$steps" --set "inner.steps=${T:-60}" --set "method.window=${W:-20}" --set "method.range=${D:-5}")
 [ "$data" = fashion ] || common+=(--set data.kind=cifar10 --set "data.path=$path")
 
 # The training accuracy as a running mean, and stages that last a fifth and a half of the run at least.

@@ -29,6 +29,8 @@ def parse():
     parser.add_argument("--image", default="1,28,28", help="C,H,W")
     for name, value in dict(ipc=1, prefix=20, window=20, real=256, width=32, reps=5, threads=2).items():
         parser.add_argument("--" + name, type=int, default=value)
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda for a GPU that PyTorch knows")
+    parser.add_argument("--tf32", action="store_true", help="cuda: let matrix units round the products' operands to TF32")
     return parser.parse_args()
 
 
@@ -165,6 +167,11 @@ def main():
     weights = initial_weights(channels, (height // 2**DEPTH, width // 2**DEPTH), options.width, generator)
     images = torch.randn(CLASSES * options.ipc, channels, height, width, generator=generator)
     real = torch.randn(options.real, channels, height, width, generator=generator)
+    # Drawn on the host, so that every device computes the same thing.
+    torch.set_default_device(options.device)
+    weights = [w.to(options.device) for w in weights]
+    images, real = images.to(options.device), real.to(options.device)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options.tf32
     labels, real_labels = torch.arange(len(images)) % CLASSES, torch.arange(len(real)) % CLASSES
     variant = dict(graph=Graph, compiled=Compiled)[options.variant](weights, images, labels, real, real_labels)
     seconds = []

@@ -31,7 +31,7 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
     for (int n = split * IMAGES; n < min((split + 1) * IMAGES, N); n++) {
         global const float *image = x + x_offset + (ulong)n * (IN_CHANNELS * IN_HEIGHT * IN_WIDTH);
 #if OUT_BLOCKED
-        /* Past the last block there is none to read: the last is taken again, and its sums are not stored. */
+        /* A group that reaches past the last block reads the last block again; those sums are not stored. */
         global const float *plane[TILE_BLOCKS];
         UNROLL for (int b = 0; b < TILE_BLOCKS; b++)
             plane[b] = y + y_offset + ((ulong)n * BLOCKS(OUT_CHANNELS) + min(first_block + b, BLOCKS(OUT_CHANNELS) - 1))

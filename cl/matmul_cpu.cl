@@ -24,8 +24,9 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
     const ulong matrix = get_global_id(2);
     a += a_offset + matrix * (M * K);
     c += c_offset + matrix * (M * N);
-    /* Where each vector's columns begin and where it is read: the last one of an unpacked row that it does not fill is
-     * read as far back as makes it whole, and only its own columns are stored. */
+    /* Where each vector's columns begin, and where it is read from. The last columns of an unpacked row may fill only a
+     * part of a vector: it is then read from further back, so that it stays inside the row, and only its own columns
+     * are stored. */
     global const float *right[TILE_BLOCKS];
     int begin[TILE_BLOCKS];
     UNROLL for (int i = 0; i < TILE_BLOCKS; i++) {
@@ -43,7 +44,7 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
         floatv total[TILE_ROWS][TILE_BLOCKS];
         UNROLL for (int r = 0; r < TILE_ROWS; r++)
             UNROLL for (int i = 0; i < TILE_BLOCKS; i++) total[r][i] = 0;
-        /* Rows past the last are read as the last, and not stored. */
+        /* A tile that reaches past the last row reads the last row again; those sums are not stored. */
         global const float *from[TILE_ROWS];
         UNROLL for (int r = 0; r < TILE_ROWS; r++) from[r] = a + min(row + r, M - 1) * A_ROW;
         for (int span = 0; span < K; span += SPAN) {

@@ -6,7 +6,9 @@ source_root=${RETORT_SOURCE:-$(cd "$(dirname "$0")/.." && pwd)}
 program=${RETORT_PROGRAM:-$source_root/build/retort}
 
 runs=()
-for folder in "$source_root"/tests/oracle/*/; do runs+=("cpu $folder"); done
+for folder in "$source_root"/tests/oracle/*/; do
+  [[ $(basename "$folder") == dm-* ]] || runs+=("cpu $folder") # distribution matching, no training
+done
 for name in group-one-momentum mlp-gelu-soft; do runs+=("gpu $source_root/tests/oracle/$name/"); done
 shared=$source_root/../shared/oracle
 if [ -d "$shared" ]; then

@@ -72,7 +72,8 @@ cat >small.yaml <<YAML
 data: {kind: idx, path: $fashion, train_limit: 400, test_limit: 100}
 network: {depth: 2, width: 4}
 set: {init: real}
-method: {steps: 8, window: 4, range: 1}
+inner: {steps: 8}
+method: {window: 4, range: 1}
 outer: {steps: 12, lr: 0.01, real_batch: 32}
 evaluate: {networks: 2, steps: [4, 8]}
 YAML
@@ -89,11 +90,11 @@ expect "run: bad seed" 2 '--seed one: seed: found .one.' run small.yaml --seed o
 expect "run: negative seed" 2 '--seed -1: seed: found .-1.' run small.yaml --seed -1
 expect "run: bad interval" 2 '--checkpoint-every never: expected a number' run small.yaml --checkpoint-every never
 sed 's/window: 4/window: 4x/' small.yaml >wrong.yaml
-expect "run: wrong value, with file and line" 2 'wrong\.yaml:4: method\.window: found .4x., expected a whole number' \
+expect "run: wrong value, with file and line" 2 'wrong\.yaml:5: method\.window: found .4x., expected a whole number' \
   run wrong.yaml
 sed 's/lr: 0.01/lr: 1e-2/' small.yaml >exponent.yaml
-expect "run: windows that do not fit" 2 'method\.steps=4.*past method\.steps 4|method\.range.*past method\.steps 4' \
-  run small.yaml --set method.steps=4
+expect "run: windows that do not fit" 2 'inner\.steps=4.*past inner\.steps 4|method\.range.*past inner\.steps 4' \
+  run small.yaml --set inner.steps=4
 expect "run: resume without a descriptor or run" 2 'cannot read gone/descriptor\.yaml' run --resume --out gone
 expect "run: data not there" 1 'data\.path: .*/gone' run small.yaml --set data.path=gone --out new
 expect "run: package not there" 1 'install it: apt-get install dataset-fashion-mnist' \

@@ -4,7 +4,7 @@
 #include "test.h"
 
 #include "base/random.h"
-#include "compile/executable.h"
+#include "compile/internal.h"
 #include "transform/transform.h"
 
 #include <math.h>
@@ -200,7 +200,7 @@ static struct node *make_many(struct graph *g, int v) { /* more operands and res
     graph_output(g, "joined", node_concat(parts, 50, 1));
     return NULL;
 }
-static struct node *make_stretched(struct graph *g, int v) { /* many small values that are only stretched */
+static struct node *make_stretched(struct graph *g, int v) { /* many small values that are only broadcast */
     struct node *x = in(g, "x", SHAPE(odd[v], 40)), *total = NULL;
     for (int i = 0; i < 40; i++) {
         struct node *part = node_slice(x, (int64_t[]){0, i}, (int64_t[]){1, 1}, SHAPE(odd[v], 1));
@@ -451,7 +451,7 @@ static void test_case(void **state) {
         if (all[c][v].executable) run_case(&all[c][v], 2e-5);
 }
 
-/* Compiles a graph for CPUs and takes it. */
+/* Compiles a graph for the CPU family, destroys it, and returns its number of launches. */
 static int launch_count(struct graph *graph) {
     struct library *fresh;
     struct executable *executable;
@@ -464,8 +464,9 @@ static int launch_count(struct graph *graph) {
     return count;
 }
 
-/* What the joined convolutions cost beside changes of layout: a launch each way, one for the packing of two weights,
- * and one for the sum of the parts of the weights' derivative. Sizes are such that nothing but the packing is small. */
+/* The launches of the joined convolutions, beside changes of layout: one for each of the three directions, one that
+ * packs two weights, and one that sums the parts of the weights' derivative. At these sizes nothing but the packing is
+ * small enough to be merged. */
 static void test_joined_launches(void **state) {
     (void)state;
     struct graph *g;
@@ -473,6 +474,83 @@ static void test_joined_launches(void **state) {
     joined(g, 100000, 33);
     int operands = 4, results = 4 * 2;
     assert_int_equal(launch_count(g), operands + results + 3 + 1 + 1);
+}
+
+/* Work is credited to the launch that does it: nothing to changes of layout, and in sum the whole graph's. */
+static void test_work_of_launches(void **state) {
+    (void)state;
+    struct graph *g;
+    struct grouping grouping;
+    struct lowering lowering;
+    struct kernel_target target = kernels_target(device_traits(device), FAMILY_CPU);
+    if (target.lanes == 1) skip();
+    assert_ok(graph_create(&g));
+    /* A convolution leaves its result in blocks; sums over the channels of its rows want it plain. Large, so that
+     * nothing is merged. */
+    struct node *y = node_conv(in(g, "x", SHAPE(600, 32, 32, 32)), in(g, "w", SHAPE(32, 32, 3, 3)), 1, 1);
+    graph_output(g, "sums", node_reduce_sum(node_exp(node_reshape(y, SHAPE(600 * 32 * 32, 32))), 1u << 1));
+    /* Two rounds of sums over a long array, each in two launches. */
+    struct node *z = in(g, "z", SHAPE(1 << 25));
+    struct node *mean = node_broadcast(node_reduce_mean(z, 1), SHAPE(1 << 25));
+    graph_output(g, "variance", node_reduce_mean(node_square(node_subtract(z, mean)), 1));
+    assert_ok(grouping_create(g, &target, &grouping));
+    assert_ok(lowering_create(&grouping, &lowering));
+    double expected = 0, sum = 0;
+    int relayouts = 0, long_sums = 0;
+    for (int i = 0; i < graph_count(g); i++) {
+        const struct node *node = graph_node(g, i);
+        if (grouping.role[i] == ROLE_MEMBER || grouping.role[i] == ROLE_LIBRARY)
+            expected += op_info(node->op)->cost(node);
+    }
+    for (size_t i = 0; i < lowering.launches.count; i++) {
+        const struct launch *launch = lowering.launches.items[i];
+        sum += launch->flops;
+        if (strstr(launch->what, "relayout")) {
+            relayouts++;
+            assert_true(launch->flops == 0);
+        }
+        if (strstr(launch->what, "partial sums")) {
+            long_sums++;
+            assert_true(launch->flops >= 1 << 25);
+        }
+    }
+    assert_true(relayouts > 0);
+    assert_int_equal(long_sums, 2);
+    assert_float_equal(sum, expected, 0);
+    lowering_finish(&lowering);
+    grouping_finish(&grouping);
+    graph_destroy(g);
+}
+
+/* Of as many elements as a tensor may have, the last ones too are computed, although their numbers are so close to the
+ * largest int that a work-item's share might end past it. */
+static void test_most_elements(void **state) {
+    enum { MOST_ELEMENTS = INT32_MAX - (1 << 16) }; /* executable.c */
+    (void)state;
+    struct graph *g;
+    struct library *fresh;
+    struct executable *executable;
+    struct device_buffer *one, *sum;
+    float value = 1;
+    assert_ok(graph_create(&g));
+    struct node *x = graph_input(g, "one", FLOAT32, SCALAR_SHAPE);
+    graph_output(g, "sum", node_sum_all(node_square(node_broadcast_scalar(x, SHAPE(MOST_ELEMENTS)))));
+    assert_ok(library_create(device, FAMILY_CPU, &fresh));
+    assert_ok(executable_create(fresh, g, "sum of ones", &executable));
+    assert_ok(library_build(fresh));
+    assert_ok(device_buffer_create(device, sizeof value, "one", &one));
+    assert_ok(device_buffer_create(device, sizeof value, "sum", &sum));
+    assert_ok(device_write(device, one, 0, sizeof value, &value));
+    assert_ok(executable_bind(executable, "one", one, 0));
+    assert_ok(executable_bind(executable, "sum", sum, 0));
+    assert_ok(executable_enqueue(executable));
+    assert_ok(device_read(device, sum, 0, sizeof value, &value));
+    assert_float_equal(value, (float)MOST_ELEMENTS, 0);
+    executable_destroy(executable);
+    library_destroy(fresh);
+    graph_destroy(g);
+    device_buffer_destroy(one);
+    device_buffer_destroy(sum);
 }
 
 /* --- values that pass from one executable to another as the compiler likes them --- */
@@ -629,7 +707,7 @@ int main(void) {
         return 0;
     }
     static enum family cpu = FAMILY_CPU, gpu = FAMILY_GPU;
-    struct CMUnitTest tests[2 * CASES + 4];
+    struct CMUnitTest tests[2 * CASES + 6];
     char names[2 * CASES][40];
     size_t count = 0;
     for (size_t i = 0; i < 2 * CASES; i++) {
@@ -639,6 +717,8 @@ int main(void) {
             (struct CMUnitTest){.name = names[i], .test_func = test_case, .initial_state = (void *)(uintptr_t)i};
     }
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_joined_launches);
+    tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_work_of_launches);
+    tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_most_elements);
     tests[count++] = (struct CMUnitTest){"test_opaque, CPU family", test_opaque, NULL, NULL, &cpu};
     tests[count++] = (struct CMUnitTest){"test_opaque, GPU family", test_opaque, NULL, NULL, &gpu};
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_opaque_launches);

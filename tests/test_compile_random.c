@@ -17,7 +17,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_ITEMS = 96, MOST_OUTPUTS = 24, MOST_ELEMENTS = 6000, GUARD = 64, BATCH = 20 };
+enum { MOST_ITEMS = 96, MOST_OUTPUTS = 24, GUARD = 64, BATCH = 20 };
+
+/* Sums over a whole tensor of WHOLE elements or more are compiled otherwise (emit_flat.c). Every third program is
+ * large: its tensors are about that size and up to MOST_ELEMENTS, those of the others are small. */
+enum { WHOLE = 1 << 13, MOST_ELEMENTS = 40000, MOST_ELEMENTS_SMALL = 6000 };
 
 struct item {
     struct node *node;
@@ -32,6 +36,7 @@ struct program {
     struct item items[MOST_ITEMS];
     int count;
     int64_t rows, channels[2], sides[2], columns; /* the sizes that shapes are made of */
+    int64_t most_elements;                        /* of one tensor */
     int outputs[MOST_OUTPUTS], output_count;
     struct executable *executable;
     float *first_run[MOST_OUTPUTS];
@@ -73,7 +78,7 @@ static int keep(struct program *p, struct node *node, double *exact, double *dis
 static int add_input(struct program *p, enum dtype dtype, struct shape shape, int64_t bound) {
     char name[16];
     int64_t count = shape_count(shape);
-    if (p->count == MOST_ITEMS || count > MOST_ELEMENTS) return -1;
+    if (p->count == MOST_ITEMS || count > p->most_elements) return -1;
     double *exact = calloc((size_t)count, sizeof *exact), *disturbed = calloc((size_t)count, sizeof *exact);
     for (int64_t i = 0; i < count; i++)
         exact[i] = disturbed[i] = bound ? (double)pick(p, bound) : (float)random_normal(&p->random);
@@ -81,7 +86,7 @@ static int add_input(struct program *p, enum dtype dtype, struct shape shape, in
     return keep(p, graph_input(p->graph, name, dtype, shape), exact, disturbed);
 }
 
-/* Operations that jump: both tracks must be far from the edge. */
+/* Operations that jump: both tracks must be far from the edge. And sums whose rounding the tracks do not show. */
 static bool is_safe(const struct node *draft, const double *const *operands, const double *out) {
     const struct shape shape = draft->input_count ? draft->inputs[0]->shape : draft->shape;
     int64_t count = shape_count(shape);
@@ -109,6 +114,11 @@ static bool is_safe(const struct node *draft, const double *const *operands, con
         }
         return true;
     }
+    case OP_REDUCE_SUM: /* equal numbers in a long row are all rounded the same way, which the noise does not show */
+        if (count < WHOLE) return true;
+        for (int64_t i = 1; i < count; i++)
+            if (operands[0][i] != operands[0][0]) return true;
+        return false;
     case OP_EIGH:
         for (int64_t k = 0; k + 1 < draft->shape.size[1]; k++)
             if (fabs(out[k]) - fabs(out[k + 1]) < 1e-2) return false;
@@ -156,7 +166,7 @@ static int add_step(struct program *p, const struct node *given, int a, int b, i
     }
     if (op_info(draft->op)->infer(draft)) return -1;
     int64_t count = shape_count(draft->shape);
-    if (count < 1 || count > MOST_ELEMENTS) return -1;
+    if (count < 1 || count > p->most_elements) return -1;
     double *exact = calloc((size_t)count, sizeof *exact), *disturbed = calloc((size_t)count, sizeof *exact);
     for (int k = 0; k < draft->input_count; k++) {
         int64_t size = shape_count(nodes[k]->shape);
@@ -169,7 +179,8 @@ static int add_step(struct program *p, const struct node *given, int a, int b, i
     op_info(draft->op)->reference(draft, exact_in, exact);
     op_info(draft->op)->reference(draft, (const double *const *)disturbed_in, disturbed);
     double size = largest(exact, count), drift = apart(exact, disturbed, count);
-    bool fits = size < 1e3 && drift <= 1e-4 * size && is_safe(draft, exact_in, exact);
+    /* Float32 has neither the huge nor the tiny. */
+    bool fits = size < 1e3 && !(size > 0 && size < 1e-20) && drift <= 1e-4 * size && is_safe(draft, exact_in, exact);
     for (int k = 0; k < draft->input_count; k++) free(disturbed_in[k]);
     if (!fits) {
         free(exact);
@@ -311,6 +322,29 @@ static void step_reduce(struct program *p) {
     if (y < 0 || !pick(p, 2)) return;
     int back = told(p, OP_BROADCAST, y, shape);
     if (back >= 0) binary(p, pick(p, 2) ? OP_SUBTRACT : OP_MULTIPLY, x, back);
+}
+
+/* Sums over a whole large tensor, and what is made of them: its mean square, or the deviation from a mean, whose own
+ * mean square needs a second round of sums. The summands are small, as the sum has to be. */
+static void step_whole(struct program *p) {
+    int x = -1;
+    for (int tries = 0; tries < 20 && x < 0; tries++) {
+        x = float_item(p);
+        if (x >= 0 && shape_count(shape_of(p, x)) < WHOLE) x = -1;
+    }
+    if (x < 0) return;
+    int64_t count = shape_count(shape_of(p, x));
+    /* Sums over images are split into sums by plane first; lines and matrices stay whole. */
+    if (shape_of(p, x).rank == 4 && pick(p, 4)) x = told(p, OP_RESHAPE, x, pick(p, 2) ? SHAPE(count) : SHAPE(1, count));
+    for (int64_t rounds = 1 + pick(p, 2); x >= 0 && rounds > 0; rounds--) {
+        struct shape shape = shape_of(p, x);
+        int y = pick(p, 2) ? binary(p, OP_MULTIPLY, x, pick(p, 2) ? x : partner(p, x)) : x;
+        if (y >= 0) y = binary(p, OP_MULTIPLY, y, constant(p, 1.0 / (double)count, shape));
+        int sum = y < 0 ? -1 : reduce(p, OP_REDUCE_SUM, y, (1u << shape.rank) - 1);
+        x = sum < 0 || !pick(p, 3)
+                ? -1
+                : binary(p, pick(p, 2) ? OP_SUBTRACT : OP_MULTIPLY, x, told(p, OP_BROADCAST, sum, shape));
+    }
 }
 
 static void step_argmax(struct program *p) {
@@ -495,7 +529,9 @@ static void step_matmul(struct program *p) {
     if (a < 0) return;
     struct shape shape = shape_of(p, a);
     struct node draft = {.op = OP_MATMUL, .input_count = 2};
-    bool ta = draft.attributes.transpose_a = pick(p, 2), tb = draft.attributes.transpose_b = pick(p, 2);
+    bool ta = pick(p, 2), tb = pick(p, 2);
+    draft.attributes.transpose_a = ta;
+    draft.attributes.transpose_b = tb;
     int64_t inner = shape.size[ta ? shape.rank - 2 : shape.rank - 1];
     for (int tries = 0; tries < 10; tries++) {
         int b = item_of_rank(p, shape.rank);
@@ -580,12 +616,15 @@ static void make_program(struct program *p, uint64_t seed) {
     static const int64_t channels[] = {1, 2, 3, 5, 6, 16, 17, 20};
     *p = (struct program){.seed = seed, .random = random_begin(seed, RANDOM_TEST, 1)};
     assert_ok(graph_create(&p->graph));
+    bool large = seed % 3 == 0;
+    p->most_elements = large ? MOST_ELEMENTS : MOST_ELEMENTS_SMALL;
     p->rows = 1 + pick(p, 3);
-    p->columns = 1 + pick(p, 33);
+    p->columns = 1 + (large ? WHOLE : 0) + pick(p, 33);
     for (int k = 0; k < 2; k++) {
         p->channels[k] = channels[pick(p, (int64_t)(sizeof channels / sizeof *channels))];
-        p->sides[k] = 1 + pick(p, 6);
+        p->sides[k] = 1 + pick(p, large ? 40 : 6);
     }
+    if (large) p->sides[1] = (WHOLE + pick(p, WHOLE)) / (p->rows * p->channels[0] * p->sides[0]) + 1;
     const struct shape shapes[] = {SHAPE(p->rows, p->channels[0], p->sides[0], p->sides[1]),
                                    SHAPE(p->rows, p->channels[0], 1, 1),
                                    SHAPE(1, p->channels[0], 1, 1),
@@ -597,8 +636,10 @@ static void make_program(struct program *p, uint64_t seed) {
     for (int k = 0; k < 3; k++) add_input(p, FLOAT32, shapes[pick(p, sizeof shapes / sizeof *shapes)], 0);
     if (pick(p, 2)) add_input(p, INT32, shapes[pick(p, sizeof shapes / sizeof *shapes)], 5);
     int64_t most = 8 + pick(p, 16);
-    for (int64_t k = 0; k < most && p->count < MOST_ITEMS - 12; k++)
+    for (int64_t k = 0; k < most && p->count < MOST_ITEMS - 12; k++) {
+        if (large && k % 4 == 0) step_whole(p);
         steps[pick(p, (int64_t)(sizeof steps / sizeof *steps))](p);
+    }
     /* Results: what nothing reads, and a few more. */
     for (int i = p->count - 1; i >= 0 && p->output_count < MOST_OUTPUTS; i--) {
         const struct item *item = &p->items[i];
@@ -695,8 +736,21 @@ static const char *run_program(struct program *p) {
     return words[0] ? words : NULL;
 }
 
-/* A batch of programs shares a library: one build. */
-static int run_batch(enum family family, uint64_t first, int count) {
+/* Whether one of the program's launches computes partial sums of a whole tensor. */
+static bool sums_whole(const struct program *p) {
+    char *text = NULL;
+    size_t size;
+    FILE *stream = open_memstream(&text, &size);
+    assert_non_null(stream);
+    executable_print(p->executable, true, stream);
+    fclose(stream);
+    bool found = strstr(text, "partial sums") != NULL;
+    free(text);
+    return found;
+}
+
+/* A batch of programs shares a library: one build. Counts the programs that sum whole tensors. */
+static int run_batch(enum family family, uint64_t first, int count, int *whole_count) {
     struct library *library;
     static struct program programs[BATCH];
     int failures = 0;
@@ -704,7 +758,10 @@ static int run_batch(enum family family, uint64_t first, int count) {
     for (int i = 0; i < count; i++) {
         struct program *p = &programs[i];
         make_program(p, first + (uint64_t)i);
-        if (executable_create(library, p->graph, "random program", &p->executable) >= 0) continue;
+        if (executable_create(library, p->graph, "random program", &p->executable) >= 0) {
+            *whole_count += sums_whole(p);
+            continue;
+        }
         failures++;
         print_message("program %llu: %s\n", (unsigned long long)p->seed, retort_error_message());
         if (print_failures) graph_print(p->graph, stderr);
@@ -727,13 +784,16 @@ static int run_batch(enum family family, uint64_t first, int count) {
 
 static void run_family(enum family family, int standard) {
     const char *wanted = getenv("RETORT_RANDOM_PROGRAMS");
-    int count = standard, failures = 0;
+    int count = standard, failures = 0, whole_count = 0;
     unsigned long long first = 1;
     if (wanted) sscanf(wanted, "%d:%llu", &count, &first);
     print_failures = getenv("RETORT_RANDOM_PRINT") != NULL;
     for (int done = 0; done < count; done += BATCH)
-        failures += run_batch(family, first + (uint64_t)done, count - done < BATCH ? count - done : BATCH);
+        failures +=
+            run_batch(family, first + (uint64_t)done, count - done < BATCH ? count - done : BATCH, &whole_count);
+    if (wanted) print_message("%d of %d programs sum whole tensors\n", whole_count, count);
     assert_int_equal(failures, 0);
+    if (!wanted) assert_true(whole_count > 0);
 }
 
 static void test_cpu_family(void **state) {

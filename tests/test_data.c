@@ -361,7 +361,7 @@ static void test_rows(void **state) {
 static void test_augment(void **state) {
     (void)state;
     enum { COUNT = 4000 };
-    static float maps[COUNT * 6], again[COUNT * 6];
+    static float maps[COUNT * MAP_SIZE], again[COUNT * MAP_SIZE];
     struct random random = random_begin(1, RANDOM_AUGMENT_REAL, 0), copy = random;
     struct augment_spec spec = {.flip = true, .degrees = 15};
     augment_draw(&spec, &random, COUNT, maps);
@@ -369,7 +369,7 @@ static void test_augment(void **state) {
     assert_memory_equal(maps, again, sizeof maps);
     int mirrored = 0;
     for (int i = 0; i < COUNT; i++) {
-        const float *map = maps + 6 * i;
+        const float *map = maps + MAP_SIZE * i;
         assert_true(fabsf(map[0]) == 1 && map[1] == 0 && map[2] == 0 && map[3] == 0 && map[4] == 1 && map[5] == 0);
         mirrored += map[0] < 0;
     }
@@ -378,7 +378,7 @@ static void test_augment(void **state) {
     augment_draw(&spec, &random, COUNT, maps);
     double sum = 0, squares = 0;
     for (int i = 0; i < COUNT; i++) {
-        const float *map = maps + 6 * i;
+        const float *map = maps + MAP_SIZE * i;
         double angle = atan2(map[3], map[0]) * 180 / acos(-1.0);
         assert_true(fabs(angle) <= 15.0001);
         assert_float_equal(map[0], map[4], 0);
@@ -397,9 +397,9 @@ static void test_augment(void **state) {
         bool turned = maps[3] != 0;
         for (int i = 0; i < 8; i++)
             if (turned)
-                assert_true(maps[6 * i] > 0.96 && maps[6 * i + 3] != 0);
+                assert_true(maps[MAP_SIZE * i] > 0.96 && maps[MAP_SIZE * i + 3] != 0);
             else
-                assert_true(fabsf(maps[6 * i]) == 1 && maps[6 * i + 3] == 0);
+                assert_true(fabsf(maps[MAP_SIZE * i]) == 1 && maps[MAP_SIZE * i + 3] == 0);
         flips += !turned;
     }
     assert_in_range(flips, 150, 250); /* sd 10 */
@@ -408,7 +408,7 @@ static void test_augment(void **state) {
     augment_draw(&spec, &random, COUNT, maps);
     mirrored = 0;
     for (int i = 0; i < COUNT; i++) {
-        const float *map = maps + 6 * i;
+        const float *map = maps + MAP_SIZE * i;
         double sign = map[0] < 0 ? -1 : 1;
         mirrored += sign < 0;
         assert_float_equal(sign * map[0], map[4], 0);
@@ -417,7 +417,181 @@ static void test_augment(void **state) {
     assert_in_range(mirrored, COUNT / 2 - 150, COUNT / 2 + 150);
     spec = (struct augment_spec){.degrees = 15};
     augment_draw(&spec, &random, 1, maps);
-    for (int i = 0; i < 6; i++) assert_float_equal(maps[i], i == 0 || i == 4, 0);
+    for (int i = 0; i < MAP_SIZE; i++) assert_float_equal(maps[i], i == 0 || i == 4, 0);
+}
+
+/* --- differentiable Siamese augmentation --- */
+
+#define IMAGES 16
+#define DRAWS  6000
+
+/* A statistic of uniform draws: extremes inside the interval and close to its ends, the mean close to its middle. */
+struct spread {
+    double low, high, sum;
+    int count;
+};
+
+static void spread_add(struct spread *spread, double value) {
+    if (spread->count == 0 || value < spread->low) spread->low = value;
+    if (spread->count == 0 || value > spread->high) spread->high = value;
+    spread->sum += value;
+    spread->count++;
+}
+
+static void check_spread(const struct spread *spread, double low, double high) {
+    double width = high - low;
+    assert_true(spread->count > 5000);
+    assert_true(spread->low >= low - 1e-6 && spread->low < low + 0.01 * width);
+    assert_true(spread->high <= high + 1e-6 && spread->high > high - 0.01 * width);
+    /* Five sd of the mean of so many uniform numbers (of integers, whose sd is a little larger, too). */
+    assert_true(fabs(spread->sum / spread->count - (low + high) / 2) < 7 * width / sqrt(12.0 * spread->count));
+}
+
+static bool is_identity(const float *map) {
+    return memcmp(map, (float[MAP_SIZE]){1, 0, 0, 0, 1, 0}, MAP_SIZE * sizeof *map) == 0;
+}
+
+static bool is_plain(const float *tint) {
+    return tint[COLOUR_BRIGHTNESS] == 0 && tint[COLOUR_SATURATION] == 1 && tint[COLOUR_CONTRAST] == 1
+           && tint[COLOUR_CUTOUT_HALF_HEIGHT] <= 0 && tint[COLOUR_CUTOUT_HALF_WIDTH] <= 0;
+}
+
+static void test_siamese(void **state) {
+    (void)state;
+    enum { HEIGHT = 32, WIDTH = 24 };
+    int families[SIAMESE_FAMILIES] = {0};
+    struct spread brightness = {0}, saturation = {0}, contrast = {0}, down = {0}, right = {0}, tall = {0}, wide = {0};
+    struct spread angle = {0}, mirrored = {0};
+    int different = 0;
+    float maps[IMAGES][MAP_SIZE], colour[IMAGES][COLOUR_SIZE];
+    struct random random = random_begin(1, RANDOM_TEST, 0);
+    for (int d = 0; d < DRAWS; d++) {
+        enum siamese_family family = siamese_draw(&random, true, HEIGHT, WIDTH, IMAGES, maps[0], colour[0]);
+        families[family]++;
+        different += memcmp(maps[0], maps[1], sizeof maps[0]) || memcmp(colour[0], colour[1], sizeof colour[0]);
+        for (int i = 0; i < IMAGES; i++) {
+            const float *map = maps[i], *tint = colour[i];
+            if (family == SIAMESE_COLOUR || family == SIAMESE_CUTOUT)
+                assert_true(is_identity(map));
+            else
+                assert_true(is_plain(tint));
+            switch (family) {
+            case SIAMESE_COLOUR:
+                spread_add(&brightness, tint[COLOUR_BRIGHTNESS]);
+                spread_add(&saturation, tint[COLOUR_SATURATION]);
+                spread_add(&contrast, tint[COLOUR_CONTRAST]);
+                assert_true(tint[COLOUR_CUTOUT_HALF_HEIGHT] <= 0 && tint[COLOUR_CUTOUT_HALF_WIDTH] <= 0);
+                break;
+            case SIAMESE_CROP:
+                assert_true(map[0] == 1 && map[1] == 0 && map[3] == 0 && map[4] == 1);
+                assert_true(map[2] == rintf(map[2]) && map[5] == rintf(map[5]));
+                spread_add(&right, map[2]);
+                spread_add(&down, map[5]);
+                break;
+            case SIAMESE_SCALE:
+                assert_true(map[1] == 0 && map[2] == 0 && map[3] == 0 && map[5] == 0);
+                spread_add(&wide, map[0]);
+                spread_add(&tall, map[4]);
+                break;
+            case SIAMESE_ROTATE:
+                assert_float_equal(map[0] * map[0] + map[3] * map[3], 1, 1e-6);
+                assert_true(map[0] == map[4] && map[1] == -map[3] && map[2] == 0 && map[5] == 0);
+                spread_add(&angle, atan2(map[3], map[0]) * 180 / 3.14159265358979323846);
+                break;
+            case SIAMESE_FLIP:
+                assert_true(fabsf(map[0]) == 1 && map[1] == 0 && map[2] == 0 && map[3] == 0 && map[4] == 1);
+                spread_add(&mirrored, map[0]);
+                break;
+            default:
+                break;
+            }
+        }
+    }
+    for (int f = 0; f < SIAMESE_FAMILIES; f++) assert_in_range(families[f], 850, 1150); /* 1000 +- 5 sd */
+    assert_true(different > DRAWS * 8 / 10); /* images do not share their parameters */
+    check_spread(&brightness, -0.5, 0.5);
+    check_spread(&saturation, 0, 2);
+    check_spread(&contrast, 0.5, 1.5);
+    check_spread(&down, -4, 4); /* an eighth of 32 */
+    check_spread(&right, -3, 3);
+    check_spread(&tall, 1 / 1.2, 1.2);
+    check_spread(&wide, 1 / 1.2, 1.2);
+    check_spread(&angle, -15, 15);
+    check_spread(&mirrored, -1, 1);
+    for (int d = 0; d < 1000; d++)
+        assert_int_not_equal(siamese_draw(&random, false, HEIGHT, WIDTH, IMAGES, maps[0], colour[0]), SIAMESE_FLIP);
+}
+
+/* The pixels a cutout removes along one side, by the definition: offset - hole / 2 .. + hole - 1, cut at the borders.
+ */
+static void test_siamese_cutout(void **state) {
+    (void)state;
+    for (int size = 5; size <= 9; size++) {
+        int hole = (int)(size * 0.5 + 0.5), offsets = size + 1 - hole % 2, expected[10] = {0}, got[10] = {0},
+            batches = 0;
+        for (int offset = 0; offset < offsets; offset++)
+            for (int i = 0; i < hole; i++) {
+                int at = offset - hole / 2 + i;
+                if (at >= 0 && at < size) expected[at]++;
+            }
+        float maps[IMAGES][MAP_SIZE], colour[IMAGES][COLOUR_SIZE];
+        struct random random = random_begin((uint64_t)size, RANDOM_TEST, 1);
+        for (int d = 0; d < DRAWS; d++) {
+            if (siamese_draw(&random, true, size, size, IMAGES, maps[0], colour[0]) != SIAMESE_CUTOUT) continue;
+            batches++;
+            for (int i = 0; i < IMAGES; i++) {
+                assert_true(colour[i][COLOUR_BRIGHTNESS] == 0 && colour[i][COLOUR_SATURATION] == 1
+                            && colour[i][COLOUR_CONTRAST] == 1);
+                assert_float_equal(colour[i][COLOUR_CUTOUT_HALF_WIDTH], hole / 2.0, 0);
+                for (int at = 0; at < size; at++) {
+                    assert_true(fabs(fabs(at - colour[i][COLOUR_CUTOUT_ROW]) - colour[i][COLOUR_CUTOUT_HALF_HEIGHT])
+                                > 0.4); /* no pixel lies on the border */
+                    got[at] += fabs(at - colour[i][COLOUR_CUTOUT_ROW]) <= colour[i][COLOUR_CUTOUT_HALF_HEIGHT];
+                }
+            }
+        }
+        for (int at = 0; at < size; at++)
+            assert_float_equal(got[at] / (double)(batches * IMAGES), expected[at] / (double)offsets, 0.03);
+    }
+}
+
+/* One draw for a class: a function of seed, step and class alone, and different where one of them is. */
+static void test_siamese_class(void **state) {
+    (void)state;
+    enum { HEIGHT = 32, WIDTH = 24, CLASSES = 10, STEPS = 600 };
+    int families[SIAMESE_FAMILIES] = {0}, repeated = 0;
+    float map[MAP_SIZE], colour[COLOUR_SIZE], again_map[MAP_SIZE], again_colour[COLOUR_SIZE];
+    for (uint32_t step = 0; step < STEPS; step++)
+        for (int class = 0; class < CLASSES; class ++) {
+            enum siamese_family family = siamese_draw_class(7, step, class, true, HEIGHT, WIDTH, map, colour);
+            families[family]++;
+            assert_true(is_identity(map) || is_plain(colour));
+            /* The neighbours in class, step and seed have draws of their own. */
+            const struct {
+                uint64_t seed;
+                uint32_t step;
+                int class;
+            } others[] = {{7, step, class}, {7, step, class + 1}, {7, step + 1, class}, {8, step, class}};
+            for (int i = 0; i < 4; i++) {
+                siamese_draw_class(others[i].seed, others[i].step, others[i].class, true, HEIGHT, WIDTH, again_map,
+                                   again_colour);
+                bool equal = !memcmp(map, again_map, sizeof map) && !memcmp(colour, again_colour, sizeof colour);
+                if (i == 0) assert_true(equal);
+                if (i > 0) repeated += equal;
+            }
+        }
+    for (int f = 0; f < SIAMESE_FAMILIES; f++) assert_in_range(families[f], 850, 1150); /* 1000 +- 5 sd */
+    /* Two flips are equal one time in 2, two crops in 63, two cutouts in 825: 1 / 36 of that, of 18,000 pairs. */
+    assert_in_range(repeated, 180, 340); /* 259, sd 16 */
+    for (uint32_t step = 0; step < STEPS; step++)
+        assert_int_not_equal(siamese_draw_class(7, step, 0, false, HEIGHT, WIDTH, map, colour), SIAMESE_FLIP);
+    /* Unlike draws for training, where the images of a batch differ: what is drawn for one is what a batch of one is.
+     */
+    struct random random = random_begin(9, RANDOM_SIAMESE, 4);
+    siamese_draw(&random, true, HEIGHT, WIDTH, 1, again_map, again_colour);
+    siamese_draw_class(9, 4, 0, true, HEIGHT, WIDTH, map, colour);
+    assert_memory_equal(map, again_map, sizeof map);
+    assert_memory_equal(colour, again_colour, sizeof colour);
 }
 
 /* --- real data --- */
@@ -551,13 +725,23 @@ static int remove_folder(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_mean_sd),       cmocka_unit_test(test_zca_by_hand),
-        cmocka_unit_test(test_zca),           cmocka_unit_test(test_bad_normalisation),
-        cmocka_unit_test(test_holdout),       cmocka_unit_test(test_draw),
-        cmocka_unit_test(test_rows),          cmocka_unit_test(test_augment),
-        cmocka_unit_test(test_fashion_mnist), cmocka_unit_test(test_mnist),
-        cmocka_unit_test(test_digits),        cmocka_unit_test(test_cifar),
-        cmocka_unit_test(test_tiny_imagenet), cmocka_unit_test(test_imagenet_samples),
+        cmocka_unit_test(test_mean_sd),
+        cmocka_unit_test(test_zca_by_hand),
+        cmocka_unit_test(test_zca),
+        cmocka_unit_test(test_bad_normalisation),
+        cmocka_unit_test(test_holdout),
+        cmocka_unit_test(test_draw),
+        cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_augment),
+        cmocka_unit_test(test_siamese),
+        cmocka_unit_test(test_siamese_cutout),
+        cmocka_unit_test(test_siamese_class),
+        cmocka_unit_test(test_fashion_mnist),
+        cmocka_unit_test(test_mnist),
+        cmocka_unit_test(test_digits),
+        cmocka_unit_test(test_cifar),
+        cmocka_unit_test(test_tiny_imagenet),
+        cmocka_unit_test(test_imagenet_samples),
     };
     return cmocka_run_group_tests_name("data", tests, make_folder, remove_folder);
 }

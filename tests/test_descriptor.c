@@ -2,6 +2,9 @@
 #include "test.h"
 
 #include "base/file.h"
+#include "base/log.h"
+#include "distill/bptt.h"
+#include "distill/method.h"
 #include "run/descriptor.h"
 #include "run/nearest.h"
 
@@ -32,6 +35,10 @@ static void refused(const char *text, const char *option, const char *assignment
             fail_msg("no '%s' in: %s (from: %s)", word, retort_error_message(), text);
 }
 
+static struct bptt_spec *bptt(const struct descriptor *descriptor) {
+    return descriptor->method_spec;
+}
+
 static void test_defaults(void **state) {
     (void)state;
     struct descriptor d;
@@ -47,16 +54,19 @@ static void test_defaults(void **state) {
     assert_int_equal(d.inner.optimizer.kind, OPTIMIZER_ADAM);
     assert_true(d.inner.optimizer.lr == 1e-3 && d.inner.optimizer.beta1 == 0.9 && d.inner.optimizer.beta2 == 0.999);
     assert_true(d.inner.optimizer.eps == 1e-8 && d.inner.optimizer.weight_decay == 0);
-    assert_int_equal(d.method.steps, 200);
-    assert_int_equal(d.method.window, 40);
-    assert_int_equal(d.method.range, 10);
-    assert_int_equal(d.method.truncation, TRUNCATION_DYNAMIC);
-    assert_int_equal(d.method.reading, READING_STANDARDISED);
-    assert_true(d.method.temperature == 1 && d.method.stage_m == 1.5 && d.method.stage_x == 0.05);
-    assert_true(d.method.stage_n == 1.0 && d.method.stage_y == 0.04);
-    assert_int_equal(d.method.hessian, HESSIAN_EXACT);
+    assert_int_equal(d.inner.steps, 200);
+    assert_string_equal(descriptor_method(&d)->name, "bptt");
+    assert_int_equal(bptt(&d)->window, 40);
+    assert_int_equal(bptt(&d)->range, 10);
+    assert_int_equal(bptt(&d)->truncation, TRUNCATION_DYNAMIC);
+    assert_int_equal(bptt(&d)->reading, READING_STANDARDISED);
+    assert_true(bptt(&d)->temperature == 1 && bptt(&d)->stage_m == 1.5 && bptt(&d)->stage_x == 0.05);
+    assert_true(bptt(&d)->stage_n == 1.0 && bptt(&d)->stage_y == 0.04);
+    assert_int_equal(bptt(&d)->hessian, HESSIAN_EXACT);
     assert_int_equal(d.outer.steps, 10);
-    assert_true(d.outer.lr == 0.001 && d.outer.clip && d.outer.augment.flip && d.outer.augment.rotate);
+    assert_int_equal(d.outer.optimizer, OPTIMIZER_ADAM);
+    assert_true(d.outer.lr == 0.001 && d.outer.lr_labels == 0.001 && d.outer.lr_inner == 0.001);
+    assert_true(d.outer.clip && d.outer.augment.flip && d.outer.augment.rotate);
     assert_true(d.outer.augment.degrees == 15 && !d.outer.augment.compose);
     assert_int_equal(d.outer.real_batch, 1000);
     assert_int_equal(d.evaluate.networks, 8);
@@ -93,8 +103,8 @@ static void test_values(void **state) {
     assert_int_equal(d.data.classes[0], 3);
     assert_true(d.outer.lr == 0.01);
     assert_true(d.inner.optimizer.lr == 0.5);
-    assert_int_equal(d.method.window, 7);
-    assert_int_equal(d.method.range, 2);
+    assert_int_equal(bptt(&d)->window, 7);
+    assert_int_equal(bptt(&d)->range, 2);
     assert_false(d.outer.augment.flip);
     assert_int_equal(d.evaluate_network.depth, 2);
     assert_int_equal(d.evaluate_network.width, 32);
@@ -124,7 +134,7 @@ static void test_values(void **state) {
     free(dumped);
     descriptor_write(&again, &third);
     assert_string_equal(text_get(&first), text_get(&third));
-    again.method.window++;
+    bptt(&again)->window++;
     text_finish(&second);
     text_finish(&third);
     assert_string_equal(descriptor_difference(&d, &again, &second, &third), "method.window");
@@ -236,8 +246,15 @@ static void test_refusals(void **state) {
         {"&a data: *a\n", "data: found"},
         {"data: &a\n  data: *a\n", "data.data: unknown key"},
         /* values that do not go together */
-        {LEAST "method: {window: 300, range: 0}\n", "d.yaml:3: method.window|method.steps 200"},
-        {LEAST "method: {steps: 45}\n", "method.range (by default)|past method.steps 45"},
+        {LEAST "method: {window: 300, range: 0}\n", "d.yaml:3: method.window|inner.steps 200"},
+        {LEAST "inner: {steps: 45}\n", "method.range (by default)|past inner.steps 45"},
+        {LEAST "method: {hessian: none}\n", "d.yaml:3: method.hessian|take exact or lanczos"},
+        {LEAST "set: {init: indices}\n", "set.indices (by default)|expected the file"},
+        {LEAST "set: {indices: x.txt}\n", "d.yaml:3: set.indices: only set.init indices"},
+        /* a key that moved */
+        {LEAST "method: {steps: 0}\n", "d.yaml:3: inner.steps: found '0'"},
+        {LEAST "method: {steps: 50}\ninner: {steps: 50}\n",
+         "d.yaml:4: inner.steps: method.steps is the former name of inner.steps, and both are given"},
         {LEAST "method: {window: 10}\n", "below 1"},
         {LEAST "network: {norm: group, groups: 3}\n", "d.yaml:3: network.groups: 3 groups do not divide"},
         {LEAST "network: {depth: 0}\n", "at least one block"},
@@ -271,6 +288,101 @@ static void test_refused_options(void **state) {
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         refused(LEAST, "--set X", cases[i].assignment, cases[i].words);
+}
+
+/* The former name of a key is read, also beside an option of the new one, and never written. */
+static void test_moved(void **state) {
+    (void)state;
+    struct descriptor d;
+    struct text written;
+    static const struct schema_override overrides[][2] = {
+        {{"--set method.steps=70", "method.steps=70"}, {"--set inner.steps=80", "inner.steps=80"}},
+        {{"--set inner.steps=80", "inner.steps=80"}, {"--set method.steps=70", "method.steps=70"}}};
+    text_init(&written);
+    log_set_level(LOG_QUIET);
+    assert_ok(parse(LEAST "method: {steps: 60}\n", NULL, 0, &d));
+    assert_int_equal(d.inner.steps, 60);
+    descriptor_write(&d, &written);
+    assert_non_null(strstr(text_get(&written), "inner:\n  steps: 60\n"));
+    assert_null(strstr(strstr(text_get(&written), "method:"), "steps: 60"));
+    descriptor_finish(&d);
+    assert_ok(parse(LEAST "method: {steps: 60}\n", overrides[0], 2, &d));
+    assert_int_equal(d.inner.steps, 80);
+    descriptor_finish(&d);
+    assert_ok(parse(LEAST "inner: {steps: 60}\n", overrides[1], 2, &d));
+    assert_int_equal(d.inner.steps, 70);
+    descriptor_finish(&d);
+    log_set_level(LOG_INFO);
+    text_finish(&written);
+}
+
+/* --- tables of other files --- */
+struct widget {
+    int size;
+    void *block;
+};
+struct part {
+    int window, depth;
+};
+
+static int read_widget(const struct schema *table, const char *text, struct arena *arena, struct widget *widget) {
+    return schema_read(table, "w.yaml", "/", text, strlen(text), NULL, 0, arena, widget, NULL);
+}
+
+/* A key belongs to all or to one owner, into whose struct it goes. */
+static void test_owners(void **state) {
+    (void)state;
+    static const struct schema_key ours[] = {
+        {"size", KEY_INT, offsetof(struct widget, size), .standard = "3"},
+        {"part.window", KEY_INT, offsetof(struct part, window), .standard = "4", .owner = "dm"},
+        {"part.depth", KEY_INT, offsetof(struct part, depth), .inherit = "size", .owner = "dm"}};
+    static const struct schema_key theirs[] = {{"part.window", KEY_INT, .owner = "method bptt"},
+                                               {"part.stage.M", KEY_INT, .owner = "method bptt"}};
+    const struct schema table = {.keys = ours,
+                                 .count = 3,
+                                 .block = offsetof(struct widget, block),
+                                 .others = theirs,
+                                 .other_count = 2,
+                                 .owner = "dm"};
+    struct part part = {0};
+    struct widget widget = {.block = &part};
+    struct arena arena;
+    struct text text;
+    arena_init(&arena);
+    text_init(&text);
+    assert_ok(read_widget(&table, "size: 7\npart: {window: 9}\n", &arena, &widget));
+    assert_int_equal(widget.size, 7);
+    assert_int_equal(part.window, 9);
+    assert_int_equal(part.depth, 7);
+    schema_write(&table, &widget, &text);
+    assert_string_equal(text_get(&text), "size: 7\npart:\n  window: 9\n  depth: 7\n");
+    assert_int_equal(read_widget(&table, "size: 7\npart:\n  stage: {M: 3}\n", &arena, &widget), RETORT_EINVAL);
+    assert_string_equal(retort_error_message(),
+                        "w.yaml:3: part.stage belongs to method bptt, this is dm; leave it out");
+    const struct schema without = {.keys = ours, .count = 1, .others = theirs, .other_count = 2, .owner = "dm"};
+    assert_int_equal(read_widget(&without, "part: {window: 3}\n", &arena, &widget), RETORT_EINVAL);
+    text_finish(&text);
+    arena_finish(&arena);
+}
+
+/* As many keys as one likes. */
+static void test_many_keys(void **state) {
+    (void)state;
+    enum { MANY = 1000 };
+    static struct schema_key rows[MANY];
+    static int values[MANY];
+    struct arena arena;
+    struct schema_origins origins;
+    arena_init(&arena);
+    for (int i = 0; i < MANY; i++)
+        rows[i] =
+            (struct schema_key){arena_printf(&arena, "k%d", i), KEY_INT, (size_t)i * sizeof(int), .standard = "5"};
+    const struct schema table = {rows, MANY};
+    assert_ok(schema_read(&table, "m.yaml", "/", "k999: 8\n", 8, NULL, 0, &arena, values, &origins));
+    assert_int_equal(values[998], 5);
+    assert_int_equal(values[999], 8);
+    assert_int_equal(origins.line[999], 1);
+    arena_finish(&arena);
 }
 
 static void test_files(void **state) {
@@ -384,6 +496,9 @@ int main(void) {
         cmocka_unit_test(test_odd_numbers_survive),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_refused_options),
+        cmocka_unit_test(test_moved),
+        cmocka_unit_test(test_owners),
+        cmocka_unit_test(test_many_keys),
         cmocka_unit_test(test_files),
         cmocka_unit_test(test_damaged),
         cmocka_unit_test(test_reference),

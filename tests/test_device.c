@@ -82,8 +82,8 @@ static void test_open_by_spec(void **state) {
         assert_null(other);
         assert_non_null(strstr(retort_error_message(), traits->name)); /* the list of devices */
     }
-    if (count
-        > 1) { /* a word that every device has: the empty intersection of differences is hard, one letter is not */
+    /* With several devices, a letter that stands in all their names is ambiguous. */
+    if (count > 1) {
         assert_int_equal(device_open("e", &other), RETORT_EDEVICE);
         assert_non_null(strstr(retort_error_message(), "match"));
     }
@@ -343,7 +343,7 @@ static void test_peaks(void **state) {
     assert_true(peaks.flops > 1e6 && peaks.flops < 1e16);
     assert_true(peaks.bytes > 1e6 && peaks.bytes < 1e15);
     assert_true(device_bytes(device) == bytes);
-    device_set_ceiling(device, bytes + (8 << 20)); /* the copy makes do with less */
+    device_set_ceiling(device, bytes + (32 << 20)); /* the copy makes do with less; large GPUs want 8 MiB of sums */
     assert_ok(device_measure_peaks(device, &peaks));
     device_set_ceiling(device, bytes + 4096);
     assert_int_equal(device_measure_peaks(device, &peaks), RETORT_ELIMIT);

@@ -1,9 +1,8 @@
-/* Evaluation: the statistics on made-up accuracies, the plans and tables of the protocols, the DSA draws; then fresh
- * networks on blobs made here, on the device. */
+/* Evaluation: the statistics on made-up accuracies, the plans and tables of the protocols; then fresh networks on blobs
+ * made here, on the device. */
 #include "test.h"
 
 #include "base/log.h"
-#include "evaluate/dsa.h"
 #include "evaluate/plan.h"
 
 #include <math.h>
@@ -69,138 +68,6 @@ static void test_choice_of_one(void **state) {
     assert_int_equal(accuracy.chosen, 0); /* the earliest of equals */
     accuracy_finish(&accuracy);
     accuracy_finish(NULL);
-}
-
-/* --- DSA --- */
-
-#define IMAGES 16
-#define DRAWS  6000
-
-/* A statistic of uniform draws: extremes inside the interval and close to its ends, the mean close to its middle. */
-struct spread {
-    double low, high, sum;
-    int count;
-};
-
-static void spread_add(struct spread *spread, double value) {
-    if (spread->count == 0 || value < spread->low) spread->low = value;
-    if (spread->count == 0 || value > spread->high) spread->high = value;
-    spread->sum += value;
-    spread->count++;
-}
-
-static void check_spread(const struct spread *spread, double low, double high) {
-    double width = high - low;
-    assert_true(spread->count > 5000);
-    assert_true(spread->low >= low - 1e-6 && spread->low < low + 0.01 * width);
-    assert_true(spread->high <= high + 1e-6 && spread->high > high - 0.01 * width);
-    /* Five sd of the mean of so many uniform numbers (of integers, whose sd is a little larger, too). */
-    assert_true(fabs(spread->sum / spread->count - (low + high) / 2) < 7 * width / sqrt(12.0 * spread->count));
-}
-
-static bool is_identity(const float *map) {
-    return memcmp(map, (float[6]){1, 0, 0, 0, 1, 0}, 6 * sizeof *map) == 0;
-}
-
-static bool is_plain(const float *tint) {
-    return tint[0] == 0 && tint[1] == 1 && tint[2] == 1 && tint[5] <= 0 && tint[6] <= 0;
-}
-
-static void test_dsa(void **state) {
-    (void)state;
-    enum { HEIGHT = 32, WIDTH = 24 };
-    int families[DSA_FAMILIES] = {0};
-    struct spread brightness = {0}, saturation = {0}, contrast = {0}, down = {0}, right = {0}, tall = {0}, wide = {0};
-    struct spread angle = {0}, mirrored = {0};
-    int different = 0;
-    float maps[IMAGES][6], colour[IMAGES][8];
-    struct random random = random_begin(1, RANDOM_TEST, 0);
-    for (int d = 0; d < DRAWS; d++) {
-        enum dsa_family family = dsa_draw(&random, true, HEIGHT, WIDTH, IMAGES, maps[0], colour[0]);
-        families[family]++;
-        different += memcmp(maps[0], maps[1], sizeof maps[0]) || memcmp(colour[0], colour[1], sizeof colour[0]);
-        for (int i = 0; i < IMAGES; i++) {
-            const float *map = maps[i], *tint = colour[i];
-            if (family == DSA_COLOUR || family == DSA_CUTOUT)
-                assert_true(is_identity(map));
-            else
-                assert_true(is_plain(tint));
-            switch (family) {
-            case DSA_COLOUR:
-                spread_add(&brightness, tint[0]);
-                spread_add(&saturation, tint[1]);
-                spread_add(&contrast, tint[2]);
-                assert_true(tint[5] <= 0 && tint[6] <= 0);
-                break;
-            case DSA_CROP:
-                assert_true(map[0] == 1 && map[1] == 0 && map[3] == 0 && map[4] == 1);
-                assert_true(map[2] == rintf(map[2]) && map[5] == rintf(map[5]));
-                spread_add(&right, map[2]);
-                spread_add(&down, map[5]);
-                break;
-            case DSA_SCALE:
-                assert_true(map[1] == 0 && map[2] == 0 && map[3] == 0 && map[5] == 0);
-                spread_add(&wide, map[0]);
-                spread_add(&tall, map[4]);
-                break;
-            case DSA_ROTATE:
-                assert_near(map[0] * map[0] + map[3] * map[3], 1, 1e-6);
-                assert_true(map[0] == map[4] && map[1] == -map[3] && map[2] == 0 && map[5] == 0);
-                spread_add(&angle, atan2(map[3], map[0]) * 180 / 3.14159265358979323846);
-                break;
-            case DSA_FLIP:
-                assert_true(fabsf(map[0]) == 1 && map[1] == 0 && map[2] == 0 && map[3] == 0 && map[4] == 1);
-                spread_add(&mirrored, map[0]);
-                break;
-            default:
-                break;
-            }
-        }
-    }
-    for (int f = 0; f < DSA_FAMILIES; f++) assert_in_range(families[f], 850, 1150); /* 1000 +- 5 sd */
-    assert_true(different > DRAWS * 8 / 10); /* images do not share their parameters */
-    check_spread(&brightness, -0.5, 0.5);
-    check_spread(&saturation, 0, 2);
-    check_spread(&contrast, 0.5, 1.5);
-    check_spread(&down, -4, 4); /* an eighth of 32 */
-    check_spread(&right, -3, 3);
-    check_spread(&tall, 1 / 1.2, 1.2);
-    check_spread(&wide, 1 / 1.2, 1.2);
-    check_spread(&angle, -15, 15);
-    check_spread(&mirrored, -1, 1);
-    for (int d = 0; d < 1000; d++)
-        assert_int_not_equal(dsa_draw(&random, false, HEIGHT, WIDTH, IMAGES, maps[0], colour[0]), DSA_FLIP);
-}
-
-/* The pixels a cutout removes along one side, by the definition: offset - hole / 2 .. + hole - 1, cut at the borders.
- */
-static void test_dsa_cutout(void **state) {
-    (void)state;
-    for (int size = 5; size <= 9; size++) {
-        int hole = (int)(size * 0.5 + 0.5), offsets = size + 1 - hole % 2, expected[10] = {0}, got[10] = {0},
-            batches = 0;
-        for (int offset = 0; offset < offsets; offset++)
-            for (int i = 0; i < hole; i++) {
-                int at = offset - hole / 2 + i;
-                if (at >= 0 && at < size) expected[at]++;
-            }
-        float maps[IMAGES][6], colour[IMAGES][8];
-        struct random random = random_begin((uint64_t)size, RANDOM_TEST, 1);
-        for (int d = 0; d < DRAWS; d++) {
-            if (dsa_draw(&random, true, size, size, IMAGES, maps[0], colour[0]) != DSA_CUTOUT) continue;
-            batches++;
-            for (int i = 0; i < IMAGES; i++) {
-                assert_true(colour[i][0] == 0 && colour[i][1] == 1 && colour[i][2] == 1);
-                assert_near(colour[i][6], hole / 2.0, 0);
-                for (int at = 0; at < size; at++) {
-                    assert_true(fabs(fabs(at - colour[i][3]) - colour[i][5]) > 0.4); /* no pixel lies on the border */
-                    got[at] += fabs(at - colour[i][3]) <= colour[i][5];
-                }
-            }
-        }
-        for (int at = 0; at < size; at++)
-            assert_near(got[at] / (double)(batches * IMAGES), expected[at] / (double)offsets, 0.03);
-    }
 }
 
 /* --- plans and tables --- */
@@ -302,8 +169,10 @@ static void check_parts(const struct plan *plan) {
         size_t at = (size_t)(first - 1) * batch, count = 3 * batch;
         assert_ok(tables_fill(&part, 5, first, 3));
         assert_memory_equal(part.rows, whole.rows + at, count * sizeof *part.rows);
-        if (part.maps) assert_memory_equal(part.maps, whole.maps + 6 * at, 6 * count * sizeof *part.maps);
-        if (part.colour) assert_memory_equal(part.colour, whole.colour + 8 * at, 8 * count * sizeof *part.colour);
+        if (part.maps) assert_memory_equal(part.maps, whole.maps + MAP_SIZE * at, MAP_SIZE * count * sizeof *part.maps);
+        if (part.colour)
+            assert_memory_equal(part.colour, whole.colour + COLOUR_SIZE * at,
+                                COLOUR_SIZE * count * sizeof *part.colour);
     }
     assert_ok(tables_fill(&part, 6, 1, 10));
     assert_memory_not_equal(part.rows, whole.rows, 10 * batch * sizeof *part.rows);
@@ -751,8 +620,7 @@ int main(void) {
     log_set_level(LOG_QUIET);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_choice_on_test),  cmocka_unit_test(test_choice_on_holdout),
-        cmocka_unit_test(test_choice_of_one),   cmocka_unit_test(test_dsa),
-        cmocka_unit_test(test_dsa_cutout),      cmocka_unit_test(test_plan_dc),
+        cmocka_unit_test(test_choice_of_one),   cmocka_unit_test(test_plan_dc),
         cmocka_unit_test(test_plan_bptt),       cmocka_unit_test(test_walk),
         cmocka_unit_test(test_tables),          cmocka_unit_test(test_describe),
         cmocka_unit_test(test_set_bptt),        cmocka_unit_test(test_chunks),

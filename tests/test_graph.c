@@ -653,6 +653,26 @@ static void test_finding(void **state) {
     graph_destroy(other);
 }
 
+/* Whatever attribute differs, at the largest rank too, the nodes are two. */
+static void test_every_attribute_tells(void **state) {
+    (void)state;
+    struct node *x = graph_input(graph, "x", FLOAT32, SHAPE(2, 3, 4, 5, 6, 7));
+    const int64_t start[] = {1, 2, 3, 4, 5, 6}, step[] = {1, 2, 1, 2, 1, 2};
+    struct node *pad = node_pad(x, start, step, SHAPE(20, 20, 20, 20, 20, 20));
+    assert_non_null(pad);
+    assert_ptr_equal(node_find(graph, pad, &x), pad);
+    for (size_t i = 0; i < sizeof(struct attributes); i++) {
+        struct node other = *pad;
+        ((unsigned char *)&other.attributes)[i] ^= 1;
+        assert_null(node_find(graph, &other, &x));
+    }
+    for (int d = 0; d < MAX_RANK; d++) {
+        struct node other = *pad;
+        other.shape.size[d]++;
+        assert_null(node_find(graph, &other, &x));
+    }
+}
+
 /* What is opaque stays so in copies, and is no plain input. */
 static void test_opaque(void **state) {
     (void)state;
@@ -681,12 +701,25 @@ static void test_opaque(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_elementwise), TEST(test_index_maps),      TEST(test_reductions),
-        TEST(test_products),    TEST(test_rows_and_images), TEST(test_random),
-        TEST(test_eigh),        TEST(test_identities),      cmocka_unit_test(test_identities_keep_values),
-        TEST(test_sharing),     TEST(test_refusals),        TEST(test_failures_stay),
-        TEST(test_two_graphs),  TEST(test_verifier),        TEST(test_printer),
-        TEST(test_costs),       TEST(test_finding),         TEST(test_opaque),
+        TEST(test_elementwise),
+        TEST(test_index_maps),
+        TEST(test_reductions),
+        TEST(test_products),
+        TEST(test_rows_and_images),
+        TEST(test_random),
+        TEST(test_eigh),
+        TEST(test_identities),
+        cmocka_unit_test(test_identities_keep_values),
+        TEST(test_sharing),
+        TEST(test_refusals),
+        TEST(test_failures_stay),
+        TEST(test_two_graphs),
+        TEST(test_verifier),
+        TEST(test_printer),
+        TEST(test_costs),
+        TEST(test_finding),
+        TEST(test_opaque),
+        TEST(test_every_attribute_tells),
     };
     return cmocka_run_group_tests_name("graph", tests, NULL, NULL);
 }

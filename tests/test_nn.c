@@ -1,10 +1,11 @@
 /* Networks: layout of theta, initial values, the forward pass against plain loops written here, gradients against
- * differences, running statistics, losses, refusals. */
+ * differences, running statistics, losses, refusals; the Siamese augmentation family by family. */
 #include "graphs.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "data/data.h"
 #include "nn/nn.h"
 #include "transform/transform.h"
 
@@ -287,7 +288,21 @@ static double naive_loss(const double *logits, const double *labels, int count, 
     return loss;
 }
 
-/* Forward pass, loss, gradient and one direction of it for one network. */
+/* The head makes of the features what the plain loops say the logits are. */
+static void check_head(const struct network *network, const double *theta, const double *features,
+                       const double *logits) {
+    const struct network_parameter *head = &network->parameters[network->parameter_count - 2];
+    double own[BATCH * CLASSES];
+    for (int i = 0; i < BATCH * CLASSES; i++) {
+        own[i] = theta[head[1].offset + i % CLASSES];
+        for (int64_t j = 0; j < network->features; j++)
+            own[i] += features[i / CLASSES * network->features + j]
+                      * theta[head[0].offset + i % CLASSES * network->features + j];
+    }
+    assert_true(relative_error(own, logits, BATCH * CLASSES) < 1e-12);
+}
+
+/* Forward pass, features, loss, gradient and one direction of it for one network. */
 static void check_network(const struct network_spec *spec) {
     struct network network;
     assert_ok(network_describe(spec, CHANNELS, HEIGHT, WIDTH, CLASSES, &network));
@@ -306,14 +321,20 @@ static void check_network(const struct network_spec *spec) {
     struct node *l = loss_hard(graph, z, graph_input(graph, "labels", INT32, SHAPE(BATCH)));
     assert_ok(graph_status(graph));
     assert_ok(transform_vjp(l, NULL, &t, 1, &g));
+    struct node *f = network_features(graph, &network, &pass);
+    assert_true(shape_equal(f->shape, SHAPE(BATCH, network.features)));
+    double *features = calloc((size_t)(BATCH * network.features), sizeof *features);
     graph_output(graph, "logits", z);
+    graph_output(graph, "features", f);
     graph_output(graph, "loss", l);
     graph_output(graph, "gradient", g);
     assert_ok(graph_verify(graph));
     evaluate(graph, BINDINGS({"theta", theta}, {"images", images}, {"labels", labels}, {"logits", logits},
-                             {"loss", &loss}, {"gradient", gradient}));
+                             {"features", features}, {"loss", &loss}, {"gradient", gradient}));
     double *expected = naive_logits(&network, theta, images, BATCH, NULL);
     assert_true(relative_error(logits, expected, BATCH * CLASSES) < 1e-12);
+    check_head(&network, theta, features, expected);
+    free(features);
     assert_true(fabs(loss - naive_loss(expected, labels, BATCH, CLASSES)) < 1e-12);
     free(expected);
 
@@ -483,6 +504,156 @@ static void test_bad_passes(void **state) {
     REFUSED(batch, PASS(theta, images), vector, true, "more than one value per channel");
 }
 
+/* --- the Siamese augmentation --- */
+
+enum { GROUPS = 6, EACH = 2, IMAGES = GROUPS * EACH, CHANNEL = 3, TALL = 5, WIDE = 6, AREA = TALL * WIDE };
+enum { VALUES = CHANNEL * AREA }; /* of an image */
+
+/* One image by the definitions, the family's own formula and nothing else. */
+static void naive_siamese(enum siamese_family family, const float *map, const float *colour, const double *x,
+                          double *y) {
+    double moved[VALUES], mean = 0;
+    for (int k = 0; k < VALUES; k++) y[k] = x[k];
+    switch (family) {
+    case SIAMESE_COLOUR:
+        for (int i = 0; i < AREA; i++) {
+            double grey = 0;
+            for (int c = 0; c < CHANNEL; c++) grey += (x[c * AREA + i] + (double)colour[0]) / CHANNEL;
+            for (int c = 0; c < CHANNEL; c++)
+                moved[c * AREA + i] = grey + (double)colour[1] * (x[c * AREA + i] + (double)colour[0] - grey);
+        }
+        for (int k = 0; k < VALUES; k++) mean += moved[k] / VALUES;
+        for (int k = 0; k < VALUES; k++) y[k] = mean + (double)colour[2] * (moved[k] - mean);
+        return;
+    case SIAMESE_CUTOUT:
+        for (int k = 0; k < VALUES; k++)
+            if (fabs(k / WIDE % TALL - (double)colour[3]) <= (double)colour[5]
+                && fabs(k % WIDE - (double)colour[4]) <= (double)colour[6])
+                y[k] = 0;
+        return;
+    case SIAMESE_FLIP:
+        for (int k = 0; k < VALUES; k++) y[k] = x[map[0] < 0 ? k - k % WIDE + WIDE - 1 - k % WIDE : k];
+        return;
+    case SIAMESE_CROP:
+        for (int k = 0; k < VALUES; k++) {
+            int row = k / WIDE % TALL + (int)map[5], column = k % WIDE + (int)map[2];
+            bool inside = row >= 0 && row < TALL && column >= 0 && column < WIDE;
+            y[k] = inside ? x[k / AREA * AREA + row * WIDE + column] : 0;
+        }
+        return;
+    default: /* scale and rotate: every pixel weighted by its distance from the place that is read */
+        for (int k = 0; k < VALUES; k++) {
+            double u = k % WIDE - (WIDE - 1) / 2.0, v = k / WIDE % TALL - (TALL - 1) / 2.0;
+            double column = (double)map[0] * u + (double)map[1] * v + (WIDE - 1) / 2.0;
+            double row = (double)map[3] * u + (double)map[4] * v + (TALL - 1) / 2.0;
+            y[k] = 0;
+            for (int i = 0; i < AREA; i++)
+                y[k] +=
+                    x[k / AREA * AREA + i] * fmax(0, 1 - fabs(row - i / WIDE)) * fmax(0, 1 - fabs(column - i % WIDE));
+        }
+    }
+}
+
+/* L = sum of w y^3 / 3 of y = A x: its gradient A^T (w y^2) and the Hessian's product A^T (2 w y A v), by columns of A.
+ */
+static void naive_derivatives(enum siamese_family family, const float *map, const float *colour, const double *x,
+                              const double *w, const double *v, double *gradient, double *product) {
+    double zero[VALUES] = {0}, start[VALUES], y[VALUES], along[VALUES] = {0}, columns[VALUES][VALUES];
+    naive_siamese(family, map, colour, zero, start);
+    naive_siamese(family, map, colour, x, y);
+    for (int j = 0; j < VALUES; j++) {
+        double one[VALUES] = {0};
+        one[j] = 1;
+        naive_siamese(family, map, colour, one, columns[j]);
+        for (int k = 0; k < VALUES; k++) along[k] += (columns[j][k] -= start[k]) * v[j];
+    }
+    for (int j = 0; j < VALUES; j++) {
+        gradient[j] = product[j] = 0;
+        for (int k = 0; k < VALUES; k++) {
+            gradient[j] += columns[j][k] * w[k] * y[k] * y[k];
+            product[j] += columns[j][k] * 2 * w[k] * y[k] * along[k];
+        }
+    }
+}
+
+/* Each of six groups has another family, drawn as classes' are: values, gradient and one product of the Hessian. */
+static void test_siamese(void **state) {
+    (void)state;
+    static double x[IMAGES * VALUES], w[IMAGES * VALUES], v[IMAGES * VALUES], got[3][IMAGES * VALUES],
+        expected[3][IMAGES * VALUES];
+    double maps[GROUPS * MAP_SIZE], colours[GROUPS * COLOUR_SIZE];
+    float map[GROUPS][MAP_SIZE], colour[GROUPS][COLOUR_SIZE];
+    struct random random = random_begin(7, RANDOM_TEST, 0);
+    fill_normal(&random, x, IMAGES * VALUES, 1);
+    fill_normal(&random, w, IMAGES * VALUES, 1);
+    fill_normal(&random, v, IMAGES * VALUES, 1);
+    static const float identity[MAP_SIZE] = {1, 0, 0, 0, 1, 0};
+    for (int g = 0; g < GROUPS; g++) {
+        uint32_t step = 0;
+        /* No flip or crop that leaves the image alone. */
+        while (siamese_draw_class(3, step, g, true, TALL, WIDE, map[g], colour[g]) != (enum siamese_family)g
+               || (g != SIAMESE_COLOUR && g != SIAMESE_CUTOUT && !memcmp(map[g], identity, sizeof identity)))
+            step++;
+        for (int i = 0; i < MAP_SIZE; i++) maps[g * MAP_SIZE + i] = (double)map[g][i];
+        for (int i = 0; i < COLOUR_SIZE; i++) colours[g * COLOUR_SIZE + i] = (double)colour[g][i];
+    }
+    for (int n = 0; n < IMAGES; n++) {
+        int g = n / EACH, at = n * VALUES;
+        naive_siamese((enum siamese_family)g, map[g], colour[g], x + at, expected[0] + at);
+        naive_derivatives((enum siamese_family)g, map[g], colour[g], x + at, w + at, v + at, expected[1] + at,
+                          expected[2] + at);
+    }
+    struct graph *graph;
+    assert_ok(graph_create(&graph));
+    struct shape shape = SHAPE(IMAGES, CHANNEL, TALL, WIDE);
+    struct node *images = graph_input(graph, "x", FLOAT32, shape), *gradient, *product;
+    struct node *y = siamese_apply(graph, images, graph_input(graph, "maps", FLOAT32, SHAPE(GROUPS, 2, 3)),
+                                   graph_input(graph, "colour", FLOAT32, SHAPE(GROUPS, COLOUR_SIZE)));
+    struct node *cube = node_multiply(y, node_square(y));
+    struct node *loss = node_scale(node_sum_all(node_multiply(graph_input(graph, "w", FLOAT32, shape), cube)), 1.0 / 3);
+    struct node *direction = graph_input(graph, "v", FLOAT32, shape);
+    assert_ok(graph_status(graph));
+    assert_ok(transform_vjp(loss, NULL, &images, 1, &gradient));
+    assert_ok(transform_jvp(&gradient, 1, &images, &direction, 1, &product));
+    graph_output(graph, "y", y);
+    graph_output(graph, "gradient", gradient);
+    graph_output(graph, "product", product);
+    assert_ok(graph_verify(graph));
+    evaluate(graph, BINDINGS({"x", x}, {"w", w}, {"v", v}, {"maps", maps}, {"colour", colours}, {"y", got[0]},
+                             {"gradient", got[1]}, {"product", got[2]}));
+    for (int g = 0; g < GROUPS; g++)
+        for (int what = 0; what < 3; what++) {
+            int64_t at = g * EACH * VALUES;
+            double error = relative_error(got[what] + at, expected[what] + at, EACH * VALUES);
+            if (!(error < 1e-12)) fail_msg("family %d, derivative %d: %.3g off", g, what, error);
+        }
+    graph_destroy(graph);
+}
+
+static void test_bad_siamese(void **state) {
+    (void)state;
+    const struct {
+        struct shape images, maps, colour;
+        const char *words;
+    } cases[] = {
+        {SHAPE(6, 1, 4), SHAPE(6, 2, 3), SHAPE(6, COLOUR_SIZE), "images must be float32 [N,C,H,W]"},
+        {SHAPE(6, 1, 4, 4), SHAPE(4, 2, 3), SHAPE(6, COLOUR_SIZE), "maps must be float32 [G,2,3], 6 images"},
+        {SHAPE(6, 1, 4, 4), SHAPE(6, 6), SHAPE(6, COLOUR_SIZE), "maps must be float32 [G,2,3], 6 images"},
+        {SHAPE(6, 1, 4, 4), SHAPE(2, 2, 3), SHAPE(12, COLOUR_SIZE), "colour must be float32 [G,8], 6 images"},
+        {SHAPE(6, 1, 4, 4), SHAPE(2, 2, 3), SHAPE(3, 7), "colour must be float32 [G,8], 6 images"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct graph *graph;
+        assert_ok(graph_create(&graph));
+        assert_null(siamese_apply(graph, graph_input(graph, "x", FLOAT32, cases[i].images),
+                                  graph_input(graph, "maps", FLOAT32, cases[i].maps),
+                                  graph_input(graph, "colour", FLOAT32, cases[i].colour)));
+        assert_int_equal(graph_status(graph), RETORT_EINVAL);
+        if (!strstr(retort_error_message(), cases[i].words)) fail_msg("%s", retort_error_message());
+        graph_destroy(graph);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_layout),
@@ -492,6 +663,8 @@ int main(void) {
         cmocka_unit_test(test_running_statistics),
         cmocka_unit_test(test_losses),
         cmocka_unit_test(test_bad_passes),
+        cmocka_unit_test(test_siamese),
+        cmocka_unit_test(test_bad_siamese),
     };
     return cmocka_run_group_tests_name("nn", tests, NULL, NULL);
 }

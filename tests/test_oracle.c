@@ -1,12 +1,15 @@
-/* The mathematics end to end, before any kernel: the cases of ../shared/oracle replayed in double precision with the
- * reference interpreter. Training, losses, the step-replay meta-gradient and Hessian eigenvalues must agree with an
- * independent framework's to the precision of doubles. */
+/* The mathematics end to end, before any kernel: the cases of ../shared/oracle, and of tests/oracle those of
+ * distribution matching, replayed in double precision with the reference interpreter. Training, losses, the step-replay
+ * meta-gradient, Hessian eigenvalues and the matching loss's gradient must agree with an independent framework's to the
+ * precision of doubles. The matching loss is short enough to be compiled here too, for both families of kernels. */
 #include "graphs.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/augmentation.h"
 #include "base/file.h"
+#include "compile/executable.h"
 #include "data/data.h"
 #include "nn/nn.h"
 #include "optimizer/optimizer.h"
@@ -339,9 +342,134 @@ static void test_case(void **state) {
     check_case(*state);
 }
 
+/* --- distribution matching: tests/oracle/dm-*, made by make_dm_cases.py there --- */
+
+struct matching {
+    const char *name;
+    int channels, height, width, classes;
+    struct network_spec network;
+    double loss_tolerance, gradient_tolerance; /* of float32: 30 times the other framework's own error in it */
+};
+static const struct matching matchings[] = {
+    {"dm-instance", 3, 8, 6, 6, CONVNET(2, 6, NORM_INSTANCE, ACTIVATION_RELU), 5.4e-6, 1.8e-5},
+    {"dm-batch", 2, 7, 9, 6, CONVNET(2, 5, NORM_BATCH, ACTIVATION_SWISH), 3.6e-6, 2.0e-5},
+};
+
+/* The mean features of each class [K,F] of augmented images. */
+static struct node *mean_features(struct graph *graph, const struct network *network, struct node *theta,
+                                  struct node *images, struct node *maps, struct node *colour) {
+    struct network_pass pass = {theta, siamese_apply(graph, images, maps, colour), NULL};
+    struct node *features = network_features(graph, network, &pass);
+    int64_t classes = network->classes;
+    assert_ok(graph_status(graph));
+    struct shape grouped = SHAPE(classes, features->shape.size[0] / classes, features->shape.size[1]);
+    return node_reduce_mean(node_reshape(features, grouped), 1u << 1);
+}
+
+/* The same graph compiled, in float32. The last two bindings are the loss and its gradient. */
+static void expect_compiled(struct library *library, const struct graph *graph, const struct binding *bindings,
+                            const char *folder, double loss_tolerance, double gradient_tolerance) {
+    struct device *device = library_device(library);
+    struct executable *executable;
+    struct device_buffer *buffers[BINDINGS_MOST];
+    int count = 0;
+    assert_ok(executable_create(library, graph, "matching", &executable));
+    assert_ok(library_build(library));
+    for (; bindings[count].name; count++) {
+        int slot = executable_slot(executable, bindings[count].name);
+        size_t bytes = executable_slot_bytes(executable, slot);
+        float *values = malloc(bytes);
+        for (size_t i = 0; i < bytes / sizeof *values; i++) values[i] = (float)bindings[count].values[i];
+        assert_ok(device_buffer_create(device, bytes, bindings[count].name, &buffers[count]));
+        assert_ok(device_write(device, buffers[count], 0, bytes, values));
+        assert_ok(executable_bind_slot(executable, slot, buffers[count], 0));
+        free(values);
+    }
+    assert_ok(executable_enqueue(executable));
+    for (int k = count - 2; k < count; k++) {
+        bool is_loss = k == count - 2;
+        struct array expected = read_array(folder, is_loss ? "expect_loss.npy" : "expect_dsyn_x.npy");
+        float *values = malloc((size_t)expected.count * sizeof *values);
+        assert_ok(device_read(device, buffers[k], 0, (size_t)expected.count * sizeof *values, values));
+        double *got = zeros(expected.count);
+        for (int64_t i = 0; i < expected.count; i++) got[i] = (double)values[i];
+        double error = relative_error(got, expected.values, expected.count);
+        print_message("# %s, compiled: %s %.2g off\n", folder, bindings[k].name, error);
+        if (!(error < (is_loss ? loss_tolerance : gradient_tolerance)))
+            fail_msg("%s of %s is off by %.3g, compiled", bindings[k].name, folder, error);
+        free(expected.values);
+        free(values);
+        free(got);
+    }
+    for (int k = 0; k < count; k++) device_buffer_destroy(buffers[k]);
+    executable_destroy(executable);
+}
+
+static void test_matching(void **state) {
+    const struct matching *matching = *state;
+    const char *source = getenv("RETORT_SOURCE");
+    char folder[FILE_PATH_MAX];
+    snprintf(folder, sizeof folder, "%s/tests/oracle/%s", source ? source : ".", matching->name);
+    struct array theta0 = read_array(folder, "theta0.npy"), maps = read_array(folder, "maps.npy");
+    struct array real = read_array(folder, "real_x.npy"), synthetic = read_array(folder, "syn_x.npy");
+    struct array colour = read_array(folder, "colour.npy");
+    struct network network;
+    assert_ok(network_describe(&matching->network, matching->channels, matching->height, matching->width,
+                               matching->classes, &network));
+    assert_int_equal(theta0.count, network.theta_count);
+    struct graph *graph;
+    assert_ok(graph_create(&graph));
+    int64_t k = matching->classes, c = matching->channels, h = matching->height, w = matching->width;
+    struct node *theta = graph_input(graph, "theta", FLOAT32, SHAPE(theta0.count)), *gradient;
+    struct node *m = graph_input(graph, "maps", FLOAT32, SHAPE(k, 2, 3));
+    struct node *tints = graph_input(graph, "colour", FLOAT32, SHAPE(k, COLOUR_SIZE));
+    struct node *x = graph_input(graph, "real_x", FLOAT32, SHAPE(real.rows, c, h, w));
+    struct node *s = graph_input(graph, "syn_x", FLOAT32, SHAPE(synthetic.rows, c, h, w));
+    struct node *difference = node_subtract(mean_features(graph, &network, theta, x, m, tints),
+                                            mean_features(graph, &network, theta, s, m, tints));
+    struct node *loss = node_sum_all(node_square(difference));
+    assert_ok(transform_vjp(loss, NULL, &s, 1, &gradient));
+    graph_output(graph, "loss", loss);
+    graph_output(graph, "dsyn_x", gradient);
+    double value, *dx = zeros(synthetic.count);
+    const struct binding bindings[] = {{"theta", theta0.values},
+                                       {"maps", maps.values},
+                                       {"colour", colour.values},
+                                       {"real_x", real.values},
+                                       {"syn_x", synthetic.values},
+                                       {"loss", &value},
+                                       {"dsyn_x", dx},
+                                       {0}};
+    evaluate(graph, bindings);
+    expect_array(folder, "expect_loss.npy", &value, 1);
+    expect_array(folder, "expect_dsyn_x.npy", dx, synthetic.count);
+
+    struct device *device;
+    if (device_open("cpu", &device) < 0) {
+        print_message("# no CPU device: not compiled\n");
+    } else {
+        struct graph *simple;
+        assert_ok(transform_simplify(graph, &simple));
+        for (enum family family = FAMILY_CPU; family <= FAMILY_GPU; family++) {
+            struct library *library;
+            assert_ok(library_create(device, family, &library));
+            expect_compiled(library, simple, bindings, folder, matching->loss_tolerance, matching->gradient_tolerance);
+            library_destroy(library);
+        }
+        graph_destroy(simple);
+        device_close(device);
+    }
+    graph_destroy(graph);
+    double *owned[] = {theta0.values, maps.values, real.values, synthetic.values, colour.values, dx};
+    for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++) free(owned[i]);
+}
+
 int main(void) {
-    struct CMUnitTest tests[sizeof oracles / sizeof oracles[0]];
-    for (size_t i = 0; i < sizeof oracles / sizeof oracles[0]; i++)
+    enum { TRAINED = sizeof oracles / sizeof oracles[0], MATCHED = sizeof matchings / sizeof matchings[0] };
+    struct CMUnitTest tests[TRAINED + MATCHED];
+    for (size_t i = 0; i < TRAINED; i++)
         tests[i] = (struct CMUnitTest){oracles[i].name, test_case, NULL, NULL, (void *)&oracles[i]};
+    for (size_t i = 0; i < MATCHED; i++)
+        tests[TRAINED + i] = (struct CMUnitTest){matchings[i].name, test_matching, NULL, NULL, (void *)&matchings[i]};
     return cmocka_run_group_tests_name("oracle", tests, NULL, NULL);
 }

@@ -609,7 +609,8 @@ static void test_pictures(void **state) {
     free(picture.rgb);
     free(stray);
     assert_fails(picture_decode("p.jpg", bytes, size - 12, &picture), RETORT_EFORMAT, "p.jpg", "damaged");
-    assert_fails(picture_decode("p.jpg", bytes, 30, &picture), RETORT_EFORMAT, "p.jpg", "damaged");
+    for (size_t cut = 3; cut < 120; cut += 9)
+        assert_fails(picture_decode("p.jpg", bytes, cut, &picture), RETORT_EFORMAT, "p.jpg", "damaged");
     assert_fails(picture_decode("p.jpg", bytes, 3, &picture), RETORT_EFORMAT, "p.jpg", "damaged");
     /* Height and width of the frame header (SOF0) made 65500: more pixels than one picture may have. */
     unsigned char *frame = memmem(bytes, size, "\xff\xc0", 2);
@@ -635,6 +636,70 @@ static void test_pictures(void **state) {
     free(bytes);
     assert_fails(picture_decode("p.gif", (const unsigned char *)"GIF89a", 6, &picture), RETORT_EFORMAT, "p.gif",
                  "neither PNG nor JPEG");
+}
+
+/* Values as they are stored: not brightened by a gamma, and of 16 bits the upper 8. */
+static void test_png_values(void **state) {
+    (void)state;
+    static const struct {
+        int type, depth, samples;
+        double gamma; /* 0: not said */
+        bool interlaced, is_srgb;
+    } cases[] = {
+        {PNG_COLOR_TYPE_GRAY, 8, 1, 0, false, false},     {PNG_COLOR_TYPE_GRAY, 8, 1, 1.0, false, false},
+        {PNG_COLOR_TYPE_RGB, 8, 3, 0.45455, true, false}, {PNG_COLOR_TYPE_RGB, 8, 3, 1.0, false, false},
+        {PNG_COLOR_TYPE_RGB, 8, 3, 0, false, true},       {PNG_COLOR_TYPE_GRAY, 16, 1, 0, false, false},
+        {PNG_COLOR_TYPE_RGB, 16, 3, 0, true, false},      {PNG_COLOR_TYPE_RGB, 16, 3, 1.0, false, false},
+        {PNG_COLOR_TYPE_RGBA, 16, 4, 0, false, false},    {PNG_COLOR_TYPE_GRAY_ALPHA, 8, 2, 1.0, false, false}};
+    enum { SIDE = 16 };
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        /* Sample c of pixel (i, j) is the byte 16 i + j + 64 c, in 16 bits followed by a byte that is to be dropped;
+         * opacity is half in the left half, full in the right one. */
+        int bytes_each = cases[k].depth / 8, samples = cases[k].samples, colours = samples < 3 ? 1 : 3;
+        unsigned char rows[SIDE][SIDE * 4 * 2];
+        for (int i = 0; i < SIDE; i++)
+            for (int j = 0; j < SIDE; j++)
+                for (int c = 0; c < samples; c++) {
+                    unsigned char *to = rows[i] + (j * samples + c) * bytes_each;
+                    to[bytes_each - 1] = 200;
+                    to[0] = (unsigned char)(c < colours ? 16 * i + j + 64 * c : j < SIDE / 2 ? 128 : 255);
+                }
+        FILE *file = fopen(at("v.png"), "wb");
+        assert_non_null(file);
+        png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, NULL, NULL, NULL);
+        png_infop info = png_create_info_struct(png);
+        assert_non_null(info);
+        png_init_io(png, file);
+        png_set_IHDR(png, info, SIDE, SIDE, cases[k].depth, cases[k].type,
+                     cases[k].interlaced ? PNG_INTERLACE_ADAM7 : PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT,
+                     PNG_FILTER_TYPE_DEFAULT);
+        if (cases[k].gamma > 0) png_set_gAMA(png, info, cases[k].gamma);
+        if (cases[k].is_srgb) png_set_sRGB_gAMA_and_cHRM(png, info, PNG_sRGB_INTENT_PERCEPTUAL);
+        png_bytep starts[SIDE];
+        for (int i = 0; i < SIDE; i++) starts[i] = rows[i];
+        png_set_rows(png, info, starts);
+        png_write_png(png, info, PNG_TRANSFORM_IDENTITY, NULL);
+        png_destroy_write_struct(&png, &info);
+        assert_int_equal(fclose(file), 0);
+
+        unsigned char *bytes;
+        size_t size;
+        struct picture picture = {0};
+        assert_ok(file_read(at("v.png"), 0, &bytes, &size));
+        assert_ok(picture_decode("v.png", bytes, size, &picture));
+        for (int i = 0; i < SIDE; i++)
+            for (int j = 0; j < SIDE; j++)
+                for (int c = 0; c < 3; c++) {
+                    int value = (unsigned char)(16 * i + j + (colours == 3 ? 64 * c : 0));
+                    bool half = samples != colours && j < SIDE / 2;
+                    if (half) value = (value * 128 + 255 * 127 + 127) / 255;
+                    if (picture.rgb[3 * (SIDE * i + j) + c] != value)
+                        fail_msg("case %zu, row %d, column %d, colour %d: %d, not %d", k, i, j, c,
+                                 picture.rgb[3 * (SIDE * i + j) + c], value);
+                }
+        free(picture.rgb);
+        free(bytes);
+    }
 }
 
 static void test_picture_fit(void **state) {
@@ -781,8 +846,8 @@ int main(void) {
         cmocka_unit_test(test_npy_convert),    cmocka_unit_test(test_npz),
         cmocka_unit_test(test_npy_set),        cmocka_unit_test(test_idx),
         cmocka_unit_test(test_idx_bad),        cmocka_unit_test(test_cifar),
-        cmocka_unit_test(test_pictures),       cmocka_unit_test(test_picture_fit),
-        cmocka_unit_test(test_folder),
+        cmocka_unit_test(test_pictures),       cmocka_unit_test(test_png_values),
+        cmocka_unit_test(test_picture_fit),    cmocka_unit_test(test_folder),
     };
     return cmocka_run_group_tests_name("readers", tests, make_folder, remove_folder);
 }

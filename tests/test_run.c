@@ -46,9 +46,9 @@ static void write_descriptor(const char *name, const char *data) {
     int length = snprintf(text, sizeof text,
                           "data: {kind: npy, path: %s}\n"
                           "network: {depth: 2, width: 4}\n"
-                          "inner: {lr: 0.02}\n"
+                          "inner: {steps: 6, lr: 0.02}\n"
                           "set: {init: real}\n"
-                          "method: {steps: 6, window: 3, range: 1}\n"
+                          "method: {window: 3, range: 1}\n"
                           "outer: {steps: 8, lr: 0.01, real_batch: 24}\n"
                           "evaluate: {networks: 2, steps: [10, 40]}\n",
                           data);
@@ -611,6 +611,103 @@ static void test_settings(void **state) {
     retort_run_destroy(run);
 }
 
+/* Text of a file, which replaces one passage of it. */
+static void replace(const char *name, const char *passage, const char *with) {
+    char path[FILE_PATH_MAX];
+    unsigned char *text;
+    size_t size;
+    struct text changed;
+    text_init(&changed);
+    assert_ok(file_read(path_in(name, path), 0, &text, &size));
+    char *at = strstr((char *)text, passage);
+    if (!at) fail_msg("no '%s' in %s", passage, (char *)text);
+    *at = '\0';
+    text_append(&changed, (char *)text);
+    text_append(&changed, with);
+    text_append(&changed, at + strlen(passage));
+    assert_ok(file_write(path, text_get(&changed), changed.length));
+    text_finish(&changed);
+    free(text);
+}
+
+/* A folder as the first version began it: other keys, the length of the inner run among those of the method. */
+static void test_old_folder(void **state) {
+    (void)state;
+    struct retort_run *run;
+    struct watch watch = {.stop_after = 3};
+    assert_int_equal(run_once("bars.yaml", "old", NULL, false, &watch, &run), RETORT_EINTERRUPTED);
+    retort_run_destroy(run);
+    replace("old/descriptor.yaml", "inner:\n  steps: 6\n", "inner:\n");
+    replace("old/descriptor.yaml", "  name: bptt\n", "  name: bptt\n  steps: 6\n");
+    replace("old/descriptor.yaml", "  indices: null\n", "");
+    replace("old/descriptor.yaml",
+            "  optimizer: adam\n  momentum: 0\n  lr: 0.01\n  lr_labels: 0.01\n  lr_inner: 0.01\n", "  lr: 0.01\n");
+    assert_ok(run_once("bars.yaml", "old", NULL, true, NULL, &run));
+    retort_run_destroy(run);
+    assert_same_file("whole/set/images.npy", "old/set/images.npy");
+    assert_same_file("whole/set/set.json", "old/set/set.json");
+}
+
+/* The names under which users' scripts find things. */
+static void test_names(void **state) {
+    (void)state;
+    char path[FILE_PATH_MAX];
+    unsigned char *text;
+    size_t size;
+    static const char *const names[] = {"outer_step", "loss",          "accuracy", "stage",  "end",
+                                        "window",     "gradient_norm", "inner_lr", "cosine", "seconds"};
+    assert_ok(file_read(path_in("whole/metrics.jsonl", path), 0, &text, &size));
+    *strchr((char *)text, '\n') = '\0';
+    json_t *line = json_loads((const char *)text, 0, NULL);
+    free(text);
+    assert_int_equal(json_object_size(line), sizeof names / sizeof *names);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) assert_non_null(json_object_get(line, names[i]));
+    assert_string_equal(json_string_value(json_object_get(line, "stage")), "early");
+    assert_true(json_is_null(json_object_get(line, "cosine")));
+    assert_true(json_is_integer(json_object_get(line, "window")));
+    json_decref(line);
+    assert_ok(file_read(path_in("whole/result.json", path), 0, &text, &size));
+    json_t *result = json_loads((const char *)text, 0, NULL);
+    free(text);
+    assert_string_equal(json_string_value(json_object_get(result, "method")), "bptt");
+    assert_string_equal(json_string_value(json_object_get(result, "truncation")), "dynamic");
+    json_t *stages = json_object_get(result, "stages");
+    assert_int_equal(json_integer_value(json_object_get(stages, "early"))
+                         + json_integer_value(json_object_get(stages, "middle"))
+                         + json_integer_value(json_object_get(stages, "late")),
+                     8);
+    json_decref(result);
+}
+
+/* A set may start from rows that somebody chose, named in a text or a .npy. */
+static void test_indices(void **state) {
+    (void)state;
+    char path[FILE_PATH_MAX];
+    struct retort_run *run;
+    const char *list = "# one of each class\n 7,\n3 # the first\n5\n";
+    assert_ok(file_write(path_in("rows.txt", path), list, strlen(list)));
+    static const int64_t rows[] = {3, 7, 5}, three = 3;
+    assert_ok(npy_write(path_in("rows.npy", path), NPY_INT64, 1, &three, rows));
+    static const char *const from_text[] = {"set={init: indices, indices: rows.txt}", NULL};
+    static const char *const from_npy[] = {"set={init: indices, indices: rows.npy}", NULL};
+    assert_ok(run_once("bars.yaml", "text", from_text, false, NULL, &run));
+    retort_run_destroy(run);
+    assert_ok(run_once("bars.yaml", "npy", from_npy, false, NULL, &run));
+    retort_run_destroy(run);
+    assert_same_file("text/set/images.npy", "npy/set/images.npy");
+
+    list = "3 7\nfive\n";
+    assert_ok(file_write(path_in("rows.txt", path), list, strlen(list)));
+    assert_int_equal(run_once("bars.yaml", "x", from_text, false, NULL, &run), RETORT_EFORMAT);
+    assert_non_null(strstr(retort_error_message(), "rows.txt:2: found 'five', expected a row's number"));
+    retort_run_destroy(run);
+    assert_ok(file_write(path, "3 7 6", 5));
+    assert_int_equal(run_once("bars.yaml", "x", from_text, false, NULL, &run), RETORT_EINVAL);
+    assert_non_null(strstr(retort_error_message(), "rows of class 0"));
+    retort_run_destroy(run);
+    assert_false(there("x"));
+}
+
 static void test_untested(void **state) {
     (void)state;
     struct retort_run *run;
@@ -651,7 +748,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_interrupted),  cmocka_unit_test(test_checkpoints), cmocka_unit_test(test_killed_early),
         cmocka_unit_test(test_changed_data), cmocka_unit_test(test_the_end),     cmocka_unit_test(test_few_images),
-        cmocka_unit_test(test_locale),       cmocka_unit_test(test_frozen),      cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_locale),       cmocka_unit_test(test_frozen),      cmocka_unit_test(test_old_folder),
+        cmocka_unit_test(test_names),        cmocka_unit_test(test_indices),     cmocka_unit_test(test_memory),
         cmocka_unit_test(test_wisdom),       cmocka_unit_test(test_refused),     cmocka_unit_test(test_dry),
         cmocka_unit_test(test_settings),     cmocka_unit_test(test_untested),    cmocka_unit_test(test_not_a_number),
         cmocka_unit_test(test_devices),

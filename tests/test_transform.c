@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/random.h"
+#include "nn/nn.h"
 #include "transform/transform.h"
 
 enum { MOST_VARIABLES = 3, MOST_INPUTS = 64, MOST_OUTPUTS = 64, ORDERS = 3 };
@@ -194,6 +195,16 @@ static struct node *build_sample(struct node **x) {
 static struct node *build_sample_transpose(struct node **x) {
     return node_exp(node_sample_transpose(x[0], sampling_map(x[0])));
 }
+/* Every part of the Siamese augmentation at once, for two groups of images. */
+static struct node *build_siamese(struct node **x) {
+    static const double values[8] = {0.3, 1.6, 0.7, 1, 0.5, 1, 1, 0};
+    struct node *column[8], *group[2], *map = sampling_map(x[0]);
+    for (int i = 0; i < 8; i++) column[i] = graph_constant(x[0]->graph, values[i], SHAPE(1, 1));
+    group[0] = node_concat(column, 8, 1);
+    group[1] = node_shift(group[0], 0.25);
+    map = node_slice(map, (int64_t[]){0, 0, 0}, (int64_t[]){1, 1, 1}, SHAPE(2, 2, 3));
+    return siamese_apply(x[0]->graph, node_sin(x[0]), map, node_concat(group, 2, 0));
+}
 static struct node *build_cross_entropy(struct node **x) {
     struct node *shifted = node_subtract_stretched(x[0], node_stop_gradient(node_reduce_max(x[0], FLAT(1))));
     struct node *total = node_log(node_reduce_sum(node_exp(shifted), FLAT(1)));
@@ -285,6 +296,7 @@ static const struct example examples[] = {
     {"scatter_rows", build_scatter_rows, ONE(S(4, 1, 3))},
     {"sample", build_sample, ONE(S(2, 1, 3, 5))},
     {"sample_transpose", build_sample_transpose, ONE(S(1, 2, 4, 3))},
+    {"siamese", build_siamese, ONE(S(4, 2, 3, 4))},
     {"cross entropy", build_cross_entropy, TWO(S(3, 4), S(3, 4))},
     {"normalisation", build_normalisation, TWO(S(2, 2, 3, 3), S(1, 2, 1, 1))},
 };

@@ -98,7 +98,7 @@ static void test_round_trip(void **state) {
     wisdom_name(wisdom, name);
     assert_int_equal(strlen(name), 16);
 
-    /* A copy of its own has the same name, and nothing of other devices. */
+    /* A copy of these decisions alone has the same hash, and holds nothing of other devices. */
     char copy[FILE_PATH_MAX];
     assert_ok(path_join(folder, "copy", copy));
     assert_ok(wisdom_save(wisdom, copy));
@@ -208,7 +208,7 @@ static void test_foreign_file(void **state) {
     assert_known(wisdom, &forward, NULL);
     assert_int_equal(lines_said(), 1);
     wisdom_destroy(wisdom);
-    /* It is not ours to overwrite. */
+    /* A file that is no wisdom is not overwritten. */
     assert_int_equal(wisdom_remember(path, &target, &forward, &choice), RETORT_EFORMAT);
     unsigned char *kept;
     size_t size;

@@ -1,6 +1,7 @@
 /* Counter-based random numbers: Philox4x32-10 (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as
  * 1, 2, 3", SC 2011). A number depends only on (seed, stream, step, index), never on the order of the draws, so host,
- * device, a resumed run and a run with another launch geometry all see the same ones. cl/random.cl holds the twin. */
+ * device, a resumed run and a run with another launch geometry all see the same ones. cl/fused.cl has the device's
+ * version. */
 #ifndef RETORT_BASE_RANDOM_H
 #define RETORT_BASE_RANDOM_H
 
@@ -9,21 +10,23 @@
 /* One block: four 32-bit words from a 128-bit counter and a 64-bit key. */
 void philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
 
-/* What a draw is for. A new use takes a new number, so that uses never share numbers. */
+/* What a draw is for: the one table of streams, on the host (random_begin) and on the device (graph_random). A new use
+ * takes a new number, so that uses never share numbers. */
 enum random_stream {
-    RANDOM_WEIGHTS = 1,     /* initial network weights */
+    RANDOM_WEIGHTS = 1,     /* the seed of a network's initial weights */
     RANDOM_SYNTHETIC = 2,   /* initial synthetic images */
     RANDOM_INNER_BATCH = 3, /* rows of the synthetic set per inner step */
     RANDOM_REAL_BATCH = 4,  /* rows of the real set per outer step */
     RANDOM_AUGMENT_INNER = 5,
     RANDOM_AUGMENT_REAL = 6,
     RANDOM_TRUNCATION = 7, /* position and window of the truncation */
-    RANDOM_EVALUATE = 8,
-    RANDOM_BASELINE = 9, /* the random subset of real images */
-    RANDOM_SPLIT = 10,   /* held-out split */
-    RANDOM_LANCZOS = 11,
-    RANDOM_OPERATION = 12, /* the graph's `random` operation */
+    RANDOM_EVALUATE = 8,   /* the seed of a network that is evaluated */
+    RANDOM_BASELINE = 9,   /* the random subset of real images */
+    RANDOM_SPLIT = 10,     /* held-out split */
+    RANDOM_LANCZOS = 11,   /* the seed of the first vector, and on the device the vector itself */
+    RANDOM_SIAMESE = 12,   /* one augmentation for all images of a class, per outer step */
     RANDOM_TEST = 99,
+    RANDOM_PARAMETER = 1000, /* on the device: initial values of a network's parameter i are stream 1000 + i */
 };
 
 /* A sequence of draws: (seed, stream, step) fixed, index counts up. Plain value; copy freely. */

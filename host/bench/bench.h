@@ -19,7 +19,7 @@ struct bench_step_spec {
 };
 struct bench_step_result {
     double seconds_min, seconds_median; /* of the steps timed */
-    double processor_seconds;           /* the least of a step, all cores together */
+    double processor_seconds;           /* of the step that took the least, all cores together */
     double first_seconds;               /* of the first step */
     double build_seconds;               /* planning, building kernels, allocating */
     double flops;                       /* operations of a step, convolutions counted as plain sums of products */

@@ -11,7 +11,7 @@
 #define WINOGRAD_ERROR 1e-5
 /* What a choice must gain to be preferred to the built-in one: less is within the noise of a busy machine. */
 #define MARGIN 0.03
-/* Other methods than the fastest have their tiles tried as well where they are as near as this. */
+/* A method whose time is within this factor of the fastest method's has its tiles tried too. */
 #define NEAR 1.15
 
 static const int methods[] = {0, 4, 2};
@@ -121,7 +121,8 @@ int bench_tune(struct device *device, const struct kernel_target *target, const 
               fresh.worst_error);
     search.seconds = fresh.built_in_seconds;
     TRY(find(&search));
-    /* Again, side by side: the machine may have been busier a while ago. */
+    /* Both are measured again, one right after the other: the machine may have been busier during an earlier
+     * measurement. */
     for (int turn = 0; turn < 2 && fresh.better; turn++) {
         TRY(measure(&search, NULL, false, &built_in));
         TRY(measure(&search, &fresh.choice, false, &again));

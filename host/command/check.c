@@ -5,6 +5,7 @@
 #include "command/options.h"
 #include "data/data.h"
 #include "run/descriptor.h"
+#include "run/words.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -37,37 +38,30 @@ struct case_file {
 };
 
 #define AT(member) offsetof(struct case_file, member)
-#define BOUNDLESS  1e300
 #define TOLERANCE(key) \
     { "tolerance." #key, KEY_REAL, AT(tolerance.key), .least = 0, .most = 1, .standard = "1e-5" }
-
-static const char *const network_kinds[] = {"convnet", "mlp", NULL};
-static const char *const norms[] = {"none", "instance", "group", "batch", "layer", NULL};
-static const char *const activations[] = {"relu", "leaky_relu", "sigmoid", "gelu", "swish", NULL};
-static const char *const pools[] = {"average", "max", "none", NULL};
-static const char *const optimizers[] = {"sgd", "adam", NULL};
-static const char *const label_kinds[] = {"hard", "soft", NULL};
 
 static const struct schema_key keys[] = {
     {"image", KEY_INTS, AT(image), .items = 3, .least = 1, .most = 4096, .help = "channels, height, width"},
     {"classes", KEY_INT, AT(classes), .least = 2, .most = 1e6, .help = "number of classes"},
-    {"network.kind", KEY_CHOICE, AT(network.kind), .words = network_kinds, .help = "convnet or mlp"},
+    {"network.kind", KEY_CHOICE, AT(network.kind), .words = words_network_kind, .help = "convnet or mlp"},
     {"network.depth", KEY_INT, AT(network.depth), .least = 0, .most = NETWORK_MAX_DEPTH, .help = "blocks"},
     {"network.width", KEY_INT, AT(network.width), .least = 1, .most = 65536, .help = "channels or units"},
-    {"network.norm", KEY_CHOICE, AT(network.norm), .words = norms, .standard = "none"},
+    {"network.norm", KEY_CHOICE, AT(network.norm), .words = words_norm, .standard = "none"},
     {"network.groups", KEY_INT, AT(network.groups), .least = 1, .most = 65536, .standard = "1"},
-    {"network.activation", KEY_CHOICE, AT(network.activation), .words = activations, .standard = "relu"},
-    {"network.pool", KEY_CHOICE, AT(network.pool), .words = pools, .standard = "average"},
-    {"inner.optimizer", KEY_CHOICE, AT(inner.kind), .words = optimizers, .help = "sgd or adam"},
-    {"inner.lr", KEY_REAL, AT(inner.lr), .least = 0, .most = BOUNDLESS, .open = OPEN_LEAST, .help = "learning rate"},
+    {"network.activation", KEY_CHOICE, AT(network.activation), .words = words_activation, .standard = "relu"},
+    {"network.pool", KEY_CHOICE, AT(network.pool), .words = words_pool, .standard = "average"},
+    {"inner.optimizer", KEY_CHOICE, AT(inner.kind), .words = words_optimizer, .help = "sgd or adam"},
+    {"inner.lr", KEY_REAL, AT(inner.lr), .least = 0, .most = KEY_UNBOUNDED, .open = OPEN_LEAST,
+     .help = "learning rate"},
     {"inner.betas", KEY_REALS, AT(inner.beta1), .items = 2, .least = 0, .most = 1, .open = OPEN_MOST,
      .standard = "[0.9, 0.999]"},
-    {"inner.eps", KEY_REAL, AT(inner.eps), .least = 0, .most = BOUNDLESS, .open = OPEN_LEAST, .standard = "1e-8"},
+    {"inner.eps", KEY_REAL, AT(inner.eps), .least = 0, .most = KEY_UNBOUNDED, .open = OPEN_LEAST, .standard = "1e-8"},
     {"inner.momentum", KEY_REAL, AT(inner.momentum), .least = 0, .most = 1, .open = OPEN_MOST, .standard = "0"},
-    {"inner.weight_decay", KEY_REAL, AT(inner.weight_decay), .least = 0, .most = BOUNDLESS, .standard = "0"},
+    {"inner.weight_decay", KEY_REAL, AT(inner.weight_decay), .least = 0, .most = KEY_UNBOUNDED, .standard = "0"},
     {"steps", KEY_INT, AT(steps), .least = 1, .most = 1e6, .help = "inner steps"},
     {"window", KEY_INT, AT(window), .least = 1, .most = 1e6, .help = "back-propagated steps"},
-    {"labels", KEY_CHOICE, AT(labels), .words = label_kinds, .help = "hard or soft"},
+    {"labels", KEY_CHOICE, AT(labels), .words = words_labels, .help = "hard or soft"},
     TOLERANCE(inner_loss),
     TOLERANCE(grad_norm),
     TOLERANCE(theta_end),

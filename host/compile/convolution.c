@@ -75,7 +75,7 @@ void convolution_sums(struct grouping *g, const bool *is_output) {
     }
 }
 
-/* Enters an operand; false where there are two others already. */
+/* Finds an operand's place in the list, adding it if it is new; false where the list is full. */
 static bool enter(const struct node *operand, const struct node *operands[TERMS], int *count, int *at) {
     for (*at = 0; *at < *count; ++*at)
         if (operands[*at] == operand) return true;
@@ -84,7 +84,8 @@ static bool enter(const struct node *operand, const struct node *operands[TERMS]
     return true;
 }
 
-/* Everything a group computes, by operands; false where there are too many. */
+/* The convolutions of a group as terms of two lists of operands; false where they have too many operands for one
+ * launch. */
 static bool collect_terms(const struct node *const *members, size_t count, struct conv_terms *terms,
                           const struct node *inputs[TERMS], const struct node *weights[TERMS]) {
     *terms = (struct conv_terms){0};

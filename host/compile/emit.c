@@ -39,6 +39,7 @@ int finish_launch(struct emitter *e, const struct text *code, const char *head, 
                               .what = what,
                               .buffer_count = e->buffer_count,
                               .output_count = e->output_count,
+                              .flops = e->flops,
                               .kernel = -1};
     launch->text = arena_copy_text(&l->arena, text_get(&text));
     launch->buffers = arena_array(&l->arena, (size_t)e->buffer_count + 1, sizeof *launch->buffers);
@@ -92,6 +93,7 @@ int emit_group(struct lowering *lowering, const struct group *group) {
     int status = emitter_init(&e, lowering, number, group->lanes);
     struct node *const *members = group->members.items;
     size_t count = group->members.count;
+    for (size_t k = 0; k < count; k++) e.flops += op_info(members[k]->op)->cost(members[k]);
     if (status == RETORT_OK && whole_fits(&e, group))
         status = emit_whole(lowering, group);
     else if (status == RETORT_OK && !group->inner_known) {
@@ -128,7 +130,7 @@ static int emit_copy(struct lowering *lowering, struct node *node, struct value 
     } else if (is_loaded(&e, node)) {
         status = error_set(RETORT_EUNSUPPORTED, "cannot copy a value in this layout");
     } else {
-        /* As rows of the last dimension. The node's own memory stands aside while the target takes its place. */
+        /* As rows of the last dimension. While the kernel is written, the target counts as the node's memory. */
         struct group group = {.rank = node->shape.rank, .lanes = 1};
         memcpy(group.size, node->shape.size, sizeof group.size);
         struct value *plain = lowering->plain[node->index];

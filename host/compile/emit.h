@@ -42,7 +42,8 @@ struct emitter {
     int buffer_count, output_count;
     int variables;
     int scratch_rows; /* GPU family: floats of local memory for each work-item */
-    int *level;       /* by node index; -1: not known yet */
+    int *level;       /* by node index: level_of() where known, else -1 */
+    double flops;     /* of the launch: the operations that its kernel does for the group */
     const char *failure;
 };
 
@@ -50,7 +51,7 @@ int emitter_init(struct emitter *e, struct lowering *lowering, int group, int la
 void emitter_finish(struct emitter *e);
 /* Empties the loop body, for the next loop. */
 void body_begin(struct emitter *e);
-/* The number of a kernel argument, entered if it is new. Outputs are to be the first. */
+/* The number of the kernel argument for a value, which is added if it is new. Outputs must be added first. */
 int buffer_number(struct emitter *e, struct value *value);
 /* GPU family: writes the sums over a work-group of the variables `prefix` with these numbers. */
 void emit_group_sums(struct emitter *e, struct text *text, const char *prefix, const int *numbers, int count);
@@ -86,11 +87,12 @@ struct flat {
     struct value *target;
     bool sum;
 };
-/* Whether a node of so many elements can be evaluated element by element; */
+/* Whether a node can be evaluated element by element in a loop over `count` elements; how many partial sums such a loop
+ * leaves; and the launch of a kernel of such loops. */
 bool flat_fits(const struct emitter *e, const struct node *node, int64_t count);
 int64_t flat_parts(const struct emitter *e, int64_t count);
 int emit_flat(struct emitter *e, const struct flat *flats, size_t count);
-/* Whether a group is elementwise work on long arrays with sums over them whole, and its launches. */
+/* Whether a group is elementwise work on long arrays and sums over all of their elements; and its launches. */
 bool whole_fits(struct emitter *e, const struct group *group);
 int emit_whole(struct lowering *lowering, const struct group *group);
 

@@ -71,7 +71,7 @@ static struct expr load(struct emitter *e, struct node *node, const struct index
     enum layout layout = wants_blocked ? LAYOUT_BLOCKED : LAYOUT_PLAIN;
     if (l->blocked[node->index] && !l->plain[node->index]) layout = LAYOUT_BLOCKED;
     if (at->flat && layout == LAYOUT_BLOCKED) layout = LAYOUT_PLAIN;
-    /* A few pixels are picked from the planes as they lie. */
+    /* Where planes are small, lanes are gathered from the plain tensor: cheaper than a launch that blocks it first. */
     bool strided = wants_blocked && (l->plain[node->index] || e->grouping->role[node->index] == ROLE_VIEW)
                    && !l->blocked[node->index] && size[2] * size[3] <= 64 && size[1] % e->lanes == 0;
     if (strided) layout = LAYOUT_PLAIN;
@@ -249,7 +249,7 @@ static struct expr index_map(struct emitter *e, struct node *node, const struct 
             if (to.lane == d) to.lane = -1;
         }
         return emit(e, from, &to);
-    case OP_RESHAPE: { /* units only: the others are views */
+    case OP_RESHAPE: { /* only dimensions of size 1 come or go: other reshapes are views */
         int i = 0;
         to.inner = 0;
         to.lane = -1;
@@ -381,7 +381,6 @@ static struct expr average_pool(struct emitter *e, struct node *node, const stru
             struct index to = *at;
             to.at[h] = arena_printf(&e->arena, "(%s) * %d + %d", at->at[h], window, i);
             to.at[w] = arena_printf(&e->arena, "(%s) * %d + %d", at->at[w], window, j);
-            /* One output pixel may still be a whole window inside the row. */
             struct expr value = emit(e, node->inputs[0], &to);
             lane |= value.lane;
             sum = sum ? arena_printf(&e->arena, "%s + %s", sum, value.name) : value.name;
@@ -406,7 +405,7 @@ static struct expr random_number(struct emitter *e, struct node *node, const str
             stride *= node->shape.size[d];
         }
     }
-    /* The functions are of vectors alone. */
+    /* The random functions of cl/fused.cl return vectors only. */
     bool lane = at->flat && at->lane >= 0 && e->lanes > 1;
     return declare(
         e, at, lane, false,

@@ -20,7 +20,7 @@ static bool is_cpu(const struct emitter *e) {
     return e->lowering->target.family == FAMILY_CPU;
 }
 
-/* Neighbours to a work-item (CPU) or work-group (GPU). */
+/* How many neighbouring elements a work-item (CPU) or work-group (GPU) computes. */
 static int64_t flat_chunk(const struct emitter *e, int64_t count) {
     enum { ITEMS = 256, LEAST = 2048 };
     if (!is_cpu(e)) return FAMILY_GPU_LOCAL;
@@ -109,7 +109,7 @@ int emit_flat(struct emitter *e, const struct flat *flats, size_t flat_count) {
     }
     e->output_count = e->buffer_count;
     int64_t chunk = flat_chunk(e, longest), parts = flat_parts(e, longest);
-    /* A section for each count there is, in order of appearance. */
+    /* One section for each different element count, in order of first appearance. */
     for (size_t k = 0; k < flat_count; k++) {
         int64_t count = shape_count(flats[k].node->shape);
         size_t first = 0;
@@ -180,7 +180,8 @@ done:
     return status;
 }
 
-/* What can be computed when `level` rounds of sums are known: results, and the partial sums of the next round. */
+/* Launches for what can be computed once `level` rounds of sums are finished: results, and the next round of sums.
+ * *more tells whether anything is left for a later level. */
 static int emit_level(struct lowering *lowering, const struct group *group, int level, bool *more) {
     int status = RETORT_OK;
     struct emitter e;
@@ -199,6 +200,7 @@ static int emit_level(struct lowering *lowering, const struct group *group, int 
         struct node *operand = reduces ? node->inputs[0] : node;
         int own = level_of(&e, operand);
         *more |= own > level;
+        if (own == level) e.flops += op_info(node->op)->cost(node);
         if (own != level || (!reduces && !lowering->grouping->stored[node->index])) continue;
         if (!reduces) {
             flats[count++] = (struct flat){.node = node, .target = lowering->plain[node->index]};

@@ -101,7 +101,7 @@ static void emit_pass(struct emitter *e, const struct row_plan *plan, const stru
                                                    .is_int = node->op == OP_ARGMAX};
     }
     if (!plan->cpu) emit_group_sums(e, &after, "total", sums, sum_count);
-    /* emit() has added to `row` what this pass needs before its loops. */
+    /* What emit() has added to `row` must stand before this pass's loops. */
     text_append(code, text_get(&e->row));
     text_finish(&e->row);
     text_append(code, text_get(&begin));
@@ -180,7 +180,7 @@ int emit_rows(struct emitter *e, const struct group *group, uint32_t inner, stru
             emit_pass(e, &plan, shape, pass, count, &code);
         }
     }
-    /* What belongs to the row as a whole. */
+    /* Results with one value a row: finished reductions, and what is computed from them. */
     struct text stores;
     text_init(&stores);
     for (size_t k = 0; k < node_count; k++) {

@@ -38,7 +38,7 @@ struct use {
 struct executable {
     struct library *library;
     char *label;
-    struct lowering lowering; /* graph and grouping are gone; launches, values and slots remain */
+    struct lowering lowering; /* its graph and grouping no longer exist; launches, values and slots do */
     ARRAY(struct use) uses;
     double flops;
     bool ready; /* handles exist and the arena's arguments are set */
@@ -115,7 +115,8 @@ size_t library_scratch_bytes(const struct library *library) {
     return library->scratch_floats * sizeof(float);
 }
 
-/* Kernels index with int, and round counts of work-items up. */
+/* Kernels index with int. The room above is for what is rounded up past the last element: counts of work-items, and the
+ * ends of their shares (emit_flat.c: 256 shares of a multiple of 16; emit_rows.c: 1024 shares). */
 #define MOST_ELEMENTS (INT32_MAX - (1 << 16))
 
 static int check_size(const struct kernel_target *target, const struct node *node) {
@@ -131,7 +132,7 @@ static int check_size(const struct kernel_target *target, const struct node *nod
                      MOST_ELEMENTS);
 }
 
-/* The number of a kernel of this text, entered if it is new; -1 when out of memory. */
+/* The number of the library's kernel with this text, which is added if it is new; -1 when out of memory. */
 static int library_kernel(struct library *library, const char *text, const char *what) {
     uint64_t hash = hash_fast(text, strlen(text), 0);
     for (size_t i = 0; i < library->kernels.count; i++)
@@ -287,7 +288,7 @@ void executable_destroy(struct executable *executable) {
     free(executable->label);
     free(executable);
     if (library && !library->executables.count && library->scratch) {
-        (void)device_finish(library->device); /* what failed there was said where it was waited for */
+        (void)device_finish(library->device); /* a failed kernel is reported by whoever waits for its result */
         device_buffer_destroy(library->scratch);
         library->scratch = NULL;
         library->scratch_floats = 0;

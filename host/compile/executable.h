@@ -49,7 +49,7 @@ int executable_enqueue(struct executable *executable);
 size_t executable_arena_bytes(const struct executable *executable);
 int executable_launch_count(const struct executable *executable);
 double executable_flops(const struct executable *executable);
-/* A line of the figures above, and below it the launches with their operands' places where they are wanted. */
+/* Prints the figures above in one line and, where `launches` is set, every launch with the places of its operands. */
 void executable_print(const struct executable *executable, bool launches, FILE *stream);
 
 #endif

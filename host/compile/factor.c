@@ -60,7 +60,7 @@ static struct node *product(struct node *a, struct node *b) {
     return shape_equal(a->shape, b->shape) ? node_multiply(a, b) : node_multiply_stretched(a, b);
 }
 
-/* The factors that stand outermost: all there are, in graphs that were rebuilt by these rules. */
+/* Takes the outermost factors off a node. In a graph rebuilt by these rules there are no others. */
 static struct term split(struct node *node) {
     struct term term = {.scale = 1, .rest = node};
     double value;
@@ -145,8 +145,8 @@ static struct term scaled(struct node *node, double scale) {
     }
 }
 
-/* Adds scale * factor * node to the sum, taken apart as far as that brings out factors, where `deep` also those inside
- * products and choices; false: too many terms. */
+/* Adds scale * factor * node to the sum, split into terms wherever that brings out a factor; with `deep`, products and
+ * choices are split too. False where the sum would have too many terms. */
 static bool expand(struct graph *graph, struct node *node, double scale, struct node *factor, bool deep, int depth,
                    struct sum *sum);
 
@@ -237,7 +237,7 @@ static bool expand(struct graph *graph, struct node *node, double scale, struct 
     return add_term(sum, scale, factor, x);
 }
 
-/* Adds up the factors of terms with the same rest. */
+/* Merges terms that differ in their factors alone. */
 static void collect(struct graph *graph, struct sum *sum) {
     int count = 0;
     for (int i = 0; i < sum->count; i++) {

@@ -103,7 +103,7 @@ bool lanes_can_inline(const struct node *node) {
     }
 }
 
-/* A member that evaluates whatever it reads somewhere else. */
+/* A member that evaluates its operands at other indices than its own. */
 static bool is_index_map(const struct node *node) {
     return !is_elementwise(node) && !is_reduction(node) && node->op != OP_AVERAGE_POOL;
 }
@@ -116,7 +116,7 @@ enum layout opaque_layout(const struct grouping *g, const struct node *node) {
     return node->dtype == FLOAT32 && is_blockable(g, node) ? LAYOUT_BLOCKED : LAYOUT_PLAIN;
 }
 
-/* Lanes of the kernel that computes a member. Elementwise work on what lies plain (weights, say) stays plain. */
+/* Lanes of the kernel that computes a member. Elementwise work on plain tensors (weights, say) gives plain tensors. */
 static int node_lanes(const struct grouping *g, const struct node *node) {
     if (!is_blockable(g, node) || (is_reduction(node) && reduced_axes(node) != PLANE_INNER)) return 1;
     if (is_elementwise(node) && !g->near_blocks[node->index]) return 1;
@@ -268,7 +268,7 @@ static void find_roles(struct grouping *g, const bool *is_output) {
     int *leaves = arena_array(&g->arena, (size_t)g->node_count, sizeof *leaves);
     bool *settled = arena_array(&g->arena, (size_t)g->node_count, sizeof *settled);
     if (!leaves || !settled) return;
-    /* What would take too many operands reads some of them from memory. */
+    /* Where a kernel would have too many operands, some intermediate values are stored and read back. */
     for (int i = 0; i < g->node_count; i++) {
         const struct node *node = graph_node(g->graph, i);
         if (g->role[i] != ROLE_INLINE && g->role[i] != ROLE_MEMBER) continue;
@@ -310,7 +310,8 @@ struct leaves {
     int count, visited;
 };
 
-/* Counts the full-size tensors that would be read to compute `node` afresh; false: too many, or not worth it. */
+/* Counts the full-size tensors that would be read to compute `node` again; false where they are too many, or where
+ * storing it is cheaper. */
 static bool count_leaves(const struct grouping *g, const struct node *node, int64_t full, struct leaves *leaves) {
     if (++leaves->visited > 40) return false;
     enum role role = g->role[node->index];
@@ -333,8 +334,9 @@ bool is_recomputed(const struct grouping *g, const struct node *node, int reader
     int i = node->index;
     if (g->role[i] != ROLE_MEMBER || g->group_of[i] == reader_group || g->stored[i] || !is_elementwise(node))
         return false;
-    if (node->shape.rank != 4) return false;   /* vectors and matrices: memory is cheap, chains are long */
-    if (has_integer_lanes(node)) return false; /* the reader may work in lanes */
+    if (node->shape.rank != 4)
+        return false; /* vectors and matrices are small, but long chains of them occur: storing is cheaper */
+    if (has_integer_lanes(node)) return false; /* lanes hold floats only, and the reader may use them */
     struct leaves leaves = {0};
     return count_leaves(g, node, shape_count(node->shape), &leaves);
 }
@@ -431,7 +433,7 @@ static void collect_operands(const struct grouping *g, const struct node *node, 
     for (int k = 0; k < node->input_count; k++) collect(g, node->inputs[k], group, reads);
 }
 
-/* Whether something outside the group reads a member, or may yet. */
+/* Whether something outside the group reads a member, or may do so later. */
 static bool is_read_outside(const struct grouping *g, const struct node *node, int group) {
     for (int k = 0; k < g->user_count[node->index]; k++) {
         int user = g->users[node->index][k];

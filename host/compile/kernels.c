@@ -138,7 +138,7 @@ static bool is_single(const struct conv_class *class) {
     return class->terms.inputs == 1 && class->terms.outputs == 1 && class->terms.weights == 1 && class->terms.mask == 1;
 }
 
-/* Terms that the compiler may ask for. */
+/* Whether the compiler may ask for a launch of these terms. */
 static bool terms_fit(const struct conv_class *class) {
     const struct conv_terms *t = &class->terms;
     if (is_single(class)) return true;
@@ -169,7 +169,8 @@ struct conv_choice kernels_conv_choice(const struct kernel_target *target, const
     const struct conv_choice *known = target->direct ? NULL : wisdom_find(target->wisdom, class);
     if (known && kernels_conv_fits(target, class, known)) return *known;
     if (is_single(class)) return (struct conv_choice){.method = kernels_winograd(target, class->pass, &class->sizes)};
-    /* Joined by wisdom's word on the single one alone, they take its method. */
+    /* Joined convolutions for which nothing is known use the method chosen for the single one, whose choice let them be
+     * joined. */
     struct conv_class single = {class->pass, class->sizes, CONV_SINGLE};
     int method = kernels_winograd(target, class->pass, &class->sizes);
     return (struct conv_choice){.method = method ? method : kernels_conv_choice(target, &single).method};

@@ -73,10 +73,10 @@ struct conv_terms {
     unsigned mask;
 };
 enum conv_pass { CONV_FORWARD, CONV_BACKWARD_DATA, CONV_BACKWARD_WEIGHT };
-/* Whether convolutions of these sizes, with operands in their usual layouts, can be taken together so. */
+/* Whether convolutions of these sizes, with operands in their usual layouts, can be computed by one such launch. */
 bool kernels_conv_joins(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes);
-/* Only where kernels_conv_joins says so. `main` is (results, inputs, packed weights), of backward-weight (gw or work,
- * x, y, x, y); `pack` serves each of the weights. */
+/* To be called only where kernels_conv_joins is true. The arguments of `main` are (results, inputs, packed weights),
+ * those of backward-weight (gw or work, x, y, x, y); `pack` is launched for each of the weights. */
 int kernels_conv_joined(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes,
                         const struct conv_terms *terms, struct conv_use *use);
 
@@ -102,7 +102,7 @@ struct conv_choice {
  * within bounded private memory. */
 bool kernels_conv_fits(const struct kernel_target *target, const struct conv_class *class,
                        const struct conv_choice *choice);
-/* What is chosen: what wisdom says, if it fits; else by counts of operations. */
+/* The choice for a class: that of the wisdom where it has one that fits, else by counting operations. */
 struct conv_choice kernels_conv_choice(const struct kernel_target *target, const struct conv_class *class);
 /* Choices of a method worth measuring: its own rules first. 0 where the method cannot compute the class. */
 enum { CONV_CANDIDATES = 24 };

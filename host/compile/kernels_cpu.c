@@ -22,7 +22,7 @@ struct tile {
     int64_t rows, columns, blocks;
 };
 
-/* Private memory of a work-item, in floats: what is taken freely, and what is never passed. */
+/* Private memory of a work-item, in floats: how much is used without hesitation, and the hard limit. */
 enum { PRIVATE_EASE = 1 << 14, PRIVATE_LIMIT = 1 << 18 };
 
 /* Products that a sum runs over before it is added to its total. */
@@ -153,7 +153,7 @@ static int choose_conv(const struct kernel_target *target, const struct conv_tas
         kernel_use_define(&use->main, "TILE_BLOCKS", tile.blocks);
     }
     if (plain) {
-        /* A strip is as many tiles wide as are cheap to keep. */
+        /* A strip is as many tiles wide as private memory holds at little cost. */
         int64_t tiles = 1;
         while (tiles < divide_up(task->out_width, tile.columns)
                && private_floats(task, tile.rows, (tiles + 1) * tile.columns, in_depth) <= PRIVATE_EASE)
@@ -277,8 +277,8 @@ int kernels_cpu_conv_backward_data(const struct kernel_target *target, const str
 enum { SPLIT_ITEMS = 128, CHUNK_PIXELS = 256, CACHE_PIXELS = 4096, SEGMENT = 64, SUM_SHARE = 1024 };
 
 /* Into how many parts the images are split: as many as give SPLIT_ITEMS work-items, while writing and adding the parts
- * stays small beside the products. By the sizes alone, not the device's number of cores: so is the order of summation.
- */
+ * stays small beside the products. This depends on the sizes alone, not on the number of cores, so that the order of
+ * summation, and with it the rounding, is the same on every machine. */
 static int64_t choose_splits(const struct kernel_target *target, const struct conv_sizes *s, int64_t items) {
     int64_t worth = s->n * s->oh * s->ow / (80 * target->lanes);
     return max_of(1, min_of(min_of(s->n, worth), divide_up(SPLIT_ITEMS, items)));
@@ -312,7 +312,8 @@ int kernels_cpu_conv_backward_weight(const struct kernel_target *target, const s
         /* Where the images overflow the cache, an item takes all channels of a block while it has their rows. */
         item_channels = s->n * s->oh * s->ow > CACHE_PIXELS ? v : tile_channels;
         int64_t in_groups = divide_up(s->c, item_channels);
-        /* All taps of a small kernel share what an item reads; but first there must be items. */
+        /* All taps of a small kernel share what a work-item reads; but enough work-items to fill the device come first.
+         */
         tile_taps = taps <= 25 ? taps : min_of(s->kw, 25);
         while (tile_taps > 1
                && divide_up(taps, tile_taps) * in_groups * out_groups * choose_splits(target, s, in_groups * out_groups)

@@ -21,7 +21,7 @@ int kernels_cpu_matmul(const struct kernel_target *target, const struct matmul_s
 /* The m of the F(m,3) that is fastest by a simple count of operations: 4, 2, or 0 where direct convolution is, or where
  * it is no such convolution. */
 int kernels_winograd(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes);
-/* By a choice that fits, whose method is not 0. */
+/* Plans a use as the choice says, which must fit and have a method other than 0. */
 void kernels_winograd_plan(const struct kernel_target *target, const struct conv_class *class,
                            const struct conv_choice *choice, struct conv_use *use);
 bool kernels_winograd_fits(const struct kernel_target *target, const struct conv_class *class,
@@ -47,13 +47,14 @@ int kernels_gpu_matmul(const struct kernel_target *target, const struct matmul_s
 
 /* Begins a use: names the template and empties the parameters. */
 void kernel_use_begin(struct kernel_use *use, const char *file);
-/* Appends `#define NAME value`. Templates have a fixed number of parameters with bounded values, so that `parameters`
- * suffices is the author's to see to (asserted). */
+/* Appends `#define NAME value`. Every template has a fixed number of parameters with bounded values, and `parameters`
+ * is large enough for all of them; an assertion checks it. */
 void kernel_use_define(struct kernel_use *use, const char *name, int64_t value);
 void kernel_use_launch(struct kernel_use *use, size_t x, size_t y, size_t z, size_t local_x, size_t local_y,
                        size_t local_z);
 
-/* At least `items` work-items along x, in groups of 64 where the device can: the kernel must look at its number. */
+/* At least `items` work-items along x, in groups of 64 where the device allows it. There may be more than `items`: the
+ * kernel must check its number. */
 void kernel_use_launch_items(struct kernel_use *use, const struct kernel_target *target, int64_t items, int64_t y);
 
 /* RETORT_EINVAL where family and lanes do not go together. */

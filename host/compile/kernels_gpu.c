@@ -12,10 +12,6 @@ enum {
     PART_DEPTH = 256, /* the least sum worth a work-group of its own; a multiple of the kernel's DEPTH */
 };
 
-static int64_t smaller(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
 /* out [m,n] = A [m,k] B [k,n], `layers` times side by side. */
 static void begin_product(const struct kernel_target *target, enum product product, int64_t m, int64_t n, int64_t k,
                           int64_t layers, int64_t plane, struct kernel_use *use) {
@@ -86,7 +82,7 @@ int kernels_gpu_conv_backward_weight(const struct kernel_target *target, const s
     int64_t m = sizes->o, n = sizes->c * sizes->kh * sizes->kw, k = sizes->n * sizes->oh * sizes->ow;
     /* How the sum is cut decides its rounding, so it follows from the sizes alone. */
     int64_t tiles = divide_up(m, 16 * WORK_MAX) * divide_up(n, 16 * WORK_MAX);
-    int64_t parts = smaller(smaller(divide_up(GROUPS_WANTED, tiles), PARTS_MAX), divide_up(k, PART_DEPTH));
+    int64_t parts = min_of(min_of(divide_up(GROUPS_WANTED, tiles), PARTS_MAX), divide_up(k, PART_DEPTH));
     int64_t k_per_part = round_up(divide_up(k, parts), PART_DEPTH);
     parts = divide_up(k, k_per_part);
     begin_product(target, BACKWARD_WEIGHT, m, n, k, parts, n, &use->main);

@@ -3,10 +3,6 @@
 
 #include "base/error.h"
 
-static int64_t smaller(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
 int kernels_relayout(const struct kernel_target *target, int64_t n, int64_t c, int64_t h, int64_t w, enum layout from,
                      enum layout to, struct kernel_use *use) {
     int status = RETORT_OK;
@@ -62,7 +58,7 @@ int kernels_sample(const struct kernel_target *target, int64_t n, int64_t c, int
     kernel_use_define(use, "TRANSPOSE", transpose);
     kernel_use_define(use, "GATHER", gather);
     kernel_use_define(use, "CHANNELS", c);
-    kernel_use_define(use, "CHANNELS_AT_ONCE", smaller(c, 4));
+    kernel_use_define(use, "CHANNELS_AT_ONCE", min_of(c, 4));
     kernel_use_define(use, "HEIGHT", h);
     kernel_use_define(use, "WIDTH", w);
     if (transpose && !gather)

@@ -101,7 +101,7 @@ static bool is_opaque_output(const struct grouping *g, const struct node *node) 
     return false;
 }
 
-/* Whether everything that reads a stored member from memory, or the graph's user, wants it plain. */
+/* Whether every reader of a stored member wants it plain: views, concatenations, or the graph's user. */
 static bool is_wanted_plain(const struct grouping *g, const struct node *node) {
     int i = node->index, readers = 0;
     if (is_opaque_output(g, node)) return false;
@@ -114,7 +114,7 @@ static bool is_wanted_plain(const struct grouping *g, const struct node *node) {
     return readers > 0 || g->user_count[i] == 0;
 }
 
-/* How the kernel that computes a node leaves it. */
+/* The layout in which the kernel that computes a node writes it. */
 static enum layout natural_layout(const struct lowering *l, const struct node *node) {
     const struct grouping *g = l->grouping;
     const int64_t *size = node->shape.size;
@@ -367,12 +367,7 @@ int lowering_create(const struct grouping *g, struct lowering *l) {
         else {
             bool any = false;
             for (size_t m = 0; m < group->members.count; m++) any |= g->stored[group->members.items[m]->index];
-            if (!any) continue;
-            size_t before = l->launches.count;
-            TRY(emit_group(l, group));
-            struct launch *launch = l->launches.items[before];
-            for (size_t m = 0; m < group->members.count; m++)
-                launch->flops += op_info(group->members.items[m]->op)->cost(group->members.items[m]);
+            if (any) TRY(emit_group(l, group));
         }
     }
     for (int k = 0; k < g->group_count; k++)

@@ -15,8 +15,8 @@
 /* A kernel is built in about a second at most, so there are limits to what one is made of. */
 enum { MOST_FUNCTIONS = 8, MOST_TEXT = 40000 };
 
-/* Operations, for each processor, of a launch that takes ten times longer than starting it; and what a byte counts for.
- */
+/* A launch is small up to so many operations per processor, which take about ten times as long as starting a launch;
+ * and how many operations a byte of its operands counts as. */
 #define SMALL_WORK    3e7
 #define WORK_PER_BYTE 32
 
@@ -85,7 +85,8 @@ static int argument_number(struct value *const *buffers, int count, const struct
     return i;
 }
 
-/* The call of a function for launches that are the same: the arguments are those of the launch that the item is of. */
+/* The call of one function for several launches with the same kernel: a work-item takes the arguments of the launch
+ * that it belongs to. */
 static void append_call(struct text *text, const char *name, struct launch *const *launches, size_t count,
                         struct value *const *buffers, int buffer_count) {
     const struct launch *first = launches[0];
@@ -179,7 +180,8 @@ struct batch {
     int functions, buffers;
 };
 
-/* Whether a kernel of these parts and this one keeps within the limits; buffers may be counted twice. */
+/* Whether a kernel of these parts and this launch stays within the limits; a buffer that several use is counted for
+ * each. */
 static bool fits(const struct batch *batch, const struct launch *launch, bool *is_new) {
     *is_new = true;
     for (size_t k = 0; k < batch->parts.count; k++) *is_new &= !is_same(batch->parts.items[k], launch);

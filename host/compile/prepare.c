@@ -64,7 +64,7 @@ int prepare_graph(const struct graph *graph, struct graph **prepared) {
         graph_output_copy(fresh, graph, i, map[graph_output_at(graph, i, NULL)->index]);
     TRY(graph_status(fresh));
     TRY(graph_verify(fresh));
-    TRY(transform_simplify(fresh, prepared)); /* leaves out what was tried and not used */
+    TRY(transform_simplify(fresh, prepared)); /* without the nodes that were built on trial */
 done:
     graph_destroy(fresh);
     free(map);

@@ -14,7 +14,7 @@ void augment_draw(const struct augment_spec *spec, struct random *random, int64_
         if (rotate) angle = (2 * random_uniform(random) - 1) * spec->degrees * (3.14159265358979323846 / 180);
         double c = cos(angle), s = sin(angle);
         /* Flip first, then rotate: an output pixel is rotated back, then mirrored, to where the image is read. */
-        float *map = maps + 6 * i;
+        float *map = maps + MAP_SIZE * i;
         map[0] = (float)(mirror * c);
         map[1] = (float)(mirror * -s);
         map[2] = 0;

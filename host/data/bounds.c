@@ -7,7 +7,8 @@
 
 bool claim_count(int rank, const int64_t *size, size_t element, int64_t *count) {
     int64_t product = 1, bytes;
-    /* Zeros last: [huge, huge, 0] must not pass by its zero and then overflow in somebody's strides. */
+    /* Sizes of 0 are multiplied in last: [huge, huge, 0] has no elements, but strides made of its other sizes would
+     * overflow. */
     for (int i = 0; i < rank; i++)
         if (size[i] < 0 || __builtin_mul_overflow(product, size[i] ? size[i] : 1, &product)) return false;
     if (__builtin_mul_overflow(product, (int64_t)element, &bytes) || bytes >> 62) return false;

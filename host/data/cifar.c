@@ -56,7 +56,8 @@ done:
     return status;
 }
 
-/* One name a line. Names are decoration: a file that does not fit is reported and left. */
+/* One name a line. Class names are not needed for training: a file of names that does not fit is reported and ignored.
+ */
 static int read_names(const char *folder, const char *name, struct source *source) {
     int status = RETORT_OK;
     char path[FILE_PATH_MAX];

@@ -5,6 +5,7 @@
 #ifndef RETORT_DATA_DATA_H
 #define RETORT_DATA_DATA_H
 
+#include "base/augmentation.h"
 #include "base/random.h"
 
 #include <stdbool.h>
@@ -26,6 +27,9 @@ enum normalise_kind {
                            mean (KIP, the BPTT family). The per-image step cannot be undone. */
     NORMALISE_ZCA_PIXEL /* pixels in [0,1], minus the mean image; eigenvalues + 0.1 (MTT, DATM) */
 };
+
+/* Their words, in descriptors and set folders; NULL-terminated. */
+extern const char *const normalise_words[];
 
 /* The descriptor's `data` section. Strings are borrowed. */
 struct data_spec {
@@ -59,7 +63,7 @@ void dataset_finish(struct dataset *dataset); /* NULL-safe, zeroes */
 struct normalisation {
     enum normalise_kind kind;
     int channels, height, width;
-    double *mean;    /* mean_sd: [C]; zca_pixel: [C*H*W] mean image; zca_kip: NULL, that family subtracts none */
+    double *mean;    /* mean_sd: [C]; zca_pixel: [C*H*W] mean image; zca: NULL, that family subtracts none */
     double *sd;      /* mean_sd: [C] */
     float *whiten;   /* ZCA: [D,D], symmetric */
     float *unwhiten; /* ZCA: its inverse; kip: undoes the whitening, not the per-image step */
@@ -138,5 +142,26 @@ struct augment_spec {
 };
 /* maps: [count,2,3] row-major, as node_sample reads them. */
 void augment_draw(const struct augment_spec *spec, struct random *random, int64_t count, float *maps);
+
+/* --- drawing the differentiable Siamese augmentation (DSA: Zhao and Bilen, "Dataset condensation with differentiable
+ * Siamese augmentation", ICML 2021): one family at random, then its parameters --- */
+enum siamese_family {
+    SIAMESE_COLOUR, /* brightness + U(-0.5, 0.5), then saturation x U(0, 2), then contrast x U(0.5, 1.5) */
+    SIAMESE_CROP,   /* moved by whole pixels, up to an eighth of the size each way, zeros let in */
+    SIAMESE_CUTOUT, /* a rectangle of half the height and width set to zero, its centre anywhere */
+    SIAMESE_SCALE,  /* rows and columns each read at U(1 / 1.2, 1.2) times their distance from the centre */
+    SIAMESE_ROTATE, /* U(-15, 15) degrees */
+    SIAMESE_FLIP,   /* left-right, every second image */
+    SIAMESE_FAMILIES
+};
+/* Draws a family, each with equal chance (the flip only where `flip`: digits have none), and parameters for each of
+ * `count` images, as networks are trained with it. What the family leaves alone is the identity. maps: [count,2,3];
+ * colour: [count, COLOUR_SIZE]; both as siamese_apply (nn/nn.h) reads them. */
+enum siamese_family siamese_draw(struct random *random, bool flip, int height, int width, int64_t count, float *maps,
+                                 float *colour);
+/* As sets are distilled with it: the one family and the one set of parameters for all images of class `class` (from 0),
+ * real and synthetic, in outer step `step`. A function of its arguments alone. */
+enum siamese_family siamese_draw_class(uint64_t seed, uint32_t step, int class, bool flip, int height, int width,
+                                       float map[MAP_SIZE], float colour[COLOUR_SIZE]);
 
 #endif

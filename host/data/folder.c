@@ -165,7 +165,7 @@ static int compare_turns(const void *a, const void *b) {
     return (first->label > second->label) - (first->label < second->label);
 }
 
-/* Under a limit the classes take turns, so that none is left out before it must be. */
+/* Under a limit, pictures are taken from the classes in turn, so that every class has its share. */
 static void listing_limit(struct listing *listing, int64_t limit) {
     if (limit == 0 || listing->count <= (size_t)limit) return;
     qsort(listing->items, listing->count, sizeof *listing->items, compare_turns);

@@ -22,13 +22,16 @@ enum {
     ZCA_MAX = 16384, /* values of an image: beyond, the matrices take more than 8 GiB */
 };
 static const double zca_regularisation = 0.1;
-static const char *const kind_names[] = {
+const char *const normalise_words[] = {
     [NORMALISE_NONE] = "none",
     [NORMALISE_MEAN_SD] = "mean_sd",
-    [NORMALISE_ZCA_KIP] = "zca_kip",
+    [NORMALISE_ZCA_KIP] = "zca",
     [NORMALISE_ZCA_PIXEL] = "zca_pixel",
+    NULL,
 };
-enum { KIND_COUNT = sizeof kind_names / sizeof *kind_names };
+enum { KIND_COUNT = sizeof normalise_words / sizeof *normalise_words - 1 };
+/* What normalisation.npz called NORMALISE_ZCA_KIP in the first sets; descriptors always said zca. */
+static const char former_zca[] = "zca_kip";
 
 void normalisation_finish(struct normalisation *normalisation) {
     if (!normalisation) return;
@@ -285,7 +288,7 @@ done:
 /* --- keeping --- */
 
 int normalisation_save(const struct normalisation *normalisation, const char *path) {
-    const char *kind = kind_names[normalisation->kind];
+    const char *kind = normalise_words[normalisation->kind];
     int32_t shape[3] = {normalisation->channels, normalisation->height, normalisation->width};
     int64_t kind_size = (int64_t)strlen(kind), three = 3, channels = normalisation->channels;
     int64_t size = (int64_t)image_size(normalisation), square[2] = {size, size};
@@ -321,6 +324,11 @@ done:
     return status;
 }
 
+static bool is_word(const struct npy *npy, const char *word) {
+    return npy->type == NPY_UINT8 && (size_t)npy_count(npy) == strlen(word)
+           && memcmp(npy->data, word, strlen(word)) == 0;
+}
+
 int normalisation_load(const char *path, struct normalisation *normalisation) {
     int status = RETORT_OK;
     struct normalisation result = {0};
@@ -328,15 +336,11 @@ int normalisation_load(const char *path, struct normalisation *normalisation) {
     int32_t *shape = NULL;
     TRY(npy_read_member(path, "kind", &kind));
     int found = 0;
-    for (; found < KIND_COUNT; found++)
-        if (kind.type == NPY_UINT8 && (size_t)npy_count(&kind) == strlen(kind_names[found])
-            && memcmp(kind.data, kind_names[found], strlen(kind_names[found])) == 0)
-            break;
+    while (found < KIND_COUNT && !is_word(&kind, normalise_words[found])) found++;
+    if (is_word(&kind, former_zca)) found = NORMALISE_ZCA_KIP;
     if (found == KIND_COUNT)
         RAISE(RETORT_EFORMAT,
-              "%s: the member 'kind' names no known normalisation; expected none, mean_sd, zca_kip or "
-              "zca_pixel",
-              path);
+              "%s: the member 'kind' names no known normalisation; expected none, mean_sd, zca or zca_pixel", path);
     result.kind = (enum normalise_kind)found;
     TRY(load_member(path, "shape", NPY_INT32, 1, (int64_t[]){3}, &shape));
     int64_t size;

@@ -325,7 +325,7 @@ static int header_write(const char *name, enum npy_type type, int rank, const in
         text_printf(&words, i + 1 < rank || rank == 1 ? "%lld, " : "%lld", (long long)size[i]);
     text_append(&words, "), }");
     size_t total = (10 + words.length + 1 + 63) / 64 * 64, length = total - 10;
-    /* The bytes of the prefix may be zero, which text cannot print: it is made as a gap and filled in. */
+    /* The bytes of the prefix may be zero, which text_printf cannot append: spaces are appended and overwritten. */
     text_printf(header, "%10s%s%*s\n", "", text_get(&words), (int)(length - words.length - 1), "");
     bool failed = words.failed || header->failed;
     text_finish(&words);
@@ -381,7 +381,7 @@ int npz_write(const char *path, const struct npy_member *members, size_t count) 
         text_printf(&name, "%s.npy", members[i].name);
         zip_int64_t index = source ? zip_file_add(archive, text_get(&name), source, ZIP_FL_ENC_UTF_8) : -1;
         if (index < 0 && source) zip_source_free(source);
-        /* Stored, and dated alike, so that equal arrays make equal files. */
+        /* Not compressed, and with the same date in every member, so that equal arrays make equal files. */
         if (index < 0 || zip_set_file_compression(archive, (zip_uint64_t)index, ZIP_CM_STORE, 0) < 0
             || zip_file_set_dostime(archive, (zip_uint64_t)index, 0, 33, 0) < 0)
             RAISE(RETORT_EIO, "cannot write %s: %s: %s", path, members[i].name, zip_strerror(archive));

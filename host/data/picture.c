@@ -1,4 +1,4 @@
-/* PNG (libpng's simplified interface) and JPEG (TurboJPEG) to RGB bytes, and scaling to the size of the set. */
+/* PNG (libpng) and JPEG (TurboJPEG) to RGB bytes, and scaling to the size of the set. */
 #include "data/readers.h"
 
 #include "base/error.h"
@@ -6,6 +6,8 @@
 
 #include <math.h>
 #include <png.h>
+#include <setjmp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <turbojpeg.h>
@@ -20,26 +22,91 @@ static int check_size(const char *name, int64_t height, int64_t width) {
     return RETORT_OK;
 }
 
+/* A PNG being read from memory. */
+struct png_file {
+    const unsigned char *bytes;
+    size_t left;
+    png_structp png;
+    png_infop info;
+    char words[80]; /* of libpng, when it gives up */
+};
+
+static void read_png_bytes(png_structp png, png_bytep to, size_t size) {
+    struct png_file *file = png_get_io_ptr(png);
+    if (size > file->left) png_error(png, "it ends too early");
+    memcpy(to, file->bytes, size);
+    file->bytes += size;
+    file->left -= size;
+}
+
+static void give_up_png(png_structp png, png_const_charp words) {
+    struct png_file *file = png_get_error_ptr(png);
+    snprintf(file->words, sizeof file->words, "%s", words);
+    png_longjmp(png, 1);
+}
+
+/* Damage that costs no pixel, in a comment say, is passed over in silence. */
+static void ignore_png_warning(png_structp png, png_const_charp words) {
+    (void)png, (void)words;
+}
+
+/* Reads what stands before the pixels; false when libpng has given up. */
+static bool begin_png(struct png_file *file) {
+    if (setjmp(png_jmpbuf(file->png))) return false;
+    png_set_read_fn(file->png, file, read_png_bytes);
+    png_read_info(file->png, file->info);
+    return true;
+}
+
+/* Reads the pixels as [height,width,4] bytes: red, green, blue and opacity; false when libpng has given up.
+ *
+ * Values are those that PIL and torchvision find, so that sets made for them read the same here: as they are stored,
+ * whatever the file says of gamma or colour space; fewer than 8 bits spread to 0 .. 255; of 16 bits the upper 8. (A
+ * grey picture of 16 bits is read so by torchvision's own decoder; PIL's convert() makes all but the darkest 256th of
+ * it white, which nobody can want.) */
+static bool read_png_pixels(struct png_file *file, unsigned char *rgba) {
+    if (setjmp(png_jmpbuf(file->png))) return false;
+    png_set_expand(file->png); /* palettes to colours, 1, 2 and 4 bits to 8, a transparent colour to opacity */
+    png_set_strip_16(file->png);
+    png_set_gray_to_rgb(file->png);
+    png_set_add_alpha(file->png, 255, PNG_FILLER_AFTER);
+    int passes = png_set_interlace_handling(file->png);
+    png_read_update_info(file->png, file->info);
+    size_t height = png_get_image_height(file->png, file->info), row = png_get_rowbytes(file->png, file->info);
+    for (int pass = 0; pass < passes; pass++)
+        for (size_t i = 0; i < height; i++) png_read_row(file->png, rgba + i * row, NULL);
+    return true;
+}
+
 static int decode_png(const char *name, const unsigned char *bytes, size_t size, struct picture *picture) {
     int status = RETORT_OK;
-    png_image image = {.version = PNG_IMAGE_VERSION};
-    unsigned char *rgb = NULL;
-    if (!png_image_begin_read_from_memory(&image, bytes, size))
-        RAISE(RETORT_EFORMAT, "cannot read %s: %s; the PNG is damaged: fetch it again", name, image.message);
-    TRY(check_size(name, image.height, image.width));
+    struct png_file file = {.bytes = bytes, .left = size};
+    unsigned char *pixels = NULL;
+    file.png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &file, give_up_png, ignore_png_warning);
+    file.info = file.png ? png_create_info_struct(file.png) : NULL;
+    if (!file.info) RAISE(RETORT_ENOMEM, "out of memory reading %s", name);
+    if (!begin_png(&file))
+        RAISE(RETORT_EFORMAT, "cannot read %s: %s; the PNG is damaged: fetch it again", name, file.words);
+    int64_t height = png_get_image_height(file.png, file.info), width = png_get_image_width(file.png, file.info);
+    TRY(check_size(name, height, width));
     /* One bit a pixel is the least a PNG spends before it deflates. */
-    TRY(claim_check(name, (int64_t)image.height * image.width / 8, size));
-    image.format = PNG_FORMAT_RGB;
-    rgb = malloc(PNG_IMAGE_SIZE(image));
-    if (!rgb) RAISE(RETORT_ENOMEM, "out of memory reading %s", name);
-    png_color white = {255, 255, 255};
-    if (!png_image_finish_read(&image, &white, rgb, 0, NULL))
-        RAISE(RETORT_EFORMAT, "cannot read %s: %s; the PNG is damaged: fetch it again", name, image.message);
-    *picture = (struct picture){(int)image.height, (int)image.width, rgb};
-    rgb = NULL;
+    TRY(claim_check(name, height * width / 8, size));
+    size_t count = (size_t)(height * width);
+    pixels = malloc(count * 4);
+    if (!pixels) RAISE(RETORT_ENOMEM, "out of memory reading %s", name);
+    if (!read_png_pixels(&file, pixels))
+        RAISE(RETORT_EFORMAT, "cannot read %s: %s; the PNG is damaged: fetch it again", name, file.words);
+    /* Transparency is laid on white. Each pixel shrinks into bytes that have been read already. */
+    for (size_t i = 0; i < count; i++) {
+        int opacity = pixels[4 * i + 3];
+        for (size_t c = 0; c < 3; c++)
+            pixels[3 * i + c] = (unsigned char)((pixels[4 * i + c] * opacity + 255 * (255 - opacity) + 127) / 255);
+    }
+    *picture = (struct picture){(int)height, (int)width, pixels};
+    pixels = NULL;
 done:
-    png_image_free(&image);
-    free(rgb);
+    if (file.png) png_destroy_read_struct(&file.png, &file.info, NULL);
+    free(pixels);
     return status;
 }
 
@@ -54,9 +121,12 @@ static int decode_jpeg(const char *name, const unsigned char *bytes, size_t size
     unsigned char *pixels = NULL;
     tjhandle turbo = tjInitDecompress();
     if (!turbo) RAISE(RETORT_ENOMEM, "out of memory reading %s", name);
-    int width, height, sampling, colours;
+    int width = 0, height = 0, sampling, colours = -1;
     if (tjDecompressHeader3(turbo, bytes, size, &width, &height, &sampling, &colours) < 0 && !only_stray_bytes(turbo))
         RAISE(RETORT_EFORMAT, "cannot read %s: %s; the JPEG is damaged: fetch it again", name, tjGetErrorStr2(turbo));
+    /* TurboJPEG takes a file that ends before its picture for one of tables alone, and sets nothing. */
+    if (colours < 0)
+        RAISE(RETORT_EFORMAT, "cannot read %s: it ends before its picture; the JPEG is damaged: fetch it again", name);
     TRY(check_size(name, height, width));
     /* A Huffman-coded JPEG spends at least a bit on the 64 pixels of a block: 512 pixels a byte. */
     TRY(claim_check(name, (int64_t)height * width, size));
@@ -72,7 +142,8 @@ static int decode_jpeg(const char *name, const unsigned char *bytes, size_t size
                   tjGetErrorStr2(turbo));
         log_warning("%s: %s", name, tjGetErrorStr2(turbo));
     }
-    /* Inks are stored inverted, as Adobe's programs write them. Each pixel shrinks into bytes already read. */
+    /* Inks are stored inverted, as Adobe's programs write them. Each pixel shrinks into bytes that have been read
+     * already. */
     for (size_t i = 0; inks && i < count; i++) {
         int black = pixels[4 * i + 3];
         for (size_t c = 0; c < 3; c++) pixels[3 * i + c] = (unsigned char)((pixels[4 * i + c] * black + 127) / 255);

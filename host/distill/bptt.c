@@ -1,14 +1,11 @@
-/* Distillation by back-propagation through a truncated inner training run. One outer step: fresh weights; where the
+/* Distillation by back-propagation through a truncated inner training run. One step: fresh weights; where the
  * truncation asks for it a probe of the whole inner run for its gradient norms; the choice of the window; the
- * meta-gradient (unroll); clipping; Adam on images, soft labels and the logarithm of the inner learning rate.
- *
- * Every draw is a function of (seed, purpose, outer step), so a resumed run sees the same ones. */
-#include "distill/distill.h"
+ * meta-gradient (unroll) by images, soft labels and the logarithm of the inner learning rate. */
+#include "distill/bptt.h"
 
 #include "base/error.h"
 #include "base/log.h"
-#include "base/memory.h"
-#include "distill/outer.h"
+#include "distill/method.h"
 #include "distill/truncation.h"
 #include "unroll/unroll.h"
 
@@ -16,28 +13,101 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct distill {
-    struct distill_problem problem;
+/* --- its keys --- */
+static const char *const truncations[] = {[TRUNCATION_FIXED] = "fixed",
+                                          [TRUNCATION_FORWARD] = "forward",
+                                          [TRUNCATION_RANDOM] = "random",
+                                          [TRUNCATION_DYNAMIC] = "dynamic",
+                                          NULL};
+static const char *const readings[] = {
+    [READING_LITERAL] = "literal", [READING_RELEASED] = "released", [READING_STANDARDISED] = "standardised", NULL};
+static const char *const hessians[] = {
+    [HESSIAN_EXACT] = "exact", [HESSIAN_LANCZOS] = "lanczos", [HESSIAN_NONE] = "none", NULL};
+static const char *const stages[STAGES] = {[STAGE_EARLY] = "early", [STAGE_MIDDLE] = "middle", [STAGE_LATE] = "late"};
+
+#define AT(member) offsetof(struct bptt_spec, member)
+static const struct schema_key keys[] = {
+    {"method.window", KEY_INT, AT(window), .least = 1, .most = 1e6, .standard = "40",
+     .help = "W: back-propagated steps."},
+    {"method.truncation", KEY_CHOICE, AT(truncation), .words = truncations, .standard = "dynamic",
+     .help = "Where the window lies: at the end, moving forward, at random (RaT-BPTT), or dynamic (AT-BPTT)."},
+    {"method.patience", KEY_INT, AT(patience), .least = 1, .most = KEY_WHOLE, .standard = "60",
+     .help = "forward: outer steps without a better loss before the window moves on."},
+    {"method.reading", KEY_CHOICE, AT(reading), .words = readings, .standard = "standardised",
+     .help = "dynamic: the paper's formulas to the letter, as its released code computes them, or standardised."},
+    {"method.range", KEY_INT, AT(range), .least = 0, .most = 1e6, .standard = "10",
+     .help = "dynamic, d: the window is between W - d and W + d."},
+    {"method.temperature", KEY_REAL, AT(temperature), .least = 0, .most = KEY_UNBOUNDED, .open = OPEN_LEAST,
+     .standard = "1", .help = "dynamic, tau: of the softmax over gradient norms."},
+    {"method.probe_every", KEY_INT, AT(probe_every), .least = 1, .most = KEY_WHOLE, .standard = "1",
+     .help = "dynamic: outer steps between probes of the gradient norms."},
+    {"method.stage_period", KEY_INT, AT(stage_period), .least = 1, .most = KEY_WHOLE, .zero = "auto",
+     .standard = "auto",
+     .help = "dynamic: outer steps that make an epoch; auto: one pass over the data, at most outer.steps / 50."},
+    {"method.stage.M", KEY_REAL, AT(stage_m), .least = -100, .most = 100, .standard = "1.5",
+     .help = "An epoch counts towards the middle stage when accuracy gained less than M points (Eq. 8)."},
+    {"method.stage.X", KEY_REAL, AT(stage_x), .least = 0, .most = 1, .standard = "0.05",
+     .help = "The middle stage begins after X of all epochs counted."},
+    {"method.stage.N", KEY_REAL, AT(stage_n), .least = -100, .most = 100, .standard = "1.0",
+     .help = "An epoch counts towards the late stage when accuracy gained less than N points."},
+    {"method.stage.Y", KEY_REAL, AT(stage_y), .least = 0, .most = 1, .standard = "0.04",
+     .help = "The late stage begins after Y of all epochs counted."},
+    {"method.stage.smoothing", KEY_REAL, AT(accuracy_smoothing), .least = 0, .most = 1, .open = OPEN_MOST,
+     .standard = "0", .help = "Weight of the past in the running training accuracy that the stages watch."},
+    {"method.weight_by_probability", KEY_BOOL, AT(weight_by_probability), .standard = "false",
+     .help = "dynamic: weigh the steps of the window by their probability (Eq. 13)."},
+    {"method.hessian", KEY_CHOICE, AT(hessian), .words = hessians, .standard = "exact",
+     .help = "Exact Hessian-vector products, a low-rank approximation by Lanczos, or none: first-order terms alone."},
+    {"method.rank", KEY_INT, AT(rank), .least = 1, .most = UNROLL_MAX_RANK, .standard = "16",
+     .help = "lanczos: rank of the approximation."},
+    {"method.refresh", KEY_INT, AT(refresh), .least = 1, .most = KEY_WHOLE, .standard = "20",
+     .help = "lanczos: outer steps between refreshes."},
+};
+
+static int check(const struct distill_problem *problem, const char **key) {
+    int status = RETORT_OK;
+    const struct bptt_spec *spec = problem->method_spec;
+    int steps = problem->inner.steps, reach = spec->truncation == TRUNCATION_DYNAMIC ? spec->range : 0;
+    *key = "method.window";
+    if (spec->window > steps)
+        RAISE(RETORT_EINVAL, "a window of %d does not fit into inner.steps %d; make it at most that", spec->window,
+              steps);
+    *key = "method.range";
+    if (reach >= spec->window)
+        RAISE(RETORT_EINVAL, "windows reach down to method.window - range = %d - %d, below 1; make range smaller",
+              spec->window, reach);
+    if (spec->window + reach > steps)
+        RAISE(RETORT_EINVAL,
+              "windows reach up to method.window + range = %d + %d, past inner.steps %d; make one of them smaller",
+              spec->window, reach, steps);
+    *key = "method.hessian";
+    if (spec->hessian == HESSIAN_NONE)
+        RAISE(RETORT_EINVAL, "meta-gradients without second-order terms are not computed yet; take exact or lanczos");
+done:
+    return status;
+}
+
+/* --- making one --- */
+struct bptt {
+    const struct distill_problem *problem;
+    const struct bptt_spec *spec;
+    struct set *set;
     struct unroll *unroll;
-    int64_t image_count, image_size; /* n; C H W */
-    int batch;                       /* rows per inner step */
-    int period;                      /* outer steps that make an epoch */
+    int batch;  /* rows per inner step */
+    int period; /* outer steps that make an epoch */
     double epochs;
 
     /* the state that a checkpoint holds */
-    float *images, *soft_labels; /* soft_labels NULL: hard ones */
-    float log_lr;
-    int steps_done;
-    struct outer_variable variables[3]; /* images, labels, log_lr; those not optimised have count 0 */
-    double mean_norm;
     struct truncation_state truncation;
-
-    /* per outer step */
-    int32_t *hard_labels, *rows, *real_labels;
-    float *maps, *real_images, *real_maps, *image_gradient, *label_gradient, *again, *weights;
-    double *norms, *probability, *scratch, *lr;
+    double *norms; /* [T] of the last probe */
     float *factor; /* lanczos: room for the factor on its way to and from a checkpoint */
     int64_t factor_count;
+
+    /* per outer step */
+    int32_t *rows, *real_labels;
+    float *maps, *real_images, *real_maps, *again, *weights;
+    double *probability, *scratch, *lr;
+    double loss, accuracy, cosine; /* cosine: lanczos, to the exact meta-gradient, where measured; else NaN */
     struct arena arena;
 };
 
@@ -45,398 +115,282 @@ static bool augments(const struct augment_spec *augment) {
     return augment->flip || augment->rotate;
 }
 
-static uint64_t derived_seed(uint64_t seed, enum random_stream stream, int step) {
-    struct random random = random_begin(seed, stream, (uint32_t)step);
-    uint64_t high = random_bits(&random);
-    return high << 32 | random_bits(&random);
+static int longest_window(const struct bptt_spec *spec, int steps) {
+    int longest = spec->window + (spec->truncation == TRUNCATION_DYNAMIC ? spec->range : 0);
+    return longest < steps ? longest : steps;
 }
 
-static int longest_window(const struct method_spec *method) {
-    int longest = method->window + (method->truncation == TRUNCATION_DYNAMIC ? method->range : 0);
-    return longest < method->steps ? longest : method->steps;
+static int epoch_period(const struct distill_problem *problem, const struct bptt_spec *spec) {
+    int64_t period = spec->stage_period;
+    if (!period) {
+        int64_t pass = problem->train->count / problem->outer.real_batch, most = problem->outer.steps / 50;
+        period = pass < most ? pass : most;
+    }
+    return period < 1 ? 1 : (int)period;
 }
 
-/* --- the first set --- */
-static int draw_set(struct distill *d) {
-    int status = RETORT_OK;
-    const struct distill_problem *problem = &d->problem;
-    int64_t classes = problem->network->classes, ipc = problem->set.ipc;
-    struct random random = random_begin(problem->seed, RANDOM_SYNTHETIC, 0);
-    for (int64_t i = 0; i < d->image_count; i++) d->hard_labels[i] = (int32_t)(i / ipc);
-    if (problem->set.init == SET_REAL)
-        TRY(dataset_draw_per_class(problem->train, &random, (int)ipc, d->images, d->hard_labels));
-    else
-        for (int64_t i = 0; i < d->image_count; i++) {
-            float *image = d->images + i * d->image_size;
-            double norm = 0;
-            for (int64_t k = 0; k < d->image_size; k++) {
-                image[k] = (float)random_normal(&random);
-                norm += (double)image[k] * image[k];
-            }
-            for (int64_t k = 0; k < d->image_size; k++) image[k] = (float)(image[k] / sqrt(norm));
-        }
-    for (int64_t i = 0; d->soft_labels && i < d->image_count; i++) d->soft_labels[i * classes + d->hard_labels[i]] = 1;
-done:
-    return status;
+static void destroy(void *instance) {
+    struct bptt *b = instance;
+    if (!b) return;
+    unroll_destroy(b->unroll);
+    arena_finish(&b->arena);
+    free(b);
 }
 
-int distill_create(const struct distill_problem *problem, struct distill **out) {
+static int allocate(struct bptt *b) {
+    size_t n = (size_t)b->set->count, size = (size_t)b->set->image_size, T = (size_t)b->problem->inner.steps;
+    size_t rows = (size_t)b->batch, r = (size_t)b->problem->outer.real_batch;
+    b->rows = arena_array(&b->arena, T * rows, sizeof(int32_t));
+    b->maps = arena_array(&b->arena, T * rows, 6 * sizeof(float));
+    b->real_images = arena_array(&b->arena, r * size, sizeof(float));
+    b->real_labels = arena_array(&b->arena, r, sizeof(int32_t));
+    b->real_maps = arena_array(&b->arena, r, 6 * sizeof(float));
+    b->again = arena_array(&b->arena, n * size, sizeof(float));
+    b->weights = arena_array(&b->arena, T, sizeof(float));
+    b->norms = arena_array(&b->arena, T, sizeof(double));
+    b->probability = arena_array(&b->arena, T, sizeof(double));
+    b->scratch = arena_array(&b->arena, 2 * T, sizeof(double));
+    b->lr = arena_array(&b->arena, T, sizeof(double));
+    return b->arena.failed ? error_set(RETORT_ENOMEM, "out of memory for inner runs of %zu steps", T) : RETORT_OK;
+}
+
+static int create(const struct distill_problem *problem, struct set *set, void **instance) {
     int status = RETORT_OK;
     const struct network *net = problem->network;
-    const struct method_spec *method = &problem->method;
-    struct distill *d = calloc(1, sizeof *d);
-    if (!d) RAISE(RETORT_ENOMEM, "out of memory preparing the distillation");
-    arena_init(&d->arena);
-    d->problem = *problem;
+    struct bptt *b = calloc(1, sizeof *b);
+    if (!b) RAISE(RETORT_ENOMEM, "out of memory preparing the distillation");
+    arena_init(&b->arena);
+    b->problem = problem;
+    b->spec = problem->method_spec;
+    b->set = set;
     int per_class = problem->inner.batch_per_class ? problem->inner.batch_per_class : problem->set.ipc;
     int classes = problem->inner.batch_classes ? problem->inner.batch_classes : net->classes;
     if (per_class > problem->set.ipc)
         RAISE(RETORT_EINVAL, "inner.batch.per_class is %d, but set.ipc is only %d", per_class, problem->set.ipc);
     if (classes > net->classes)
         RAISE(RETORT_EINVAL, "inner.batch.classes is %d, but the data has only %d classes", classes, net->classes);
-    if (method->truncation == TRUNCATION_DYNAMIC && method->window + method->range > method->steps)
-        RAISE(RETORT_EINVAL, "method.window + method.range is %d, more than method.steps, %d",
-              method->window + method->range, method->steps);
     if (problem->outer.real_batch > problem->train->count)
         RAISE(RETORT_EINVAL, "outer.real_batch is %d, but the training data has only %lld images",
               problem->outer.real_batch, (long long)problem->train->count);
-    d->image_count = (int64_t)net->classes * problem->set.ipc;
-    d->image_size = (int64_t)net->channels * net->height * net->width;
-    d->batch = per_class * classes;
-    d->log_lr = (float)log(problem->inner.optimizer.lr);
-    d->mean_norm = NAN;
-    truncation_begin(&d->truncation);
-    d->period = method->stage_period;
-    if (!d->period) {
-        int64_t pass = problem->train->count / problem->outer.real_batch, most = problem->outer.steps / 50;
-        d->period = (int)(pass < most ? pass : most);
-    }
-    if (d->period < 1) d->period = 1;
-    d->epochs = (double)problem->outer.steps / d->period;
-
-    size_t n = (size_t)d->image_count, size = (size_t)d->image_size, T = (size_t)method->steps,
-           k = (size_t)net->classes;
-    size_t b = (size_t)d->batch, r = (size_t)problem->outer.real_batch;
-    bool soft = problem->set.labels == LABELS_SOFT;
-    d->images = arena_array(&d->arena, n * size, sizeof(float));
-    d->soft_labels = soft ? arena_array(&d->arena, n * k, sizeof(float)) : NULL;
-    d->hard_labels = arena_array(&d->arena, n, sizeof(int32_t));
-    d->rows = arena_array(&d->arena, T * b, sizeof(int32_t));
-    d->maps = arena_array(&d->arena, T * b, 6 * sizeof(float));
-    d->real_images = arena_array(&d->arena, r * size, sizeof(float));
-    d->real_labels = arena_array(&d->arena, r, sizeof(int32_t));
-    d->real_maps = arena_array(&d->arena, r, 6 * sizeof(float));
-    d->image_gradient = arena_array(&d->arena, n * size, sizeof(float));
-    d->again = arena_array(&d->arena, n * size, sizeof(float));
-    d->label_gradient = arena_array(&d->arena, n * k, sizeof(float));
-    d->weights = arena_array(&d->arena, T, sizeof(float));
-    d->norms = arena_array(&d->arena, T, sizeof(double));
-    d->probability = arena_array(&d->arena, T, sizeof(double));
-    d->scratch = arena_array(&d->arena, 2 * T, sizeof(double));
-    d->lr = arena_array(&d->arena, T, sizeof(double));
-    if (d->arena.failed) RAISE(RETORT_ENOMEM, "out of memory for a set of %zu images", n);
-    TRY(draw_set(d));
-    TRY(outer_variable_init(&d->variables[0], d->images, d->image_count * d->image_size));
-    TRY(outer_variable_init(&d->variables[1], d->soft_labels, soft ? d->image_count * net->classes : 0));
-    TRY(outer_variable_init(&d->variables[2], &d->log_lr, problem->inner.learn_lr ? 1 : 0));
+    b->batch = per_class * classes;
+    truncation_begin(&b->truncation);
+    b->period = epoch_period(problem, b->spec);
+    b->epochs = (double)problem->outer.steps / b->period;
+    TRY(allocate(b));
     bool augment = augments(&problem->outer.augment);
     const struct unroll_spec spec = {.network = net,
                                      .optimizer = problem->inner.optimizer,
-                                     .set_count = d->image_count,
-                                     .batch = d->batch,
-                                     .soft_labels = soft,
+                                     .set_count = set->count,
+                                     .batch = b->batch,
+                                     .soft_labels = set->soft_labels != NULL,
                                      .augment = augment,
                                      .meta_batch = problem->outer.real_batch,
                                      .meta_augment = augment,
-                                     .max_window = longest_window(method),
-                                     .steps = method->steps,
-                                     .rank = method->hessian == HESSIAN_LANCZOS ? method->rank : 0,
+                                     .max_window = longest_window(b->spec, problem->inner.steps),
+                                     .steps = problem->inner.steps,
+                                     .rank = b->spec->hessian == HESSIAN_LANCZOS ? b->spec->rank : 0,
                                      .frozen = problem->frozen};
-    TRY(unroll_create(problem->library, &spec, &d->unroll));
-    d->factor_count = unroll_factor_count(d->unroll);
-    d->factor = arena_array(&d->arena, (size_t)d->factor_count, sizeof(float));
-    if (!d->factor) RAISE(RETORT_ENOMEM, "out of memory for a Hessian of rank %d", spec.rank);
+    TRY(unroll_create(problem->library, &spec, &b->unroll));
+    b->factor_count = unroll_factor_count(b->unroll);
+    b->factor = arena_array(&b->arena, (size_t)b->factor_count, sizeof(float));
+    if (!b->factor) RAISE(RETORT_ENOMEM, "out of memory for a Hessian of rank %d", spec.rank);
     char text[200];
-    unroll_describe(d->unroll, text, sizeof text);
+    unroll_describe(b->unroll, text, sizeof text);
     log_debug("distillation: %s", text);
-    *out = d;
-    d = NULL;
+    *instance = b;
+    b = NULL;
 done:
-    distill_destroy(d);
+    destroy(b);
     return status;
 }
 
-void distill_plan(const struct distill *d, struct unroll_plan *plan) {
-    unroll_plan(d->unroll, plan);
-}
-
-void distill_destroy(struct distill *d) {
-    if (!d) return;
-    unroll_destroy(d->unroll);
-    for (int i = 0; i < 3; i++) outer_variable_finish(&d->variables[i]);
-    arena_finish(&d->arena);
-    free(d);
+static void plan(const void *instance, struct unroll_plan *chosen) {
+    const struct bptt *b = instance;
+    unroll_plan(b->unroll, chosen);
 }
 
 /* --- one outer step --- */
-static int draw_inner(struct distill *d, int step) {
+static int draw_inner(struct bptt *b, int step) {
     int status = RETORT_OK;
-    const struct distill_problem *problem = &d->problem;
+    const struct distill_problem *problem = b->problem;
     int per_class = problem->inner.batch_per_class ? problem->inner.batch_per_class : problem->set.ipc;
-    int classes = d->batch / per_class;
+    int classes = b->batch / per_class;
     struct random rows = random_begin(problem->seed, RANDOM_INNER_BATCH, (uint32_t)step);
     struct random maps = random_begin(problem->seed, RANDOM_AUGMENT_INNER, (uint32_t)step);
-    for (int t = 0; t < problem->method.steps; t++) {
+    for (int t = 0; t < problem->inner.steps; t++) {
         TRY(rows_draw(&rows, problem->network->classes, problem->set.ipc, classes, per_class,
-                      d->rows + (size_t)t * (size_t)d->batch));
-        augment_draw(&problem->outer.augment, &maps, d->batch, d->maps + (size_t)t * (size_t)d->batch * 6);
-        d->lr[t] = distill_inner_lr(d);
+                      b->rows + (size_t)t * (size_t)b->batch));
+        augment_draw(&problem->outer.augment, &maps, b->batch, b->maps + (size_t)t * (size_t)b->batch * 6);
+        b->lr[t] = set_inner_lr(b->set);
     }
 done:
     return status;
 }
 
-static int draw_real(struct distill *d, int step) {
+static int draw_real(struct bptt *b, int step) {
     int status = RETORT_OK;
-    const struct distill_problem *problem = &d->problem;
+    const struct distill_problem *problem = b->problem;
     struct random rows = random_begin(problem->seed, RANDOM_REAL_BATCH, (uint32_t)step);
     struct random maps = random_begin(problem->seed, RANDOM_AUGMENT_REAL, (uint32_t)step);
-    TRY(dataset_draw(problem->train, &rows, problem->outer.real_batch, d->real_images, d->real_labels));
-    augment_draw(&problem->outer.augment, &maps, problem->outer.real_batch, d->real_maps);
+    TRY(dataset_draw(problem->train, &rows, problem->outer.real_batch, b->real_images, b->real_labels));
+    augment_draw(&problem->outer.augment, &maps, problem->outer.real_batch, b->real_maps);
 done:
     return status;
 }
 
-static double norm_of(const float *x, int64_t count) {
-    double sum = 0;
-    for (int64_t i = 0; i < count; i++) sum += (double)x[i] * x[i];
-    return sqrt(sum);
-}
-
-static double cosine(const float *a, const float *b, int64_t count) {
-    double product = 0;
-    for (int64_t i = 0; i < count; i++) product += (double)a[i] * b[i];
-    return product / (norm_of(a, count) * norm_of(b, count));
-}
-
-/* The meta-gradient of the chosen window into the gradient buffers. */
-static int compute_gradient(struct distill *d, int step, const struct window_choice *choice, uint64_t seed,
-                            struct distill_metrics *metrics) {
+/* The gradient norms of a whole inner run from the step's weights, for the truncation. */
+static int probe(struct bptt *b, uint64_t seed) {
     int status = RETORT_OK;
-    const struct method_spec *method = &d->problem.method;
+    int steps = b->problem->inner.steps;
+    TRY(unroll_begin(b->unroll, seed));
+    TRY(unroll_train(b->unroll, 0, steps, true));
+    TRY(unroll_read_probe(b->unroll, steps, NULL, b->norms));
+    for (int t = 0; t < steps; t++)
+        if (!isfinite(b->norms[t]))
+            RAISE(RETORT_ENUMERIC,
+                  "the inner training diverges: the gradient's norm at step %d is not finite; lower inner.lr", t + 1);
+done:
+    return status;
+}
+
+static double dot(const float *x, const float *y, int64_t count) {
+    double sum = 0;
+    for (int64_t i = 0; i < count; i++) sum += (double)x[i] * y[i];
+    return sum;
+}
+
+static double cosine(const float *x, const float *y, int64_t count) {
+    return dot(x, y, count) / (sqrt(dot(x, x, count)) * sqrt(dot(y, y, count)));
+}
+
+/* The meta-gradient of the chosen window into the set's variables. */
+static int compute_gradient(struct bptt *b, int step, const struct window_choice *choice, uint64_t seed) {
+    int status = RETORT_OK;
+    const struct bptt_spec *spec = b->spec;
+    struct outer_variable *images = &b->set->variables[SET_STORED], *labels = &b->set->variables[SET_SOFT_LABELS];
     struct unroll_meta meta = {.prefix = choice->end - choice->window,
                                .window = choice->window,
-                               .images = d->real_images,
-                               .labels = d->real_labels,
-                               .maps = d->real_maps};
-    struct unroll_gradient gradient = {.images = d->image_gradient, .labels = d->label_gradient};
-    bool lanczos = method->hessian == HESSIAN_LANCZOS;
-    bool refresh = lanczos && (step - 1) % method->refresh == 0;
-    TRY(unroll_begin(d->unroll, seed));
+                               .images = b->real_images,
+                               .labels = b->real_labels,
+                               .maps = b->real_maps};
+    struct unroll_gradient gradient = {.images = images->gradient, .labels = labels->count ? labels->gradient : NULL};
+    bool lanczos = spec->hessian == HESSIAN_LANCZOS;
+    bool refresh = lanczos && (step - 1) % spec->refresh == 0;
+    b->cosine = NAN;
+    TRY(unroll_begin(b->unroll, seed));
     meta.lanczos = lanczos && !refresh;
-    TRY(unroll_meta_gradient(d->unroll, &meta, &gradient));
+    TRY(unroll_meta_gradient(b->unroll, &meta, &gradient));
     if (refresh) {
-        TRY(unroll_lanczos(d->unroll, choice->end - 1, derived_seed(d->problem.seed, RANDOM_LANCZOS, step)));
-        memcpy(d->again, d->image_gradient, (size_t)(d->image_count * d->image_size) * sizeof *d->again);
+        TRY(unroll_lanczos(b->unroll, choice->end - 1, distill_seed(b->problem->seed, RANDOM_LANCZOS, step)));
+        memcpy(b->again, images->gradient, (size_t)images->count * sizeof *b->again);
         meta.lanczos = true;
-        TRY(unroll_backward_again(d->unroll, &meta, &gradient));
-        metrics->cosine = cosine(d->image_gradient, d->again, d->image_count * d->image_size);
+        TRY(unroll_backward_again(b->unroll, &meta, &gradient));
+        b->cosine = cosine(images->gradient, b->again, images->count);
     }
-    metrics->loss = gradient.loss;
-    metrics->accuracy = gradient.accuracy;
-    metrics->gradient_norm = norm_of(d->image_gradient, d->image_count * d->image_size);
-    double labels = d->soft_labels ? norm_of(d->label_gradient, d->variables[1].count) : 0;
-    if (!isfinite(gradient.loss) || !isfinite(metrics->gradient_norm) || !isfinite(labels) || !isfinite(gradient.lr))
-        RAISE(RETORT_ENUMERIC,
-              "the meta-gradient is not finite (meta-loss %g, norm %g) with a window of %d steps ending at step %d: "
-              "lower "
-              "inner.lr or outer.lr, or shorten method.window",
-              gradient.loss, metrics->gradient_norm, choice->window, choice->end);
-    if (d->variables[2].count) {
-        /* By the chain rule to the logarithm. */
-        float log_gradient = (float)(gradient.lr * distill_inner_lr(d));
-        outer_adam(&d->variables[2], &log_gradient, d->problem.outer.lr, step);
-    }
+    b->loss = gradient.loss;
+    b->accuracy = gradient.accuracy;
+    /* By the chain rule to the logarithm. */
+    b->set->variables[SET_LOG_LR].gradient[0] = (float)(gradient.lr * set_inner_lr(b->set));
 done:
     return status;
 }
 
-int distill_step(struct distill *d, struct distill_metrics *metrics) {
+static int take_step(void *instance, int step, struct metrics *metrics) {
     int status = RETORT_OK;
-    const struct distill_problem *problem = &d->problem;
-    const struct method_spec *method = &problem->method;
-    double begun = clock_seconds();
-    int step = d->steps_done + 1;
-    bool dynamic = method->truncation == TRUNCATION_DYNAMIC;
-    struct distill_metrics fresh = {.outer_step = step,
-                                    .stage = dynamic ? d->truncation.stage : -1,
-                                    .inner_lr = distill_inner_lr(d),
-                                    .cosine = NAN};
-    uint64_t seed = derived_seed(problem->seed, RANDOM_WEIGHTS, step);
-    TRY(draw_inner(d, step));
-    TRY(draw_real(d, step));
-    TRY(unroll_set(d->unroll, d->images, d->soft_labels, d->hard_labels));
-    struct unroll_steps table = {.first = 1, .count = method->steps, .lr = d->lr, .rows = d->rows, .maps = d->maps};
-    TRY(unroll_upload_steps(d->unroll, &table));
-    const double *norms = truncation_needs_norms(method, &d->truncation) ? d->norms : NULL;
+    struct bptt *b = instance;
+    const struct distill_problem *problem = b->problem;
+    const struct bptt_spec *spec = b->spec;
+    int steps = problem->inner.steps;
+    uint64_t seed = distill_seed(problem->seed, RANDOM_WEIGHTS, step);
+    TRY(draw_inner(b, step));
+    TRY(draw_real(b, step));
+    TRY(unroll_set(b->unroll, b->set->stored, b->set->soft_labels, b->set->hard_labels));
+    struct unroll_steps table = {.first = 1, .count = steps, .lr = b->lr, .rows = b->rows, .maps = b->maps};
+    TRY(unroll_upload_steps(b->unroll, &table));
+    const double *norms = truncation_needs_norms(spec, &b->truncation) ? b->norms : NULL;
     /* A probe is kept for probe_every outer steps; it is part of the checkpoint. */
-    if (norms && (step - 1) % method->probe_every == 0) {
-        TRY(unroll_begin(d->unroll, seed));
-        TRY(unroll_train(d->unroll, 0, method->steps, true));
-        TRY(unroll_read_probe(d->unroll, method->steps, NULL, d->norms));
-        for (int t = 0; t < method->steps; t++)
-            if (!isfinite(d->norms[t]))
-                RAISE(RETORT_ENUMERIC,
-                      "the inner training diverges: the gradient's norm at step %d is not finite; lower inner.lr",
-                      t + 1);
-    }
+    if (truncation_needs_probe(spec, &b->truncation, step)) TRY(probe(b, seed));
     struct random random = random_begin(problem->seed, RANDOM_TRUNCATION, (uint32_t)step);
-    struct window_choice choice = truncation_choose(method, &d->truncation, &random, norms, d->probability, d->scratch);
-    fresh.end = choice.end;
-    fresh.window = choice.window;
-    if (method->weight_by_probability) {
+    struct window_choice choice =
+        truncation_choose(spec, steps, &b->truncation, &random, norms, b->probability, b->scratch);
+    if (spec->weight_by_probability) {
         /* Times T, so that uniform weights are 1; the outer Adam would not see a common factor anyway. */
-        for (int t = 0; t < method->steps; t++) d->weights[t] = (float)(d->probability[t] * method->steps);
-        table.weights = d->weights;
-        TRY(unroll_upload_steps(d->unroll, &table));
+        for (int t = 0; t < steps; t++) b->weights[t] = (float)(b->probability[t] * steps);
+        table.weights = b->weights;
+        TRY(unroll_upload_steps(b->unroll, &table));
     }
-    TRY(compute_gradient(d, step, &choice, seed, &fresh));
-    if (problem->outer.clip) {
-        float factor = (float)outer_clip(&d->mean_norm, fresh.gradient_norm);
-        for (int64_t i = 0; i < d->variables[0].count; i++) d->image_gradient[i] *= factor;
-    }
-    outer_adam(&d->variables[0], d->image_gradient, problem->outer.lr, step);
-    outer_adam(&d->variables[1], d->label_gradient, problem->outer.lr, step);
-    for (int64_t i = 0; i < d->variables[1].count; i++) d->soft_labels[i] = fmaxf(d->soft_labels[i], 0);
-    truncation_advance(method, &d->truncation, fresh.loss, fresh.accuracy, d->period, d->epochs);
-    d->steps_done = step;
-    fresh.seconds = clock_seconds() - begun;
-    *metrics = fresh;
+    TRY(compute_gradient(b, step, &choice, seed));
+    metric_real(metrics, "loss", b->loss);
+    metric_real(metrics, "accuracy", b->accuracy);
+    metric_text(metrics, "stage", spec->truncation == TRUNCATION_DYNAMIC ? stages[b->truncation.stage] : NULL);
+    metric_whole(metrics, "end", choice.end);
+    metric_whole(metrics, "window", choice.window);
+    metric_real(metrics, "cosine", b->cosine);
 done:
     return status;
 }
 
-/* --- what there is to know --- */
-int distill_steps_done(const struct distill *d) {
-    return d->steps_done;
+static void advance(void *instance) {
+    struct bptt *b = instance;
+    truncation_advance(b->spec, b->problem->inner.steps, &b->truncation, b->loss, b->accuracy, b->period, b->epochs);
 }
 
-int64_t distill_set_count(const struct distill *d) {
-    return d->image_count;
+/* --- what is kept and told --- */
+static void add_state(void *instance, struct state *state) {
+    struct bptt *b = instance;
+    struct truncation_state *t = &b->truncation;
+    state_whole(state, &t->stage);
+    state_whole(state, &t->count[0]);
+    state_whole(state, &t->count[1]);
+    state_whole(state, &t->epoch_steps);
+    state_real(state, &t->epoch_sum);
+    state_real(state, &t->accuracy);
+    state_real(state, &t->previous);
+    for (int i = 0; i < STAGES; i++) state_whole(state, &t->stage_steps[i]);
+    state_whole(state, &t->forward_end);
+    state_whole(state, &t->stale);
+    state_real(state, &t->best);
+    state_array(state, "norms", NPY_FLOAT64, b->problem->inner.steps, b->norms);
+    state_array(state, "factor", NPY_FLOAT32, b->factor_count, b->factor);
 }
 
-double distill_inner_lr(const struct distill *d) {
-    return d->problem.inner.learn_lr ? exp(d->log_lr) : d->problem.inner.optimizer.lr;
+static int save(void *instance) {
+    struct bptt *b = instance;
+    return b->factor_count ? unroll_read_factor(b->unroll, b->factor) : RETORT_OK;
 }
 
-void distill_stage_steps(const struct distill *d, int steps[3]) {
-    memcpy(steps, d->truncation.stage_steps, sizeof d->truncation.stage_steps);
+static int load(void *instance) {
+    struct bptt *b = instance;
+    return b->factor_count ? unroll_write_factor(b->unroll, b->factor) : RETORT_OK;
 }
 
-int distill_read_set(struct distill *d, float *images, float *soft_labels, int32_t *hard_labels) {
-    memcpy(images, d->images, (size_t)(d->image_count * d->image_size) * sizeof *images);
-    if (soft_labels && d->soft_labels)
-        memcpy(soft_labels, d->soft_labels, (size_t)d->variables[1].count * sizeof *soft_labels);
-    if (hard_labels) memcpy(hard_labels, d->hard_labels, (size_t)d->image_count * sizeof *hard_labels);
-    return RETORT_OK;
+static void add_results(const void *instance, struct metrics *results) {
+    const struct bptt *b = instance;
+    metric_text(results, "truncation", truncations[b->spec->truncation]);
+    if (b->spec->truncation != TRUNCATION_DYNAMIC) {
+        metric_none(results, "stages");
+        return;
+    }
+    metric_whole(results, "stages.early", b->truncation.stage_steps[STAGE_EARLY]);
+    metric_whole(results, "stages.middle", b->truncation.stage_steps[STAGE_MIDDLE]);
+    metric_whole(results, "stages.late", b->truncation.stage_steps[STAGE_LATE]);
 }
 
-/* --- checkpoints: one .npz with the arrays, the numbers, and the norms of the last probe --- */
-#define NUMBERS      16
-#define STATE_ARRAYS 13
-
-static void to_numbers(const struct distill *d, double numbers[NUMBERS]) {
-    const struct truncation_state *t = &d->truncation;
-    const double values[NUMBERS] = {d->steps_done,  d->mean_norm,      t->stage,          t->count[0],
-                                    t->count[1],    t->epoch_steps,    t->epoch_sum,      t->accuracy,
-                                    t->previous,    t->stage_steps[0], t->stage_steps[1], t->stage_steps[2],
-                                    t->forward_end, t->stale,          t->best,           (double)d->problem.seed};
-    memcpy(numbers, values, sizeof values);
-}
-
-static void from_numbers(struct distill *d, const double numbers[NUMBERS]) {
-    struct truncation_state *t = &d->truncation;
-    d->steps_done = (int)numbers[0];
-    d->mean_norm = numbers[1];
-    t->stage = (int)numbers[2];
-    t->count[0] = (int)numbers[3];
-    t->count[1] = (int)numbers[4];
-    t->epoch_steps = (int)numbers[5];
-    t->epoch_sum = numbers[6];
-    t->accuracy = numbers[7];
-    t->previous = numbers[8];
-    for (int i = 0; i < 3; i++) t->stage_steps[i] = (int)numbers[9 + i];
-    t->forward_end = (int)numbers[12];
-    t->stale = (int)numbers[13];
-    t->best = numbers[14];
-}
-
-/* The arrays of a state, as they are saved and loaded. */
-struct state_array {
-    const char *name;
-    void *data;
-    enum npy_type type;
-    int64_t count;
+const struct method method_bptt = {
+    .name = "bptt",
+    .summary = "Truncated back-propagation through the inner training run.",
+    .keys = keys,
+    .key_count = sizeof keys / sizeof *keys,
+    .spec_size = sizeof(struct bptt_spec),
+    .remedy = "lower inner.lr or outer.lr, or shorten method.window",
+    .check = check,
+    .create = create,
+    .destroy = destroy,
+    .plan = plan,
+    .step = take_step,
+    .advance = advance,
+    .state = add_state,
+    .save = save,
+    .load = load,
+    .results = add_results,
 };
-
-static int state_arrays(struct distill *d, double numbers[NUMBERS], struct state_array arrays[STATE_ARRAYS]) {
-    static const char *const names[3][3] = {
-        {"images", "images_m", "images_v"}, {"labels", "labels_m", "labels_v"}, {"log_lr", "log_lr_m", "log_lr_v"}};
-    int count = 0;
-    arrays[count++] = (struct state_array){"numbers", numbers, NPY_FLOAT64, NUMBERS};
-    arrays[count++] = (struct state_array){"norms", d->norms, NPY_FLOAT64, d->problem.method.steps};
-    arrays[count++] = (struct state_array){"hard_labels", d->hard_labels, NPY_INT32, d->image_count};
-    if (d->factor_count) arrays[count++] = (struct state_array){"factor", d->factor, NPY_FLOAT32, d->factor_count};
-    for (int i = 0; i < 3; i++) {
-        struct outer_variable *variable = &d->variables[i];
-        float *data[3] = {variable->values, variable->m, variable->v};
-        for (int k = 0; k < 3 && variable->count; k++)
-            arrays[count++] = (struct state_array){names[i][k], data[k], NPY_FLOAT32, variable->count};
-    }
-    return count;
-}
-
-int distill_save(struct distill *d, const char *path) {
-    double numbers[NUMBERS];
-    struct state_array arrays[STATE_ARRAYS];
-    struct npy_member members[STATE_ARRAYS];
-    to_numbers(d, numbers);
-    if (d->factor_count) {
-        int status = unroll_read_factor(d->unroll, d->factor);
-        if (status < 0) return status;
-    }
-    int count = state_arrays(d, numbers, arrays);
-    for (int i = 0; i < count; i++)
-        members[i] = (struct npy_member){.name = arrays[i].name,
-                                         .type = arrays[i].type,
-                                         .rank = 1,
-                                         .size = &arrays[i].count,
-                                         .data = arrays[i].data};
-    return npz_write(path, members, (size_t)count);
-}
-
-int distill_load(struct distill *d, const char *path) {
-    int status = RETORT_OK;
-    double numbers[NUMBERS];
-    struct state_array arrays[STATE_ARRAYS];
-    struct npy loaded[STATE_ARRAYS] = {{0}};
-    int count = state_arrays(d, numbers, arrays);
-    /* Everything is read and checked before anything is changed. */
-    for (int i = 0; i < count; i++) {
-        TRY(npy_read_member(path, arrays[i].name, &loaded[i]));
-        if (loaded[i].type != arrays[i].type || loaded[i].rank != 1 || loaded[i].size[0] != arrays[i].count)
-            RAISE(RETORT_EFORMAT, "%s: %s is not of this run (%lld values expected)", path, arrays[i].name,
-                  (long long)arrays[i].count);
-    }
-    if (((const double *)loaded[0].data)[15] != (double)d->problem.seed)
-        RAISE(RETORT_EFORMAT, "%s: the state of a run with another seed", path);
-    for (int i = 0; i < count; i++) {
-        size_t element = arrays[i].type == NPY_FLOAT64 ? 8 : 4;
-        memcpy(arrays[i].data, loaded[i].data, (size_t)arrays[i].count * element);
-    }
-    from_numbers(d, numbers);
-    if (d->factor_count) TRY(unroll_write_factor(d->unroll, d->factor));
-done:
-    for (int i = 0; i < count; i++) npy_finish(&loaded[i]);
-    return status;
-}

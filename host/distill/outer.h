@@ -1,22 +1,31 @@
-/* The outer optimiser: Adam on the host over the variables of the set, with clipping by the running norm. */
+/* The outer optimiser on the host: Adam or SGD with momentum over the variables of the set, and clipping by the running
+ * norm. */
 #ifndef RETORT_DISTILL_OUTER_H
 #define RETORT_DISTILL_OUTER_H
+
+#include "optimizer/optimizer.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
-/* One variable with its moments; values are the caller's. All of it is part of a checkpoint. */
+/* One variable of the set with the room for its update. */
 struct outer_variable {
-    int64_t count;
-    float *values; /* borrowed */
-    float *m, *v;  /* owned */
+    const char *name; /* in checkpoints: NAME, NAME_m, NAME_v; a literal */
+    int64_t count;    /* 0: it is not learned */
+    float *values;    /* borrowed; part of a checkpoint, as m and v */
+    float *gradient;  /* owned; the method leaves it there each step */
+    float *m, *v;     /* owned. Adam: the moments. SGD: m is the velocity, v NULL */
+    double lr;
+    bool positive; /* kept at 0 or above */
 };
 
-int outer_variable_init(struct outer_variable *variable, float *values, int64_t count);
+int outer_variable_init(struct outer_variable *variable, const char *name, float *values, int64_t count, double lr,
+                        enum optimizer_kind kind);
 void outer_variable_finish(struct outer_variable *variable); /* NULL-safe, zeroes */
 
-/* Adam with betas 0.9, 0.999 and eps 1e-8 (Kingma and Ba, 2015). t counts from 1. */
-void outer_adam(struct outer_variable *variable, const float *gradient, double lr, int t);
+/* One update by the gradient that lies in the variable; t counts from 1.
+ * Adam: betas 0.9, 0.999 and eps 1e-8 (Kingma and Ba, 2015). SGD: m <- momentum m + g, x <- x - lr m. */
+void outer_update(struct outer_variable *variable, enum optimizer_kind kind, double momentum, int t);
 
 /* The running mean of the gradient's norm, e <- 0.9 e + 0.1 |g| (the first norm starts it), and the factor that brings
  * the gradient to at most 2 e. *mean NaN: not begun. */

@@ -7,9 +7,16 @@ void truncation_begin(struct truncation_state *state) {
     *state = (struct truncation_state){.accuracy = NAN, .previous = NAN, .best = INFINITY};
 }
 
-bool truncation_needs_norms(const struct method_spec *method, const struct truncation_state *state) {
+bool truncation_needs_norms(const struct bptt_spec *method, const struct truncation_state *state) {
     if (method->truncation != TRUNCATION_DYNAMIC) return false;
     return method->reading != READING_RELEASED || state->stage != STAGE_MIDDLE;
+}
+
+bool truncation_needs_probe(const struct bptt_spec *method, const struct truncation_state *state, int step) {
+    if (!truncation_needs_norms(method, state)) return false;
+    /* The norms at hand are those of the early stage: the middle one has taken no probe. */
+    bool again = method->reading == READING_RELEASED && state->stage == STAGE_LATE && !state->stage_steps[STAGE_LATE];
+    return again || (step - 1) % method->probe_every == 0;
 }
 
 static void softmax(const double *x, int count, double scale, double *p) {
@@ -45,9 +52,9 @@ static int clip(int x, int low, int high) {
     return x < low ? low : x > high ? high : x;
 }
 
-static struct window_choice released(const struct method_spec *method, int stage, struct random *random, double *p,
+static struct window_choice released(const struct bptt_spec *method, int T, int stage, struct random *random, double *p,
                                      const double *changes) {
-    int T = method->steps, W = method->window, d = method->range, window, start;
+    int W = method->window, d = method->range, window, start;
     if (stage == STAGE_MIDDLE) {
         window = W + d < T ? W + d : T;
         start = (int)random_below(random, (uint32_t)(T - window + 1));
@@ -65,9 +72,9 @@ static struct window_choice released(const struct method_spec *method, int stage
     return (struct window_choice){.end = start + window, .window = window};
 }
 
-static struct window_choice dynamic(const struct method_spec *method, int stage, struct random *random,
+static struct window_choice dynamic(const struct bptt_spec *method, int T, int stage, struct random *random,
                                     const double *norms, double *p, double *scratch) {
-    int T = method->steps, W = method->window, d = method->range;
+    int W = method->window, d = method->range;
     double *changes = scratch, *z = scratch + T, tau = method->temperature, share = 0;
     uniform(p, T);
     if (norms) {
@@ -81,7 +88,7 @@ static struct window_choice dynamic(const struct method_spec *method, int stage,
         if (method->reading == READING_LITERAL && stage == STAGE_LATE)
             for (int t = 0; t < T; t++) p[t] = T > 1 ? (1 - p[t]) / (T - 1) : 1;
     }
-    if (method->reading == READING_RELEASED) return released(method, stage, random, p, changes);
+    if (method->reading == READING_RELEASED) return released(method, T, stage, random, p, changes);
     int end = draw(random, p, T);
     if (method->reading == READING_LITERAL) {
         softmax(changes, T, 1 / tau, z);
@@ -98,10 +105,10 @@ static struct window_choice dynamic(const struct method_spec *method, int stage,
     return (struct window_choice){.end = end + 1, .window = clip(window, 1, end + 1)};
 }
 
-struct window_choice truncation_choose(const struct method_spec *method, const struct truncation_state *state,
+struct window_choice truncation_choose(const struct bptt_spec *method, int T, const struct truncation_state *state,
                                        struct random *random, const double *norms, double *probability,
                                        double *scratch) {
-    int T = method->steps, W = method->window < T ? method->window : T;
+    int W = method->window < T ? method->window : T;
     uniform(probability, T);
     switch (method->truncation) {
     case TRUNCATION_FIXED:
@@ -115,10 +122,10 @@ struct window_choice truncation_choose(const struct method_spec *method, const s
     case TRUNCATION_DYNAMIC:
         break;
     }
-    return dynamic(method, state->stage, random, norms, probability, scratch);
+    return dynamic(method, T, state->stage, random, norms, probability, scratch);
 }
 
-static void advance_stage(const struct method_spec *method, struct truncation_state *state, double epochs) {
+static void advance_stage(const struct bptt_spec *method, struct truncation_state *state, double epochs) {
     double gain = state->accuracy - state->previous;
     bool late = state->stage == STAGE_MIDDLE;
     if (state->stage == STAGE_LATE || isnan(gain)) return;
@@ -127,14 +134,14 @@ static void advance_stage(const struct method_spec *method, struct truncation_st
     if (state->count[late] >= (enough > 1 ? enough : 1)) state->stage++;
 }
 
-void truncation_advance(const struct method_spec *method, struct truncation_state *state, double loss, double accuracy,
-                        int period, double epochs) {
+void truncation_advance(const struct bptt_spec *method, int T, struct truncation_state *state, double loss,
+                        double accuracy, int period, double epochs) {
     if (method->truncation == TRUNCATION_FORWARD) {
-        if (!state->forward_end) state->forward_end = method->window < method->steps ? method->window : method->steps;
+        if (!state->forward_end) state->forward_end = method->window < T ? method->window : T;
         state->stale = loss < state->best ? 0 : state->stale + 1;
         state->best = fmin(state->best, loss);
-        if (state->stale >= method->patience && state->forward_end < method->steps) {
-            state->forward_end = clip(state->forward_end + method->window, 1, method->steps);
+        if (state->stale >= method->patience && state->forward_end < T) {
+            state->forward_end = clip(state->forward_end + method->window, 1, T);
             state->stale = 0;
             state->best = INFINITY;
         }

@@ -3,7 +3,6 @@
 #include "evaluate/plan.h"
 
 #include "base/error.h"
-#include "evaluate/dsa.h"
 
 #include <stdlib.h>
 
@@ -29,15 +28,16 @@ int tables_init(struct tables *tables, const struct plan *plan, int capacity, in
     bool augments = plan_augments(plan);
     size_t batch = (size_t)plan->batch;
     size_t step_bytes =
-        batch * (sizeof(int32_t) + (augments ? 6 : 0) * sizeof(float) + (plan->dsa ? 8 : 0) * sizeof(float));
+        batch
+        * (sizeof(int32_t) + (augments ? MAP_SIZE : 0) * sizeof(float) + (plan->dsa ? COLOUR_SIZE : 0) * sizeof(float));
     if (step_bytes * (size_t)capacity > TABLE_BYTES) capacity = (int)(TABLE_BYTES / step_bytes);
     if (capacity < 1) capacity = 1;
     struct tables fresh = {.plan = plan, .capacity = capacity, .height = height, .width = width, .epoch = -1};
     size_t steps = (size_t)capacity;
     fresh.rows = calloc(steps * batch, sizeof *fresh.rows);
     fresh.lr = calloc(steps, sizeof *fresh.lr);
-    if (augments) fresh.maps = calloc(steps * batch * 6, sizeof *fresh.maps);
-    if (plan->dsa) fresh.colour = calloc(steps * batch * 8, sizeof *fresh.colour);
+    if (augments) fresh.maps = calloc(steps * batch * MAP_SIZE, sizeof *fresh.maps);
+    if (plan->dsa) fresh.colour = calloc(steps * batch * COLOUR_SIZE, sizeof *fresh.colour);
     if (!plan->per_class) fresh.order = calloc((size_t)plan->input.count, sizeof *fresh.order);
     if (!fresh.rows || !fresh.lr || (augments && !fresh.maps) || (plan->dsa && !fresh.colour)
         || (!plan->per_class && !fresh.order)) {
@@ -85,10 +85,10 @@ int tables_fill(struct tables *tables, uint64_t seed, int first, int count) {
         else
             walk(tables, seed, step - 1, rows);
         if (plan->dsa)
-            dsa_draw(&augments, plan->dsa_flip, tables->height, tables->width, plan->batch,
-                     tables->maps + i * plan->batch * 6, tables->colour + i * plan->batch * 8);
+            siamese_draw(&augments, plan->dsa_flip, tables->height, tables->width, plan->batch,
+                         tables->maps + i * plan->batch * MAP_SIZE, tables->colour + i * plan->batch * COLOUR_SIZE);
         else if (tables->maps)
-            augment_draw(&plan->augment, &augments, plan->batch, tables->maps + i * plan->batch * 6);
+            augment_draw(&plan->augment, &augments, plan->batch, tables->maps + i * plan->batch * MAP_SIZE);
         tables->lr[i] = plan->optimizer.lr * (plan->drop && step > plan->drop ? 0.1 : 1);
     }
 done:

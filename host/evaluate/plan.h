@@ -44,8 +44,8 @@ struct tables {
     int capacity; /* steps */
     int height, width;
     int32_t *rows;   /* [capacity, batch] */
-    float *maps;     /* [capacity, batch, 6] where the plan augments */
-    float *colour;   /* [capacity, batch, 8] with DSA */
+    float *maps;     /* [capacity, batch, MAP_SIZE] where the plan augments */
+    float *colour;   /* [capacity, batch, COLOUR_SIZE] with DSA */
     double *lr;      /* [capacity] */
     uint32_t *order; /* [count]: of the walk, for `seed` and `epoch` */
     uint64_t seed;

@@ -40,7 +40,7 @@ static struct node *fold_constants(struct graph *graph, const struct node *draft
     struct node scalar = *draft;
     scalar.shape = SCALAR_SHAPE;
     op_info(draft->op)->reference(&scalar, operands, &result);
-    /* What a device makes of an integer that does not fit is not for us to say. */
+    /* Devices differ in what they do when an integer overflows: that is left to them. */
     if (draft->dtype == INT32 && !(result >= INT32_MIN && result <= INT32_MAX)) return NULL;
     return filled(graph, draft, result);
 }

@@ -20,7 +20,7 @@ struct result {
 struct graph {
     struct arena arena; /* nodes, their operand lists, names */
     ARRAY(struct node *) nodes;
-    ARRAY(uint64_t) hashes; /* of the nodes' keys */
+    ARRAY(uint64_t) hashes; /* of the nodes: hash_of */
     ARRAY(struct result) results;
     int *table; /* open addressing: node index + 1, or 0; a power of two at most half full */
     size_t table_size;
@@ -154,51 +154,37 @@ bool graph_output_is_opaque(const struct graph *graph, int i) {
 
 /* --- finding equal nodes --- */
 
-/* Everything that makes two nodes equal but their inputs and names. */
-struct key {
-    uint64_t words[24];
-};
+/* Attributes are hashed and compared as they lie in memory, whichever of them the operation uses. A new member changes
+ * the sum below; a gap between two members would hold bytes that mean nothing. */
+_Static_assert(sizeof(struct attributes) == sizeof(double) + 2 * MAX_RANK * sizeof(int64_t) + 10 * sizeof(int),
+               "the attributes must fill their structure");
 
-static struct key key_of(const struct node *node) {
-    const struct attributes *a = &node->attributes;
-    struct key key = {{0}};
-    uint64_t *word = key.words;
-    *word++ = (uint64_t)node->op << 32 | (uint64_t)node->dtype << 16 | (uint64_t)node->shape.rank;
-    for (int d = 0; d < node->shape.rank; d++) *word++ = (uint64_t)node->shape.size[d];
-    memcpy(word++, &a->value, sizeof a->value);
-    for (int d = 0; d < MAX_RANK; d++) *word++ = (uint64_t)a->start[d];
-    for (int d = 0; d < MAX_RANK; d++) *word++ = (uint64_t)a->step[d];
-    *word++ = (uint64_t)a->axes << 32 | (uint32_t)a->axis;
-    *word++ = (uint64_t)a->stream << 32 | (uint32_t)a->kind;
-    *word++ = (uint64_t)(uint32_t)a->stride << 32 | (uint32_t)a->padding;
-    *word++ = (uint64_t)(uint32_t)a->window << 32 | (uint64_t)a->opaque << 2 | (uint64_t)a->transpose_a << 1
-              | (uint64_t)a->transpose_b;
-    return key;
-}
-
-/* Inputs are told apart by name. */
-static uint64_t hash_of(const struct node *node, const struct key *key) {
-    uint64_t hash = hash_fast(node->inputs, (size_t)node->input_count * sizeof *node->inputs,
-                              hash_fast(key, sizeof *key, (uint64_t)node->input_count));
+/* Inputs of the graph are told apart by name. */
+static uint64_t hash_of(const struct node *node) {
+    const int head[] = {(int)node->op, (int)node->dtype, node->shape.rank, node->input_count};
+    uint64_t hash = hash_fast(head, sizeof head, 0);
+    hash = hash_fast(node->shape.size, (size_t)node->shape.rank * sizeof *node->shape.size, hash);
+    hash = hash_fast(&node->attributes, sizeof node->attributes, hash);
+    hash = hash_fast(node->inputs, (size_t)node->input_count * sizeof *node->inputs, hash);
     return node->name ? hash_fast(node->name, strlen(node->name), hash) : hash;
 }
 
-static bool node_equal(const struct node *node, const struct node *draft, const struct key *key) {
+static bool node_equal(const struct node *node, const struct node *draft) {
+    if (node->op != draft->op || node->dtype != draft->dtype || !shape_equal(node->shape, draft->shape)) return false;
     if (node->input_count != draft->input_count) return false;
     if (node->name && draft->name && strcmp(node->name, draft->name) != 0) return false;
     for (int i = 0; i < node->input_count; i++)
         if (node->inputs[i] != draft->inputs[i]) return false;
-    struct key own = key_of(node);
-    return memcmp(&own, key, sizeof own) == 0;
+    return memcmp(&node->attributes, &draft->attributes, sizeof node->attributes) == 0;
 }
 
 /* The place in the table of the draft's equal, or of the gap where it belongs. */
-static size_t table_find(const struct graph *graph, const struct node *draft, const struct key *key, uint64_t hash) {
+static size_t table_find(const struct graph *graph, const struct node *draft, uint64_t hash) {
     size_t place = (size_t)hash & (graph->table_size - 1);
     for (;; place = (place + 1) & (graph->table_size - 1)) {
         int index = graph->table[place] - 1;
         if (index < 0) return place;
-        if (graph->hashes.items[index] == hash && node_equal(graph->nodes.items[index], draft, key)) return place;
+        if (graph->hashes.items[index] == hash && node_equal(graph->nodes.items[index], draft)) return place;
     }
 }
 
@@ -220,9 +206,8 @@ static bool table_grow(struct graph *graph) {
 /* The node equal to the checked draft: an old one, or the draft stored. */
 static struct node *share_or_store(struct graph *graph, const struct node *draft) {
     if (2 * (graph->nodes.count + 1) > graph->table_size && !table_grow(graph)) return fail_memory(graph);
-    struct key key = key_of(draft);
-    uint64_t hash = hash_of(draft, &key);
-    size_t place = table_find(graph, draft, &key, hash);
+    uint64_t hash = hash_of(draft);
+    size_t place = table_find(graph, draft, hash);
     if (graph->table[place]) return graph->nodes.items[graph->table[place] - 1];
 
     struct node *node = arena_alloc(&graph->arena, sizeof *node);
@@ -325,8 +310,7 @@ struct node *node_find(const struct graph *graph, const struct node *node, struc
         draft.inputs = pair;
     }
     order_operands(&draft);
-    struct key key = key_of(&draft);
-    int index = graph->table_size ? graph->table[table_find(graph, &draft, &key, hash_of(&draft, &key))] : 0;
+    int index = graph->table_size ? graph->table[table_find(graph, &draft, hash_of(&draft))] : 0;
     return index ? graph->nodes.items[index - 1] : NULL;
 }
 

@@ -93,7 +93,8 @@ enum op {
 enum comparison { COMPARE_LESS, COMPARE_LESS_EQUAL, COMPARE_EQUAL };
 enum distribution { RANDOM_UNIFORM01, RANDOM_NORMAL01 };
 
-/* What an operation knows beside its inputs. Only the members its builder names are used; the rest are zero. */
+/* What an operation knows beside its inputs. Only the members its builder names are used; the rest are zero. There are
+ * no gaps between members: nodes are told apart byte by byte. */
 struct attributes {
     double value;            /* constant */
     int64_t start[MAX_RANK]; /* slice: first index; pad: zeros in front; permute: source dimension of each dimension */
@@ -102,10 +103,10 @@ struct attributes {
     int axis;                /* iota, concat, argmax */
     int kind;                /* comparison, distribution */
     uint32_t stream;         /* random */
-    bool transpose_a, transpose_b; /* matmul */
-    int stride, padding;           /* convolutions */
-    int window;                    /* pooling */
-    bool opaque;                   /* input: graph_input_opaque */
+    int transpose_a, transpose_b; /* matmul: 1 or 0, as `opaque` */
+    int stride, padding;          /* convolutions */
+    int window;                   /* pooling */
+    int opaque;                   /* input: graph_input_opaque */
 };
 
 struct node {
@@ -184,7 +185,7 @@ struct node *node_max(struct node *a,
                       struct node *b); /* a >= b ? a : b; the derivative goes where the value came from */
 struct node *node_compare(struct node *a, struct node *b, enum comparison comparison); /* float 1 or 0 */
 struct node *node_select(struct node *condition, struct node *a, struct node *b);      /* condition != 0 ? a : b */
-/* Conveniences made of the above. */
+/* Shorthands made of the above. */
 struct node *node_negate(struct node *x);
 struct node *node_square(struct node *x);
 struct node *node_scale(struct node *x, double factor);
@@ -206,7 +207,9 @@ struct node *node_slice(struct node *x, const int64_t *start, const int64_t *ste
 struct node *node_pad(struct node *x, const int64_t *start, const int64_t *step, struct shape shape);
 struct node *node_reverse(struct node *x, uint32_t axes);
 struct node *node_concat(struct node *const *parts, int count, int axis);
-struct node *node_one_hot(struct node *index, int64_t depth); /* int32 [...] -> float [..., depth]; outside: zeros */
+struct node *node_one_hot(
+    struct node *index,
+    int64_t depth); /* int32 [...] -> float [..., depth]; all zeros for an index outside 0 .. depth - 1 */
 /* Mean over window x window squares of the last two dimensions; a rest row or column is dropped. */
 struct node *node_average_pool(struct node *x, int window);
 /* Its transpose: each value spread over its square, divided by window^2; height and width of the result given. */
@@ -233,7 +236,7 @@ struct node *node_conv_backward_weight(struct node *x, struct node *y, int strid
                                        int64_t kernel_width);
 
 /* --- rows and images --- */
-/* Rows lie inside [0, R); the reference reads zeros for others, and scatters them nowhere. */
+/* Row numbers must lie in [0, R). For others the reference reads zeros and scatters nothing. */
 struct node *node_gather_rows(struct node *x, struct node *rows);                 /* x [R,...], int32 [B] -> [B,...] */
 struct node *node_scatter_rows(struct node *y, struct node *rows, int64_t count); /* transpose: adds, row by row */
 /* Bilinear sampling: image [N,C,H,W], map [N,2,3] float. Output pixel (row i, column j) reads the image at

@@ -331,7 +331,7 @@ static double cost_matmul(const struct node *node) {
     return 2.0 * (double)shape_count(node->shape) * (double)inner;
 }
 
-/* The three convolutions cost the same: as many multiply-adds as the output has elements, times a kernel. */
+/* The three convolutions cost the same: for each element of y, a multiply-add for each weight of one output channel. */
 static double cost_conv(const struct node *node) {
     const struct shape *w, *y;
     switch (node->op) {

@@ -197,22 +197,30 @@ static bool check_pass(struct graph *graph, const struct network *network, const
     return graph_status(graph) == RETORT_OK;
 }
 
+/* All but the head, flattened. */
+static struct node *body(struct forward *forward) {
+    const struct network_spec *spec = &forward->network->spec;
+    struct node *x = forward->pass->images;
+    for (int block = 0; block < spec->depth; block++)
+        x = spec->kind == NETWORK_MLP ? activate(spec->activation, linear(forward, flatten(x)))
+                                      : conv_block(forward, x);
+    return flatten(x);
+}
+
+struct node *network_features(struct graph *graph, const struct network *network, const struct network_pass *pass) {
+    struct forward forward = {.network = network, .pass = pass};
+    return check_pass(graph, network, pass, NULL, false) ? body(&forward) : NULL;
+}
+
 struct node *network_logits(struct graph *graph, const struct network *network, const struct network_pass *pass,
                             struct node *stats_before, struct node **stats_out) {
     struct forward forward = {.network = network, .pass = pass};
     if (!check_pass(graph, network, pass, stats_before, stats_out != NULL)) return NULL;
-    struct node *x = pass->images;
-    if (network->spec.kind == NETWORK_MLP) {
-        for (int layer = 0; layer < network->spec.depth; layer++)
-            x = activate(network->spec.activation, linear(&forward, flatten(x)));
-    } else {
-        for (int block = 0; block < network->spec.depth; block++) x = conv_block(&forward, x);
-    }
-    x = linear(&forward, flatten(x));
+    struct node *logits = linear(&forward, body(&forward));
     if (stats_out && network->stats_count) {
         *stats_out = update_stats(&forward, stats_before);
         if (!*stats_out)
             graph_fail(graph, RETORT_EINVAL, "network: running statistics need more than one value per channel");
     }
-    return x;
+    return logits;
 }

@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "base/error.h"
+#include "base/random.h"
 
 static int64_t add_parameter(struct network *network, enum parameter_role role, int block, struct shape shape,
                              int64_t fan_in) {
@@ -94,6 +95,7 @@ int network_describe(const struct network_spec *spec, int channels, int height, 
         }
         features = shape_count(SHAPE(spec->width, rows, columns));
     }
+    described.features = features;
     if (features < 0 || add_layer(&described, spec->depth, SHAPE(classes, features), false) < 0)
         RAISE(RETORT_EINVAL, "network: more than 2^31 weights; take smaller images or a smaller width");
     *network = described;
@@ -102,7 +104,6 @@ done:
 }
 
 struct node *network_initial_theta(struct graph *graph, const struct network *network, struct node *seed) {
-    enum { FIRST_STREAM = 1000 }; /* a parameter's stream is this plus its place */
     struct node *parts[4 * NETWORK_MAX_DEPTH + 2];
     for (int i = 0; i < network->parameter_count; i++) {
         const struct network_parameter *parameter = &network->parameters[i];
@@ -111,7 +112,7 @@ struct node *network_initial_theta(struct graph *graph, const struct network *ne
             parts[i] = graph_constant(graph, parameter->role == PARAMETER_GAMMA, shape);
             continue;
         }
-        struct node *uniform = graph_random(seed, RANDOM_UNIFORM01, FIRST_STREAM + (uint32_t)i, shape);
+        struct node *uniform = graph_random(seed, RANDOM_UNIFORM01, RANDOM_PARAMETER + (uint32_t)i, shape);
         parts[i] = node_scale(node_shift(node_scale(uniform, 2), -1), 1 / sqrt((double)parameter->fan_in));
     }
     return node_concat(parts, network->parameter_count, 0);

@@ -1,4 +1,4 @@
-/* Networks, their initial weights, and losses, as graphs.
+/* Networks, their initial weights, losses, and the differentiable augmentation of images, as graphs.
  *
  * All weights of a network live in one flat vector theta [p]; a parameter is a slice of it. Order, block by block: conv
  * weight [O,I,3,3], conv bias [O], and with a norm gamma [O], beta [O]; then head weight [K,F], head bias [K]. An MLP:
@@ -50,6 +50,7 @@ struct network {
     struct network_spec spec;
     int channels, height, width; /* of an image */
     int classes;
+    int64_t features; /* F: values of an image that the head reads */
     struct network_parameter parameters[4 * NETWORK_MAX_DEPTH + 2];
     int parameter_count; /* of entries above */
     int64_t theta_count; /* p */
@@ -77,6 +78,10 @@ struct network_pass {
 struct node *network_logits(struct graph *graph, const struct network *network, const struct network_pass *pass,
                             struct node *stats_before, struct node **stats_out);
 
+/* What the head would read, [N, features]: the values after the last block (its pooling too), flattened channel by
+ * channel; of an MLP those of its last hidden layer. The head's part of theta is not read. */
+struct node *network_features(struct graph *graph, const struct network *network, const struct network_pass *pass);
+
 /* Mean cross-entropy, a scalar (rank 0). Hard labels int32 [N]; soft targets float [N,K] as they are, not normalised:
  * mean over the batch of -sum_k y_k log softmax(z)_k. */
 struct node *loss_hard(struct graph *graph, struct node *logits, struct node *labels);
@@ -84,5 +89,16 @@ struct node *loss_soft(struct graph *graph, struct node *logits, struct node *ta
 
 /* Number of rows whose largest logit (first index on ties) is the label: float scalar. */
 struct node *count_correct(struct graph *graph, struct node *logits, struct node *labels);
+
+/* Images [N,C,H,W] under the differentiable Siamese augmentation (Zhao and Bilen, "Dataset condensation with
+ * differentiable Siamese augmentation", ICML 2021): sampled through affine maps (flip, crop, scale, rotate), then
+ * brightness, saturation, contrast and cutout. maps: [G,2,3] as node_sample reads them; colour: [G, COLOUR_SIZE], its
+ * columns as base/augmentation.h names them; NULL leaves that part out. Row g of either holds for the images of group
+ * g, N / G of them in a row: G is N for parameters of each image, 1 for all the same, the number of classes where
+ * images lie class by class and real and synthetic ones are to be changed alike.
+ *
+ * Affine in the images, so derivatives by them are exact and of every order; the parameters' are not taken (maps have
+ * none). RETORT_EINVAL where the shapes do not go together. */
+struct node *siamese_apply(struct graph *graph, struct node *images, struct node *maps, struct node *colour);
 
 #endif

@@ -2,7 +2,8 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "unroll/unroll.h"
+#include "distill/method.h"
+#include "run/words.h"
 
 #include <float.h>
 #include <limits.h>
@@ -10,81 +11,65 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- the words, in the order of the enums --- */
-static const char *const data_kinds[] = {"idx", "cifar10", "cifar100", "folder", "npy", NULL};
-static const char *const normalisations[] = {"none", "mean_sd", "zca", "zca_pixel", NULL};
-static const char *const network_kinds[] = {"convnet", "mlp", NULL};
-static const char *const norms[] = {"none", "instance", "group", "batch", "layer", NULL};
-static const char *const activations[] = {"relu", "leaky_relu", "sigmoid", "gelu", "swish", NULL};
-static const char *const pools[] = {"average", "max", "none", NULL};
-static const char *const optimizers[] = {"sgd", "adam", NULL};
-static const char *const inits[] = {"noise", "real", NULL};
-static const char *const labels[] = {"hard", "soft", NULL};
-static const char *const methods[] = {"bptt", NULL};
-static const char *const truncations[] = {"fixed", "forward", "random", "dynamic", NULL};
-static const char *const readings[] = {"literal", "released", "standardised", NULL};
-static const char *const hessians[] = {"exact", "lanczos", NULL};
-static const char *const protocols[] = {"bptt", "dc", NULL};
-static const char *const families[] = {"auto", "cpu", "gpu", NULL};
+/* --- the words of the enums that only this table has --- */
+static const char *const data_kinds[] = {
+    [DATA_IDX] = "idx",       [DATA_CIFAR10] = "cifar10", [DATA_CIFAR100] = "cifar100",
+    [DATA_FOLDER] = "folder", [DATA_NPY] = "npy",         NULL};
+static const char *const inits[] = {[SET_NOISE] = "noise", [SET_REAL] = "real", [SET_INDICES] = "indices", NULL};
+static const char *const protocols[] = {[PROTOCOL_BPTT] = "bptt", [PROTOCOL_DC] = "dc", NULL};
+static const char *const families[] = {[FAMILY_AUTO] = "auto", [FAMILY_CPU] = "cpu", [FAMILY_GPU] = "gpu", NULL};
 
-/* What the table fills; `method` has one word so far, so it is not kept. */
-struct values {
-    struct descriptor descriptor;
-    int method_name;
-};
-
-#define AT(member) offsetof(struct values, descriptor.member)
-#define WHOLE      1e9
-#define UNBOUNDED  1e300
-#define NETWORK(at, section, kind_d, depth_d, width_d, norm_d, groups_d, activation_d, pool_d, other)         \
-    {section "kind",                                                                                          \
-     KEY_CHOICE,                                                                                              \
-     AT(at.kind),                                                                                             \
-     .words = network_kinds,                                                                                  \
-     .standard = kind_d,                                                                                      \
-     .inherit = other "kind",                                                                                 \
-     .help = "Convolution blocks and a linear head, or fully connected layers."},                             \
-        {section "depth",                                                                                     \
-         KEY_INT,                                                                                             \
-         AT(at.depth),                                                                                        \
-         .least = 0,                                                                                          \
-         .most = NETWORK_MAX_DEPTH,                                                                           \
-         .standard = depth_d,                                                                                 \
-         .inherit = other "depth",                                                                            \
-         .help = "Blocks, or hidden layers."},                                                                \
-        {section "width",                                                                                     \
-         KEY_INT,                                                                                             \
-         AT(at.width),                                                                                        \
-         .least = 1,                                                                                          \
-         .most = 65536,                                                                                       \
-         .standard = width_d,                                                                                 \
-         .inherit = other "width",                                                                            \
-         .help = "Channels, or units, of each."},                                                             \
-        {section "norm",                                                                                      \
-         KEY_CHOICE,                                                                                          \
-         AT(at.norm),                                                                                         \
-         .words = norms,                                                                                      \
-         .standard = norm_d,                                                                                  \
-         .inherit = other "norm",                                                                             \
-         .help = "Normalisation of a convolution block."},                                                    \
-        {section "groups",                                                                                    \
-         KEY_INT,                                                                                             \
-         AT(at.groups),                                                                                       \
-         .least = 1,                                                                                          \
-         .most = 65536,                                                                                       \
-         .standard = groups_d,                                                                                \
-         .inherit = other "groups",                                                                           \
-         .help = "Groups of group norm; they must divide the width."},                                        \
-        {section "activation",                                                                                \
-         KEY_CHOICE,                                                                                          \
-         AT(at.activation),                                                                                   \
-         .words = activations,                                                                                \
-         .standard = activation_d,                                                                            \
-         .inherit = other "activation",                                                                       \
-         .help = "Smooth ones make the meta-gradient smooth too."},                                           \
-    {                                                                                                         \
-        section "pool", KEY_CHOICE, AT(at.pool), .words = pools, .standard = pool_d, .inherit = other "pool", \
-                                                 .help = "2 x 2 pooling at the end of a convolution block."   \
+#define METHOD_NAME "method.name"
+#define AT(member)  offsetof(struct descriptor, member)
+#define NETWORK(at, section, kind_d, depth_d, width_d, norm_d, groups_d, activation_d, pool_d, other)              \
+    {section "kind",                                                                                               \
+     KEY_CHOICE,                                                                                                   \
+     AT(at.kind),                                                                                                  \
+     .words = words_network_kind,                                                                                  \
+     .standard = kind_d,                                                                                           \
+     .inherit = other "kind",                                                                                      \
+     .help = "Convolution blocks and a linear head, or fully connected layers."},                                  \
+        {section "depth",                                                                                          \
+         KEY_INT,                                                                                                  \
+         AT(at.depth),                                                                                             \
+         .least = 0,                                                                                               \
+         .most = NETWORK_MAX_DEPTH,                                                                                \
+         .standard = depth_d,                                                                                      \
+         .inherit = other "depth",                                                                                 \
+         .help = "Blocks, or hidden layers."},                                                                     \
+        {section "width",                                                                                          \
+         KEY_INT,                                                                                                  \
+         AT(at.width),                                                                                             \
+         .least = 1,                                                                                               \
+         .most = 65536,                                                                                            \
+         .standard = width_d,                                                                                      \
+         .inherit = other "width",                                                                                 \
+         .help = "Channels, or units, of each."},                                                                  \
+        {section "norm",                                                                                           \
+         KEY_CHOICE,                                                                                               \
+         AT(at.norm),                                                                                              \
+         .words = words_norm,                                                                                      \
+         .standard = norm_d,                                                                                       \
+         .inherit = other "norm",                                                                                  \
+         .help = "Normalisation of a convolution block."},                                                         \
+        {section "groups",                                                                                         \
+         KEY_INT,                                                                                                  \
+         AT(at.groups),                                                                                            \
+         .least = 1,                                                                                               \
+         .most = 65536,                                                                                            \
+         .standard = groups_d,                                                                                     \
+         .inherit = other "groups",                                                                                \
+         .help = "Groups of group norm; they must divide the width."},                                             \
+        {section "activation",                                                                                     \
+         KEY_CHOICE,                                                                                               \
+         AT(at.activation),                                                                                        \
+         .words = words_activation,                                                                                \
+         .standard = activation_d,                                                                                 \
+         .inherit = other "activation",                                                                            \
+         .help = "Smooth ones make the meta-gradient smooth too."},                                                \
+    {                                                                                                              \
+        section "pool", KEY_CHOICE, AT(at.pool), .words = words_pool, .standard = pool_d, .inherit = other "pool", \
+                                                 .help = "2 x 2 pooling at the end of a convolution block."        \
     }
 
 static const struct schema_key keys[] = {
@@ -95,7 +80,7 @@ static const struct schema_key keys[] = {
      .help = "npy: the labels' file; null for members `images` and `labels` of one .npz."},
     {"data.classes", KEY_LIST, AT(data.classes), AT(data.class_count), .least = 0, .most = 1e6, .zero = "all",
      .standard = "all", .help = "The classes to keep, by number in the source, in this order."},
-    {"data.normalise", KEY_CHOICE, AT(data.normalise), .words = normalisations, .standard = "mean_sd",
+    {"data.normalise", KEY_CHOICE, AT(data.normalise), .words = normalise_words, .standard = "mean_sd",
      .help = "From pixels to the space the networks train in: mean_sd per channel; zca as KIP, FRePo and the BPTT "
              "family whiten; zca_pixel as MTT does."},
     {"data.holdout", KEY_REAL, AT(data.holdout), .least = 0, .most = 1, .open = OPEN_MOST, .standard = "0",
@@ -103,28 +88,30 @@ static const struct schema_key keys[] = {
     {"data.size", KEY_SIZE, AT(data.height), .least = 1, .most = 4096, .zero = "as_is", .standard = "as_is",
      .help = "folder: resize the shorter side and crop the centre to this."},
     {"data.grey", KEY_BOOL, AT(data.grey), .standard = "false", .help = "folder: one channel instead of three."},
-    {"data.train_limit", KEY_LONG, AT(data.train_limit), .least = 1, .most = WHOLE, .zero = "all", .standard = "all",
-     .help = "Read at most so many training images."},
-    {"data.test_limit", KEY_LONG, AT(data.test_limit), .least = 1, .most = WHOLE, .zero = "all", .standard = "all",
+    {"data.train_limit", KEY_LONG, AT(data.train_limit), .least = 1, .most = KEY_WHOLE, .zero = "all",
+     .standard = "all", .help = "Read at most so many training images."},
+    {"data.test_limit", KEY_LONG, AT(data.test_limit), .least = 1, .most = KEY_WHOLE, .zero = "all", .standard = "all",
      .help = "Read at most so many test images."},
 
     NETWORK(network, "network.", "convnet", "3", "128", "instance", "1", "relu", "average", ""),
 
-    {"inner.optimizer", KEY_CHOICE, AT(inner.optimizer.kind), .words = optimizers, .standard = "adam",
+    {"inner.steps", KEY_INT, AT(inner.steps), .least = 1, .most = 1e6, .standard = "200", .was = "method.steps",
+     .help = "T: steps of a whole inner training run."},
+    {"inner.optimizer", KEY_CHOICE, AT(inner.optimizer.kind), .words = words_optimizer, .standard = "adam",
      .help = "Of the training run that is differentiated."},
-    {"inner.lr", KEY_REAL, AT(inner.optimizer.lr), .least = 0, .most = UNBOUNDED, .open = OPEN_LEAST,
+    {"inner.lr", KEY_REAL, AT(inner.optimizer.lr), .least = 0, .most = KEY_UNBOUNDED, .open = OPEN_LEAST,
      .standard = "1e-3", .help = "Its learning rate."},
     {"inner.betas", KEY_REALS, AT(inner.optimizer.beta1), .items = 2, .least = 0, .most = 1, .open = OPEN_MOST,
      .standard = "[0.9, 0.999]", .help = "adam: decay of the first and second moment."},
-    {"inner.eps", KEY_REAL, AT(inner.optimizer.eps), .least = FLT_MIN, .most = UNBOUNDED, .standard = "1e-8",
+    {"inner.eps", KEY_REAL, AT(inner.optimizer.eps), .least = FLT_MIN, .most = KEY_UNBOUNDED, .standard = "1e-8",
      .help = "adam: added to the root of the second moment."},
     {"inner.momentum", KEY_REAL, AT(inner.optimizer.momentum), .least = 0, .most = 1, .open = OPEN_MOST,
      .standard = "0", .help = "sgd: momentum."},
-    {"inner.weight_decay", KEY_REAL, AT(inner.optimizer.weight_decay), .least = 0, .most = UNBOUNDED, .standard = "0",
-     .help = "Coupled L2 decay: g + weight_decay theta."},
-    {"inner.batch.per_class", KEY_INT, AT(inner.batch_per_class), .least = 1, .most = WHOLE, .zero = "all",
+    {"inner.weight_decay", KEY_REAL, AT(inner.optimizer.weight_decay), .least = 0, .most = KEY_UNBOUNDED,
+     .standard = "0", .help = "Coupled L2 decay: g + weight_decay theta."},
+    {"inner.batch.per_class", KEY_INT, AT(inner.batch_per_class), .least = 1, .most = KEY_WHOLE, .zero = "all",
      .standard = "all", .help = "Synthetic images of a class in one inner step."},
-    {"inner.batch.classes", KEY_INT, AT(inner.batch_classes), .least = 1, .most = WHOLE, .zero = "all",
+    {"inner.batch.classes", KEY_INT, AT(inner.batch_classes), .least = 1, .most = KEY_WHOLE, .zero = "all",
      .standard = "all", .help = "Classes in one inner step."},
     {"inner.learn_lr", KEY_BOOL, AT(inner.learn_lr), .standard = "false",
      .help = "Learn the inner learning rate along with the images."},
@@ -132,55 +119,29 @@ static const struct schema_key keys[] = {
     {"set.ipc", KEY_INT, AT(set.ipc), .least = 1, .most = 100000, .standard = "1",
      .help = "Synthetic images per class."},
     {"set.init", KEY_CHOICE, AT(set.init), .words = inits, .standard = "noise",
-     .help = "Start from noise of unit norm per image, or from random real images."},
-    {"set.labels", KEY_CHOICE, AT(set.labels), .words = labels, .standard = "hard",
+     .help = "Start from noise of unit norm per image, from random real images, or from those of a list."},
+    {"set.indices", KEY_PATH, AT(set.indices), .standard = "null",
+     .help =
+         "indices: the list, a text file of whole numbers or a .npy: rows of the training data as it is read (after "
+         "data.classes, data.train_limit and data.holdout), from 0, set.ipc of each class in any order."},
+    {"set.labels", KEY_CHOICE, AT(set.labels), .words = words_labels, .standard = "hard",
      .help = "Fixed labels, or learned positive values started one-hot."},
 
-    {"method.name", KEY_CHOICE, offsetof(struct values, method_name), .words = methods, .standard = "bptt",
-     .help = "Truncated back-propagation through the inner training run."},
-    {"method.steps", KEY_INT, AT(method.steps), .least = 1, .most = 1e6, .standard = "200",
-     .help = "T: inner steps of a whole run."},
-    {"method.window", KEY_INT, AT(method.window), .least = 1, .most = 1e6, .standard = "40",
-     .help = "W: back-propagated steps."},
-    {"method.truncation", KEY_CHOICE, AT(method.truncation), .words = truncations, .standard = "dynamic",
-     .help = "Where the window lies: at the end, moving forward, at random (RaT-BPTT), or dynamic (AT-BPTT)."},
-    {"method.patience", KEY_INT, AT(method.patience), .least = 1, .most = WHOLE, .standard = "60",
-     .help = "forward: outer steps without a better loss before the window moves on."},
-    {"method.reading", KEY_CHOICE, AT(method.reading), .words = readings, .standard = "standardised",
-     .help = "dynamic: the paper's formulas to the letter, as its released code computes them, or standardised."},
-    {"method.range", KEY_INT, AT(method.range), .least = 0, .most = 1e6, .standard = "10",
-     .help = "dynamic, d: the window is between W - d and W + d."},
-    {"method.temperature", KEY_REAL, AT(method.temperature), .least = 0, .most = UNBOUNDED, .open = OPEN_LEAST,
-     .standard = "1", .help = "dynamic, tau: of the softmax over gradient norms."},
-    {"method.probe_every", KEY_INT, AT(method.probe_every), .least = 1, .most = WHOLE, .standard = "1",
-     .help = "dynamic: outer steps between probes of the gradient norms."},
-    {"method.stage_period", KEY_INT, AT(method.stage_period), .least = 1, .most = WHOLE, .zero = "auto",
-     .standard = "auto",
-     .help = "dynamic: outer steps that make an epoch; auto: one pass over the data, at most outer.steps / 50."},
-    {"method.stage.M", KEY_REAL, AT(method.stage_m), .least = -100, .most = 100, .standard = "1.5",
-     .help = "An epoch counts towards the middle stage when accuracy gained less than M points (Eq. 8)."},
-    {"method.stage.X", KEY_REAL, AT(method.stage_x), .least = 0, .most = 1, .standard = "0.05",
-     .help = "The middle stage begins after X of all epochs counted."},
-    {"method.stage.N", KEY_REAL, AT(method.stage_n), .least = -100, .most = 100, .standard = "1.0",
-     .help = "An epoch counts towards the late stage when accuracy gained less than N points."},
-    {"method.stage.Y", KEY_REAL, AT(method.stage_y), .least = 0, .most = 1, .standard = "0.04",
-     .help = "The late stage begins after Y of all epochs counted."},
-    {"method.stage.smoothing", KEY_REAL, AT(method.accuracy_smoothing), .least = 0, .most = 1, .open = OPEN_MOST,
-     .standard = "0", .help = "Weight of the past in the running training accuracy that the stages watch."},
-    {"method.weight_by_probability", KEY_BOOL, AT(method.weight_by_probability), .standard = "false",
-     .help = "dynamic: weigh the steps of the window by their probability (Eq. 13)."},
-    {"method.hessian", KEY_CHOICE, AT(method.hessian), .words = hessians, .standard = "exact",
-     .help = "Exact Hessian-vector products, or a low-rank approximation by Lanczos."},
-    {"method.rank", KEY_INT, AT(method.rank), .least = 1, .most = UNROLL_MAX_RANK, .standard = "16",
-     .help = "lanczos: rank of the approximation."},
-    {"method.refresh", KEY_INT, AT(method.refresh), .least = 1, .most = WHOLE, .standard = "20",
-     .help = "lanczos: outer steps between refreshes."},
+    {METHOD_NAME, KEY_CHOICE, AT(method), .standard = "bptt", .help = "How gradients for the set are found."},
 
-    {"outer.steps", KEY_INT, AT(outer.steps), .least = 1, .most = WHOLE,
+    {"outer.steps", KEY_INT, AT(outer.steps), .least = 1, .most = KEY_WHOLE,
      .help = "Updates of the synthetic set: some hundreds for a first look, tens of thousands in the papers."},
-    {"outer.lr", KEY_REAL, AT(outer.lr), .least = 0, .most = UNBOUNDED, .open = OPEN_LEAST, .standard = "1e-3",
-     .help = "Learning rate of Adam on the synthetic set."},
-    {"outer.real_batch", KEY_INT, AT(outer.real_batch), .least = 1, .most = WHOLE, .standard = "1000",
+    {"outer.optimizer", KEY_CHOICE, AT(outer.optimizer), .words = words_optimizer, .standard = "adam",
+     .help = "Of the synthetic set; adam with betas 0.9 and 0.999."},
+    {"outer.momentum", KEY_REAL, AT(outer.momentum), .least = 0, .most = 1, .open = OPEN_MOST, .standard = "0",
+     .help = "sgd: momentum."},
+    {"outer.lr", KEY_REAL, AT(outer.lr), .least = 0, .most = KEY_UNBOUNDED, .open = OPEN_LEAST, .standard = "1e-3",
+     .help = "Its learning rate."},
+    {"outer.lr_labels", KEY_REAL, AT(outer.lr_labels), .least = 0, .most = KEY_UNBOUNDED, .open = OPEN_LEAST,
+     .inherit = "outer.lr", .help = "set.labels soft: that of the labels."},
+    {"outer.lr_inner", KEY_REAL, AT(outer.lr_inner), .least = 0, .most = KEY_UNBOUNDED, .open = OPEN_LEAST,
+     .inherit = "outer.lr", .help = "inner.learn_lr: that of the inner learning rate's logarithm."},
+    {"outer.real_batch", KEY_INT, AT(outer.real_batch), .least = 1, .most = KEY_WHOLE, .standard = "1000",
      .help = "Real images in the meta-loss."},
     {"outer.clip", KEY_BOOL, AT(outer.clip), .standard = "true",
      .help = "Clip the image gradient to twice the running mean of its norm."},
@@ -222,20 +183,73 @@ static const struct schema_key keys[] = {
     {"device.family", KEY_CHOICE, AT(device.family), .words = families, .standard = "auto",
      .help = "Kernels for this kind of device; auto: by its type."},
 };
-static const struct schema schema = {keys, sizeof keys / sizeof *keys};
+enum { KEYS = sizeof keys / sizeof *keys };
+
+/* --- the table for one method --- */
+/* Copies the rows of a method, which are `owner`'s. */
+static size_t add_rows(const struct method *method, const char *owner, struct schema_key *rows, size_t count) {
+    for (size_t i = 0; i < method->key_count; i++) {
+        rows[count] = method->keys[i];
+        rows[count++].owner = owner;
+    }
+    return count;
+}
+
+/* Everybody's keys, with the method's defaults and its own keys behind method.name; those of all methods where `method`
+ * is NULL, as the reference prints them. The rest are others'. */
+static int make_schema(const struct method *method, struct arena *arena, struct schema *schema) {
+    size_t methods = 0, owned = 0, others = 0, count = 0;
+    for (; method_at((int)methods); methods++) owned += method_at((int)methods)->key_count;
+    struct schema_key *rows = arena_array(arena, KEYS + owned, sizeof *rows);
+    struct schema_key *foreign = arena_array(arena, owned, sizeof *foreign);
+    const char **names = arena_array(arena, methods + 1, sizeof *names);
+    if (!rows || !foreign || !names) return error_set(RETORT_ENOMEM, "out of memory for the table of keys");
+    for (size_t i = 0; i < methods; i++) names[i] = method_at((int)i)->name;
+    for (size_t i = 0; i < KEYS; i++) {
+        struct schema_key *row = &rows[count++];
+        *row = keys[i];
+        for (size_t k = 0; method && k < method->default_count; k++)
+            if (strcmp(method->defaults[k].path, row->path) == 0) row->standard = method->defaults[k].standard;
+        if (strcmp(row->path, METHOD_NAME) != 0) continue;
+        row->words = names;
+        for (size_t m = 0; m < methods; m++) {
+            const struct method *other = method_at((int)m);
+            if (!method || method == other)
+                count = add_rows(other, other->name, rows, count);
+            else
+                others = add_rows(other, arena_printf(arena, "method %s", other->name), foreign, others);
+        }
+    }
+    *schema = (struct schema){.keys = rows,
+                              .count = count,
+                              .block = offsetof(struct descriptor, method_spec),
+                              .others = foreign,
+                              .other_count = others,
+                              .owner = method ? method->name : NULL};
+    return arena->failed ? error_set(RETORT_ENOMEM, "out of memory for the table of keys") : RETORT_OK;
+}
 
 /* --- checks that concern several keys --- */
+struct context {
+    struct schema schema;
+    struct schema_origins origins;
+};
+
 /* Raises with the place of a key in front. */
-#define REFUSE(path, ...)                                            \
-    do {                                                             \
-        char where_[512];                                            \
-        schema_where(&schema, origins, path, where_, sizeof where_); \
-        status = error_set(RETORT_EINVAL, __VA_ARGS__);              \
-        error_context("%s", where_);                                 \
-        goto done;                                                   \
+#define REFUSE(path, ...)                               \
+    do {                                                \
+        status = error_set(RETORT_EINVAL, __VA_ARGS__); \
+        say_where(context, path);                       \
+        goto done;                                      \
     } while (0)
 
-static int check_data(const struct data_spec *data, const struct schema_origins *origins) {
+static void say_where(const struct context *context, const char *path) {
+    char where[512];
+    schema_where(&context->schema, &context->origins, path, where, sizeof where);
+    error_context("%s", where);
+}
+
+static int check_data(const struct data_spec *data, const struct context *context) {
     int status = RETORT_OK;
     if (!data->path) REFUSE("data.path", "found nothing, expected a path");
     if (data->labels_path && data->kind != DATA_NPY)
@@ -253,8 +267,7 @@ done:
     return status;
 }
 
-static int check_network(const struct network_spec *network, const char *section,
-                         const struct schema_origins *origins) {
+static int check_network(const struct network_spec *network, const char *section, const struct context *context) {
     int status = RETORT_OK;
     char path[64];
     if (network->kind == NETWORK_CONVNET && network->norm == NORM_GROUP && network->width % network->groups != 0) {
@@ -269,29 +282,21 @@ done:
     return status;
 }
 
-static int check_method(const struct descriptor *d, const struct schema_origins *origins) {
-    int status = RETORT_OK;
-    const struct method_spec *method = &d->method;
-    int reach = method->truncation == TRUNCATION_DYNAMIC ? method->range : 0;
-    if (method->window > method->steps)
-        REFUSE("method.window", "a window of %d does not fit into method.steps %d; make it at most that",
-               method->window, method->steps);
-    if (reach >= method->window)
-        REFUSE("method.range", "windows reach down to method.window - range = %d - %d, below 1; make range smaller",
-               method->window, reach);
-    if (method->window + reach > method->steps)
-        REFUSE("method.range",
-               "windows reach up to method.window + range = %d + %d, past method.steps %d; make one of them smaller",
-               method->window, reach, method->steps);
-done:
+static int check_method(const struct descriptor *d, const struct context *context) {
+    const struct method *method = descriptor_method(d);
+    const struct distill_problem settings = {
+        .inner = d->inner, .set = d->set, .outer = d->outer, .method_spec = d->method_spec, .method = method};
+    const char *key = NULL;
+    int status = method->check ? method->check(&settings, &key) : RETORT_OK;
+    if (status < 0 && key) say_where(context, key);
     return status;
 }
 
-static int check(const struct descriptor *d, const struct schema_origins *origins) {
+static int check(const struct descriptor *d, const struct context *context) {
     int status = RETORT_OK;
-    TRY(check_data(&d->data, origins));
-    TRY(check_network(&d->network, "network.", origins));
-    TRY(check_network(&d->evaluate_network, "evaluate.network.", origins));
+    TRY(check_data(&d->data, context));
+    TRY(check_network(&d->network, "network.", context));
+    TRY(check_network(&d->evaluate_network, "evaluate.network.", context));
     if (d->inner.optimizer.kind == OPTIMIZER_ADAM && d->inner.optimizer.momentum != 0)
         REFUSE("inner.momentum", "adam has betas instead of momentum; leave it out, or take inner.optimizer sgd");
     if (d->inner.batch_per_class > d->set.ipc)
@@ -300,7 +305,11 @@ static int check(const struct descriptor *d, const struct schema_origins *origin
     if (d->data.class_count && d->inner.batch_classes > d->data.class_count)
         REFUSE("inner.batch.classes", "%d classes do not exist, data.classes keeps %d; make it at most that",
                d->inner.batch_classes, d->data.class_count);
-    TRY(check_method(d, origins));
+    if (d->set.init == SET_INDICES && !d->set.indices)
+        REFUSE("set.indices", "found nothing, expected the file that lists the rows to start from");
+    if (d->set.init != SET_INDICES && d->set.indices)
+        REFUSE("set.indices", "only set.init indices takes a list, not %s; leave it out", inits[d->set.init]);
+    TRY(check_method(d, context));
     for (int i = 1; i < d->evaluate.step_count; i++)
         if (d->evaluate.steps[i] <= d->evaluate.steps[i - 1])
             REFUSE("evaluate.steps", "%d comes after %d; list rising numbers", d->evaluate.steps[i],
@@ -318,18 +327,31 @@ static void take_name(const char *path, char name[64]) {
     if (!*name) snprintf(name, 64, "run");
 }
 
+const struct method *descriptor_method(const struct descriptor *descriptor) {
+    return method_at(descriptor->method);
+}
+
 int descriptor_parse(const char *name, const char *folder, const char *text, size_t size,
                      const struct schema_override *overrides, size_t count, struct descriptor *descriptor) {
     int status = RETORT_OK;
-    struct values values = {0};
-    struct schema_origins origins;
-    TRY(schema_read(&schema, name, folder, text, size, overrides, count, &values.descriptor.arena, &values, &origins));
-    TRY(check(&values.descriptor, &origins));
-    take_name(name, values.descriptor.name);
-    *descriptor = values.descriptor;
-    values.descriptor.arena = (struct arena){0};
+    struct descriptor fresh = {0};
+    struct context context = {0};
+    /* The method decides which keys there are, wherever in the file its name stands. */
+    TRY(make_schema(NULL, &fresh.arena, &context.schema));
+    TRY(schema_read_choice(&context.schema, METHOD_NAME, name, text, size, overrides, count, &fresh.arena,
+                           &fresh.method));
+    const struct method *method = descriptor_method(&fresh);
+    fresh.method_spec = arena_alloc(&fresh.arena, method->spec_size);
+    if (!fresh.method_spec) RAISE(RETORT_ENOMEM, "out of memory reading %s", name);
+    TRY(make_schema(method, &fresh.arena, &context.schema));
+    TRY(schema_read(&context.schema, name, folder, text, size, overrides, count, &fresh.arena, &fresh,
+                    &context.origins));
+    TRY(check(&fresh, &context));
+    take_name(name, fresh.name);
+    *descriptor = fresh;
+    fresh.arena = (struct arena){0};
 done:
-    arena_finish(&values.descriptor.arena);
+    arena_finish(&fresh.arena);
     return status;
 }
 
@@ -360,31 +382,70 @@ void descriptor_finish(struct descriptor *descriptor) {
 }
 
 void descriptor_write(const struct descriptor *descriptor, struct text *text) {
-    struct values values = {.descriptor = *descriptor};
-    schema_write(&schema, &values, text);
+    struct arena arena;
+    struct schema schema;
+    arena_init(&arena);
+    if (make_schema(descriptor_method(descriptor), &arena, &schema) == RETORT_OK)
+        schema_write(&schema, descriptor, text);
+    else
+        text->failed = true;
+    arena_finish(&arena);
 }
 
 json_t *descriptor_json(const struct descriptor *descriptor) {
-    struct values values = {.descriptor = *descriptor};
-    return schema_json(&schema, &values);
+    struct arena arena;
+    struct schema schema;
+    json_t *json = NULL;
+    arena_init(&arena);
+    if (make_schema(descriptor_method(descriptor), &arena, &schema) == RETORT_OK)
+        json = schema_json(&schema, descriptor);
+    arena_finish(&arena);
+    return json;
 }
 
 const char *descriptor_difference(const struct descriptor *a, const struct descriptor *b, struct text *mine,
                                   struct text *theirs) {
-    struct values x = {.descriptor = *a}, y = {.descriptor = *b};
-    return schema_difference(&schema, &x, &y, mine, theirs);
+    struct arena arena;
+    struct schema schema;
+    const char *path = METHOD_NAME;
+    if (a->method != b->method) {
+        /* First, since the other keys follow from it. */
+        text_append(mine, descriptor_method(a)->name);
+        text_append(theirs, descriptor_method(b)->name);
+        return path;
+    }
+    arena_init(&arena);
+    if (make_schema(descriptor_method(a), &arena, &schema) == RETORT_OK)
+        path = schema_difference(&schema, a, b, mine, theirs);
+    else
+        mine->failed = true;
+    arena_finish(&arena);
+    return path;
 }
 
 void descriptor_reference(struct text *text) {
+    struct arena arena;
+    struct schema schema;
+    arena_init(&arena);
     text_append(
         text, "# Descriptor keys\n\n"
               "A descriptor is a YAML file. `retort run --set KEY=VALUE` overrides a key; dots stand for the levels.\n"
-              "Relative paths start at the descriptor's folder. Printed by `retort run --help-keys`.\n\n");
-    schema_reference(&schema, text);
-}
-
-const char *descriptor_truncation_name(enum truncation truncation) {
-    return truncations[truncation];
+              "Relative paths start at the descriptor's folder. A key with a method's name behind it belongs to that\n"
+              "method. Printed by `retort run --help-keys`.\n\n");
+    if (make_schema(NULL, &arena, &schema) == RETORT_OK)
+        schema_reference(&schema, text);
+    else
+        text->failed = true;
+    text_append(text, "\n## Methods\n\n");
+    for (int i = 0; method_at(i); i++) {
+        const struct method *method = method_at(i);
+        text_printf(text, "- `%s`: %s", method->name, method->summary);
+        for (size_t k = 0; k < method->default_count; k++)
+            text_printf(text, "%s `%s: %s`", k ? "," : " Its own defaults:", method->defaults[k].path,
+                        method->defaults[k].standard);
+        text_append(text, method->default_count ? ".\n" : "\n");
+    }
+    arena_finish(&arena);
 }
 
 const char *descriptor_protocol_name(enum protocol protocol) {

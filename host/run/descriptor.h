@@ -23,7 +23,8 @@ struct descriptor {
     struct network_spec network;
     struct inner_spec inner;
     struct set_spec set;
-    struct method_spec method;
+    int method;        /* index of its row: descriptor_method */
+    void *method_spec; /* the values of its keys, in the arena */
     struct outer_spec outer;
     struct evaluate_spec evaluate;
     struct network_spec evaluate_network; /* `network` unless the descriptor names another */
@@ -51,8 +52,9 @@ const char *descriptor_difference(const struct descriptor *a, const struct descr
 /* The reference of all keys, Markdown. */
 void descriptor_reference(struct text *text);
 
-/* The words of the enums, for results and screens. */
-const char *descriptor_truncation_name(enum truncation truncation);
+/* The row of the method that method.name names. */
+const struct method *descriptor_method(const struct descriptor *descriptor);
+/* The word of an enum, for results and screens. */
 const char *descriptor_protocol_name(enum protocol protocol);
 
 #endif

@@ -33,13 +33,35 @@ done:
     return status;
 }
 
-const char *metrics_stage_name(enum stage stage) {
-    static const char *const names[] = {"early", "middle", "late"};
-    return (int)stage >= 0 && (int)stage < 3 ? names[stage] : NULL;
+static json_t *value_of(const struct metric *row) {
+    switch (row->type) {
+    case METRIC_WHOLE:
+        return json_integer((json_int_t)row->number);
+    case METRIC_REAL:
+        return json_number_or_null(row->number);
+    case METRIC_TEXT:
+        return json_text(row->text);
+    case METRIC_NONE:
+        break;
+    }
+    return json_null();
 }
 
-static json_t *whole_or_null(int value) {
-    return value >= 0 ? json_integer(value) : json_null();
+bool metrics_to_json(const struct metrics *metrics, json_t *object) {
+    for (size_t i = 0; i < metrics->rows.count; i++) {
+        const struct metric *row = &metrics->rows.items[i];
+        const char *name = row->name, *dot;
+        json_t *section = object;
+        for (; (dot = strchr(name, '.')); name = dot + 1) {
+            char part[64];
+            snprintf(part, sizeof part, "%.*s", (int)(dot - name), name);
+            json_t *inner = json_object_get(section, part);
+            if (!inner && json_object_set_new(section, part, inner = json_object()) < 0) return false;
+            section = inner;
+        }
+        if (json_object_set_new(section, name, value_of(row)) < 0) return false;
+    }
+    return !metrics->failed;
 }
 
 /* Takes over the reference to `row`; NULL means that building it ran out of memory. */
@@ -55,15 +77,13 @@ done:
     return status;
 }
 
-int metrics_write(struct metrics_file *file, const struct distill_metrics *metrics) {
-    const char *stage = metrics_stage_name(metrics->stage);
-    return write_line(
-        file, json_pack("{s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "outer_step", metrics->outer_step, "loss",
-                        json_number_or_null(metrics->loss), "accuracy", json_number_or_null(metrics->accuracy), "stage",
-                        stage ? json_string(stage) : json_null(), "end", whole_or_null(metrics->end), "window",
-                        whole_or_null(metrics->window), "gradient_norm", json_number_or_null(metrics->gradient_norm),
-                        "inner_lr", json_number_or_null(metrics->inner_lr), "cosine",
-                        json_number_or_null(metrics->cosine), "seconds", json_number_or_null(metrics->seconds)));
+int metrics_write(struct metrics_file *file, const struct metrics *metrics) {
+    json_t *row = json_object();
+    if (row && !metrics_to_json(metrics, row)) {
+        json_decref(row);
+        row = NULL;
+    }
+    return write_line(file, row);
 }
 
 int metrics_write_profile(struct metrics_file *file, const struct device_profile *profile,

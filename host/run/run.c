@@ -4,7 +4,9 @@
 #include "base/error.h"
 #include "base/locale.h"
 #include "base/log.h"
+#include "distill/method.h"
 #include "run/checkpoint.h"
+#include "run/index_list.h"
 #include "run/json_file.h"
 #include "run/metrics.h"
 #include "run/preview.h"
@@ -14,6 +16,7 @@
 #include "run/session.h"
 #include "run/set_folder.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -112,16 +115,18 @@ static void count_device(const struct session *session, const struct spent *befo
     spent->peak_device_bytes = peak > before->peak_device_bytes ? peak : before->peak_device_bytes;
 }
 
-static void tell_progress(const struct retort_run *run, struct progress *line, const struct distill_metrics *metrics) {
-    char detail[96];
-    const char *stage = metrics_stage_name(metrics->stage);
-    snprintf(detail, sizeof detail, "loss %.4f  accuracy %.1f%%%s%s", metrics->loss, metrics->accuracy,
-             stage ? "  " : "", stage ? stage : "");
-    progress_update(line, metrics->outer_step, detail);
+static void tell_progress(const struct retort_run *run, struct progress *line, int step,
+                          const struct metrics *metrics) {
+    char detail[96], right[32] = "";
+    double loss = metric_number(metrics, "loss"), accuracy = metric_number(metrics, "accuracy");
+    const char *stage = metric_word(metrics, "stage");
+    if (!isnan(accuracy)) snprintf(right, sizeof right, "  accuracy %.1f%%", accuracy);
+    snprintf(detail, sizeof detail, "loss %.4f%s%s%s", loss, right, stage ? "  " : "", stage ? stage : "");
+    progress_update(line, step, detail);
     if (!run->options.progress) return;
     locale_t ours = uselocale(run->callers);
-    run->options.progress(run->options.user, &(struct retort_progress){metrics->outer_step, run->descriptor.outer.steps,
-                                                                       metrics->loss, metrics->accuracy, stage});
+    run->options.progress(run->options.user,
+                          &(struct retort_progress){step, run->descriptor.outer.steps, loss, accuracy, stage});
     uselocale(ours);
 }
 
@@ -137,15 +142,15 @@ static int take_steps(struct retort_run *run, struct session *session, struct di
     if (run->options.profile) TRY(device_profile_begin(session->device));
     double saved_at = clock_seconds();
     while (distill_steps_done(distill) < total && !interrupted(run)) {
-        struct distill_metrics metrics;
+        const struct metrics *metrics;
         double begun = clock_seconds();
         status = distill_step(distill, &metrics);
         if (status == RETORT_EINTERRUPTED) break; /* what was done of the step is dropped */
         if (status < 0) error_context("outer step %d", distill_steps_done(distill) + 1);
         TRY(status);
         spent->distil += clock_seconds() - begun;
-        TRY(metrics_write(&metrics_file, &metrics));
-        tell_progress(run, &line, &metrics);
+        TRY(metrics_write(&metrics_file, metrics));
+        tell_progress(run, &line, distill_steps_done(distill), metrics);
         if (clock_seconds() - saved_at < run->options.checkpoint_every) continue;
         count_device(session, &before, spent);
         TRY(metrics_sync(&metrics_file));
@@ -173,21 +178,27 @@ done:
 
 static int make_distill(const struct descriptor *d, const struct session *session, const struct unroll_plan *frozen,
                         const volatile int *interrupt, struct distill **distill) {
-    const struct distill_problem problem = {.library = session->library,
-                                            .train = &session->data.train,
-                                            .network = &session->network,
-                                            .inner = d->inner,
-                                            .set = d->set,
-                                            .method = d->method,
-                                            .outer = d->outer,
-                                            .seed = d->seed,
-                                            .frozen = frozen,
-                                            .interrupt = interrupt};
+    int status = RETORT_OK;
+    int32_t *rows = NULL;
+    struct distill_problem problem = {.library = session->library,
+                                      .train = &session->data.train,
+                                      .network = &session->network,
+                                      .inner = d->inner,
+                                      .set = d->set,
+                                      .outer = d->outer,
+                                      .method = descriptor_method(d),
+                                      .method_spec = d->method_spec,
+                                      .seed = d->seed,
+                                      .frozen = frozen,
+                                      .interrupt = interrupt};
     double begun = clock_seconds();
-    int status = distill_create(&problem, distill);
-    if (status == RETORT_OK)
-        log_info("kernels: ready in %.1f s; %.0f MiB of device memory", clock_seconds() - begun,
-                 (double)device_bytes(session->device) / 0x1p20);
+    if (d->set.init == SET_INDICES) TRY(index_list_read(d->set.indices, &rows, &problem.row_count));
+    problem.rows = rows;
+    TRY(distill_create(&problem, distill));
+    log_info("kernels: ready in %.1f s; %.0f MiB of device memory", clock_seconds() - begun,
+             (double)device_bytes(session->device) / 0x1p20);
+done:
+    free(rows);
     return status;
 }
 
@@ -203,7 +214,7 @@ done:
 }
 
 /* Leaves the finished set in *set; the method and its device memory are gone afterwards. */
-static int distil(struct retort_run *run, struct session *session, struct spent *spent, int stages[3],
+static int distil(struct retort_run *run, struct session *session, struct spent *spent, struct metrics *results,
                   struct distilled_set *set) {
     int status = RETORT_OK;
     const struct descriptor *d = &run->descriptor;
@@ -223,7 +234,7 @@ static int distil(struct retort_run *run, struct session *session, struct spent 
         TRY(run_folder_begin(&run->folder, d, session, &run->plan));
     }
     TRY(take_steps(run, session, distill, spent));
-    distill_stage_steps(distill, stages);
+    distill_results(distill, results);
     TRY(distilled_set_take(distill, &session->data.train, d->set.ipc, d->set.labels, set));
 done:
     distill_destroy(distill);
@@ -232,20 +243,20 @@ done:
 
 /* --- the result --- */
 static json_t *describe_result(const struct retort_run *run, const struct session *session, const char *sha256,
-                               const struct scores *scores, const struct spent *spent, const int stages[3]) {
+                               const struct scores *scores, const struct spent *spent, const struct metrics *results) {
     const struct descriptor *d = &run->descriptor;
     const struct device_traits *traits = device_traits(session->device);
-    bool has_holdout = session->data.holdout.count > 0, dynamic = d->method.truncation == TRUNCATION_DYNAMIC;
-    return json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:o, s:{s:f, s:f, s:f}, s:i, s:o, s:I}",
-                     "format", 1, "retort", RETORT_VERSION, "set_sha256", sha256, "device", traits->name, "platform",
-                     traits->platform, "driver", traits->driver, "wisdom", session->wisdom_name, "seed",
-                     (json_int_t)d->seed, "truncation", descriptor_truncation_name(d->method.truncation), "protocol",
-                     scores->protocol, "accuracy", scores_json(scores, has_holdout), "seconds", "distil", spent->distil,
-                     "evaluate", spent->evaluate, "build_kernels", spent->build_kernels, "outer_steps", d->outer.steps,
-                     "stages",
-                     dynamic ? json_pack("{s:i, s:i, s:i}", "early", stages[0], "middle", stages[1], "late", stages[2])
-                             : json_null(),
-                     "peak_device_bytes", (json_int_t)spent->peak_device_bytes);
+    bool has_holdout = session->data.holdout.count > 0;
+    json_t *result = json_pack(
+        "{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:o, s:{s:f, s:f, s:f}, s:i, s:I}", "format", 1, "retort",
+        RETORT_VERSION, "set_sha256", sha256, "device", traits->name, "platform", traits->platform, "driver",
+        traits->driver, "wisdom", session->wisdom_name, "seed", (json_int_t)d->seed, "method",
+        descriptor_method(d)->name, "protocol", scores->protocol, "accuracy", scores_json(scores, has_holdout),
+        "seconds", "distil", spent->distil, "evaluate", spent->evaluate, "build_kernels", spent->build_kernels,
+        "outer_steps", d->outer.steps, "peak_device_bytes", (json_int_t)spent->peak_device_bytes);
+    if (!result || metrics_to_json(results, result)) return result;
+    json_decref(result);
+    return NULL;
 }
 
 static int keep_result(struct retort_run *run) {
@@ -313,11 +324,11 @@ static int execute(struct retort_run *run, struct session *session) {
     struct distilled_set set = {0};
     struct scores scores = {0};
     struct spent spent = {0};
-    int stages[3] = {0};
+    struct metrics results = {0};
     char sha256[65];
     TRY(open_session(run, session));
     TRY(check_the_end(run, session));
-    TRY(distil(run, session, &spent, stages, &set));
+    TRY(distil(run, session, &spent, &results, &set));
     TRY(set_folder_write(run->folder.set, &set, &run->descriptor, session, sha256));
     TRY(preview_write(run->folder.preview, &set, &session->data.normalisation));
     if (session->data.test.count > 0) {
@@ -329,11 +340,12 @@ static int execute(struct retort_run *run, struct session *session) {
     }
     if (device_peak_bytes(session->device) > spent.peak_device_bytes)
         spent.peak_device_bytes = device_peak_bytes(session->device);
-    TRY(json_file_write(run->folder.result, describe_result(run, session, sha256, &scores, &spent, stages), 15));
+    TRY(json_file_write(run->folder.result, describe_result(run, session, sha256, &scores, &spent, &results), 15));
     TRY(keep_result(run));
 done:
     if (status == RETORT_EINTERRUPTED && !strstr(retort_error_message(), "--resume"))
         error_set(status, "interrupted while evaluating; go on with: retort run --resume --out %s", run->folder.path);
+    metrics_finish(&results);
     scores_finish(&scores);
     distilled_set_finish(&set);
     return status;

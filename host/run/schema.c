@@ -2,6 +2,7 @@
 #include "run/schema_private.h"
 
 #include "base/error.h"
+#include "base/log.h"
 #include "run/nearest.h"
 
 #include <limits.h>
@@ -18,9 +19,21 @@ void schema_say_where(const struct schema_reader *reader, int line, const char *
 }
 
 /* --- keys --- */
+void *schema_base(const struct schema *schema, const struct schema_key *key, const void *values) {
+    const char *whole = values;
+    return key->owner ? *(void *const *)(const void *)(whole + schema->block) : (void *)(uintptr_t)whole;
+}
+
 static int key_index(const struct schema *schema, const char *path) {
     for (size_t i = 0; i < schema->count; i++)
         if (strcmp(schema->keys[i].path, path) == 0) return (int)i;
+    return -1;
+}
+
+/* The key that once had this path. */
+static int moved_index(const struct schema *schema, const char *path) {
+    for (size_t i = 0; i < schema->count; i++)
+        if (schema->keys[i].was && strcmp(schema->keys[i].was, path) == 0) return (int)i;
     return -1;
 }
 
@@ -61,6 +74,13 @@ static const char *nearest_path(const struct schema *schema, const char *path, s
 static int complain_unknown(const struct schema_reader *reader, int line, const char *path, size_t prefix) {
     char where[512], best[96];
     schema_say_where(reader, line, path, where, sizeof where);
+    for (size_t i = 0; i < reader->schema->other_count; i++) {
+        const struct schema_key *other = &reader->schema->others[i];
+        size_t length = strlen(path);
+        if (strncmp(other->path, path, length) == 0 && (!other->path[length] || other->path[length] == '.'))
+            return error_set(RETORT_EINVAL, "%s belongs to %s, this is %s; leave it out", where, other->owner,
+                             reader->schema->owner);
+    }
     const char *meant = nearest_path(reader->schema, path, prefix, best);
     if (meant) return error_set(RETORT_EINVAL, "%s: unknown key (did you mean %s?)", where, meant);
     char known[1024];
@@ -82,6 +102,30 @@ static int complain_unknown(const struct schema_reader *reader, int line, const 
     return error_set(RETORT_EINVAL, "%s: unknown key; known here: %s", where, known);
 }
 
+/* Where the key at `path` is one, under its path of today or its former one: stores the value and says so in *known. */
+static int read_key(struct schema_reader *reader, int line, const char *path, const yaml_node_t *value, bool *known) {
+    int status = RETORT_OK;
+    char where[512];
+    int index = key_index(reader->schema, path), moved = index < 0 ? moved_index(reader->schema, path) : -1;
+    if (moved >= 0) index = moved;
+    *known = index >= 0;
+    if (index < 0) return RETORT_OK;
+    const struct schema_key *key = &reader->schema->keys[index];
+    schema_say_where(reader, line, path, where, sizeof where);
+    if (reader->given[index] == reader->source)
+        RAISE(RETORT_EINVAL, "%s: %s is the former name of %s, and both are given; keep the latter", where, key->was,
+              key->path);
+    if (moved >= 0) log_warning("%s is called %s now; the former name is still read", where, key->path);
+    TRY(schema_store(reader, key, value));
+    reader->given[index] = reader->source;
+    if (reader->origins) {
+        reader->origins->line[index] = reader->option ? 0 : line;
+        reader->origins->option[index] = reader->option;
+    }
+done:
+    return status;
+}
+
 /* Reads the pairs of a mapping whose keys start with `path` up to `prefix`. The depth is that of the schema, so a
  * document that contains itself by an anchor ends at an unknown key. */
 static int read_mapping(struct schema_reader *reader, const yaml_node_t *mapping, const char *path) {
@@ -92,6 +136,7 @@ static int read_mapping(struct schema_reader *reader, const yaml_node_t *mapping
         const yaml_node_t *name = yaml_document_get_node(reader->document, pair->key);
         const yaml_node_t *value = yaml_document_get_node(reader->document, pair->value);
         int line = (int)name->start_mark.line + 1;
+        bool known = false;
         char full[256];
         if (name->type != YAML_SCALAR_NODE) {
             schema_say_where(reader, line, prefix ? path : "the file", full, sizeof full);
@@ -107,15 +152,9 @@ static int read_mapping(struct schema_reader *reader, const yaml_node_t *mapping
             schema_say_where(reader, line, full, where, sizeof where);
             RAISE(RETORT_EINVAL, "%s: given twice, first in line %zu; keep one", where, twin->start_mark.line + 1);
         }
-        int index = odd ? -1 : key_index(reader->schema, full);
-        if (index >= 0) {
-            TRY(schema_store(reader, &reader->schema->keys[index], value));
-            reader->given[index] = true;
-            if (reader->origins) {
-                reader->origins->line[index] = reader->option ? 0 : line;
-                reader->origins->option[index] = reader->option;
-            }
-        } else if (*word && !odd && is_section(reader->schema, full)) {
+        if (!odd) TRY(read_key(reader, line, full, value, &known));
+        if (known) continue;
+        if (*word && !odd && is_section(reader->schema, full)) {
             if (schema_is_null(value)) continue;
             if (value->type != YAML_MAPPING_NODE) {
                 char where[512], found[96];
@@ -125,7 +164,7 @@ static int read_mapping(struct schema_reader *reader, const yaml_node_t *mapping
             }
             strcat(full, ".");
             TRY(read_mapping(reader, value, full));
-        } else
+        } else if (!reader->lenient)
             TRY(complain_unknown(reader, line, full, prefix));
     }
 done:
@@ -182,21 +221,15 @@ static int read_option(struct schema_reader *reader, const struct schema_overrid
     if (!present) RAISE(RETORT_EINVAL, "%s: %s: found nothing after =", override->option, path);
     reader->document = &document;
     const yaml_node_t *root = yaml_document_get_root_node(&document);
-    int index = key_index(reader->schema, path);
-    if (index >= 0) {
-        TRY(schema_store(reader, &reader->schema->keys[index], root));
-        reader->given[index] = true;
-        if (reader->origins) {
-            reader->origins->line[index] = 0;
-            reader->origins->option[index] = reader->option;
-        }
-    } else if (is_section(reader->schema, path)) {
+    bool known = false;
+    TRY(read_key(reader, 0, path, root, &known));
+    if (!known && is_section(reader->schema, path)) {
         if (root->type != YAML_MAPPING_NODE)
             RAISE(RETORT_EINVAL, "%s: %s is a section; set a key of it, as in --set %s.KEY=VALUE", override->option,
                   path, path);
         strcat(path, ".");
         TRY(read_mapping(reader, root, path));
-    } else {
+    } else if (!known && !reader->lenient) {
         const char *dot = strrchr(path, '.');
         TRY(complain_unknown(reader, 0, path, dot ? (size_t)(dot - path) + 1 : 0));
     }
@@ -210,6 +243,21 @@ static size_t inherited_size(enum key_type type) {
     return type == KEY_REAL ? sizeof(double) : type == KEY_BOOL ? sizeof(bool) : sizeof(int);
 }
 
+static int read_default(const struct schema_reader *reader, const struct schema_key *key) {
+    int status = RETORT_OK;
+    yaml_document_t document;
+    bool present = false;
+    struct schema_reader plain_reader = *reader;
+    plain_reader.file = plain_reader.option = NULL;
+    plain_reader.document = &document;
+    TRY(parse(key->path, key->standard, strlen(key->standard), &document, &present));
+    if (!present) RAISE(RETORT_EINVAL, "the default of %s is empty", key->path);
+    TRY(schema_store(&plain_reader, key, yaml_document_get_root_node(&document)));
+done:
+    if (present) yaml_document_delete(&document);
+    return status;
+}
+
 static int read_defaults(struct schema_reader *reader) {
     int status = RETORT_OK;
     const struct schema *schema = reader->schema;
@@ -220,20 +268,12 @@ static int read_defaults(struct schema_reader *reader) {
         const struct schema_key *key = &schema->keys[i];
         if (reader->given[i]) continue;
         if (key->standard) {
-            yaml_document_t document;
-            bool present = false;
-            struct schema_reader plain_reader = *reader;
-            plain_reader.file = plain_reader.option = NULL;
-            plain_reader.document = &document;
-            TRY(parse(key->path, key->standard, strlen(key->standard), &document, &present));
-            if (!present) RAISE(RETORT_EINVAL, "the default of %s is empty", key->path);
-            status = schema_store(&plain_reader, key, yaml_document_get_root_node(&document));
-            yaml_document_delete(&document);
-            if (status < 0) goto done;
+            TRY(read_default(reader, key));
         } else if (key->inherit) {
             int source = key_index(schema, key->inherit);
             if (source < 0) RAISE(RETORT_EINVAL, "%s inherits from %s, which is no key", key->path, key->inherit);
-            memcpy((char *)reader->out + key->offset, (const char *)reader->out + schema->keys[source].offset,
+            memcpy((char *)schema_base(schema, key, reader->out) + key->offset,
+                   (const char *)schema_base(schema, &schema->keys[source], reader->out) + schema->keys[source].offset,
                    inherited_size(key->type));
         } else {
             text_printf(&missing, "%s%s", missing.length ? ", " : "", key->path);
@@ -248,41 +288,68 @@ done:
     return status;
 }
 
+/* The file, then the options. */
+static int read_sources(struct schema_reader *reader, const char *text, size_t size,
+                        const struct schema_override *overrides, size_t override_count) {
+    int status = RETORT_OK;
+    bool present = false;
+    yaml_document_t document;
+    reader->given = arena_array(reader->arena, reader->schema->count, sizeof *reader->given);
+    if (!reader->given) RAISE(RETORT_ENOMEM, "out of memory reading %s", reader->file);
+    reader->source = 1;
+    reader->document = &document;
+    TRY(parse(reader->file, text, size, &document, &present));
+    if (present) {
+        const yaml_node_t *root = yaml_document_get_root_node(&document);
+        /* A file of comments alone is an empty section. */
+        if (root->type != YAML_MAPPING_NODE && !schema_is_null(root) && !reader->lenient) {
+            char found[96];
+            schema_describe_found(root, found, sizeof found);
+            RAISE(RETORT_EINVAL, "%s:%zu: found %s, expected keys such as `%s: ...`", reader->file,
+                  root->start_mark.line + 1, found, reader->schema->keys[0].path);
+        }
+        if (root->type == YAML_MAPPING_NODE) TRY(read_mapping(reader, root, ""));
+    }
+    for (size_t i = 0; i < override_count; i++) {
+        reader->source++;
+        TRY(read_option(reader, &overrides[i]));
+    }
+    reader->option = NULL;
+done:
+    if (present) yaml_document_delete(&document);
+    return status;
+}
+
 int schema_read(const struct schema *schema, const char *file, const char *folder, const char *text, size_t size,
                 const struct schema_override *overrides, size_t override_count, struct arena *arena, void *out,
                 struct schema_origins *origins) {
     int status = RETORT_OK;
-    bool present = false;
-    yaml_document_t document;
-    struct schema_reader reader = {.schema = schema,
-                                   .file = file,
-                                   .folder = folder,
-                                   .arena = arena,
-                                   .out = out,
-                                   .origins = origins,
-                                   .document = &document};
+    struct schema_reader reader = {
+        .schema = schema, .file = file, .folder = folder, .arena = arena, .out = out, .origins = origins};
     if (origins) {
-        *origins = (struct schema_origins){0};
-        origins->file = file;
+        *origins = (struct schema_origins){.file = file,
+                                           .line = arena_array(arena, schema->count, sizeof *origins->line),
+                                           .option = arena_array(arena, schema->count, sizeof *origins->option)};
+        if (!origins->line || !origins->option) RAISE(RETORT_ENOMEM, "out of memory reading %s", file);
     }
-    if (schema->count > SCHEMA_MAX_KEYS) RAISE(RETORT_EINVAL, "the schema of %s has too many keys", file);
-    TRY(parse(file, text, size, &document, &present));
-    if (present) {
-        const yaml_node_t *root = yaml_document_get_root_node(&document);
-        /* A file of comments alone is an empty section. */
-        if (root->type != YAML_MAPPING_NODE && !schema_is_null(root)) {
-            char found[96];
-            schema_describe_found(root, found, sizeof found);
-            RAISE(RETORT_EINVAL, "%s:%zu: found %s, expected keys such as `%s: ...`", file, root->start_mark.line + 1,
-                  found, schema->keys[0].path);
-        }
-        if (root->type == YAML_MAPPING_NODE) TRY(read_mapping(&reader, root, ""));
-    }
-    for (size_t i = 0; i < override_count; i++) TRY(read_option(&reader, &overrides[i]));
-    reader.option = NULL;
+    TRY(read_sources(&reader, text, size, overrides, override_count));
     TRY(read_defaults(&reader));
 done:
-    if (present) yaml_document_delete(&document);
+    return status;
+}
+
+int schema_read_choice(const struct schema *schema, const char *path, const char *file, const char *text, size_t size,
+                       const struct schema_override *overrides, size_t override_count, struct arena *arena,
+                       int *choice) {
+    int status = RETORT_OK, index = key_index(schema, path), value = 0;
+    struct schema_key key = schema->keys[index];
+    key.offset = 0;
+    const struct schema one = {&key, 1};
+    struct schema_reader reader = {.schema = &one, .file = file, .arena = arena, .out = &value, .lenient = true};
+    TRY(read_sources(&reader, text, size, overrides, override_count));
+    if (!reader.given[0]) TRY(read_default(&reader, &key));
+    *choice = value;
+done:
     return status;
 }
 

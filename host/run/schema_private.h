@@ -14,10 +14,14 @@ struct schema_reader {
     struct arena *arena;
     void *out;
     struct schema_origins *origins;
-    bool given[SCHEMA_MAX_KEYS];
+    int *given; /* by key: 0 not yet, else its source: 1 the file, 2 the first option, ... */
+    int source;
+    bool lenient; /* keys that the table does not have are passed over */
     yaml_document_t *document;
 };
 
+/* The struct that a key's offsets count in. */
+void *schema_base(const struct schema *schema, const struct schema_key *key, const void *values);
 /* "quick.yaml:7: inner.lr", or with the option in front. */
 void schema_say_where(const struct schema_reader *reader, int line, const char *path, char *text, size_t size);
 /* "a number above 0": what a key takes. */

@@ -142,8 +142,8 @@ static int item_count(const yaml_node_t *list) {
 
 static int store_list(const struct schema_reader *reader, const struct schema_key *key, const yaml_node_t *node) {
     int status = RETORT_OK;
-    char *at = (char *)reader->out + key->offset;
-    int *count = (int *)(void *)((char *)reader->out + key->count_offset);
+    char *at = (char *)schema_base(reader->schema, key, reader->out) + key->offset;
+    int *count = (int *)(void *)((char *)schema_base(reader->schema, key, reader->out) + key->count_offset);
     if (key->type == KEY_LIST && is_zero_word(key, node)) {
         *(const int **)(void *)at = NULL;
         *count = 0;
@@ -182,7 +182,7 @@ done:
 
 static int store_size(const struct schema_reader *reader, const struct schema_key *key, const yaml_node_t *node) {
     int status = RETORT_OK;
-    int *at = (int *)(void *)((char *)reader->out + key->offset);
+    int *at = (int *)(void *)((char *)schema_base(reader->schema, key, reader->out) + key->offset);
     int64_t height = 0, width = 0;
     if (node->type == YAML_SEQUENCE_NODE) {
         if (item_count(node) != 2) return complain(reader, key, node, "not of two items");
@@ -199,7 +199,7 @@ done:
 }
 
 static int store_text(const struct schema_reader *reader, const struct schema_key *key, const yaml_node_t *node) {
-    const char **at = (const char **)(void *)((char *)reader->out + key->offset);
+    const char **at = (const char **)(void *)((char *)schema_base(reader->schema, key, reader->out) + key->offset);
     if (schema_is_null(node) && key->type == KEY_PATH) {
         *at = NULL;
         return RETORT_OK;
@@ -223,7 +223,7 @@ static int store_text(const struct schema_reader *reader, const struct schema_ke
 
 int schema_store(const struct schema_reader *reader, const struct schema_key *key, const yaml_node_t *node) {
     int status = RETORT_OK;
-    char *at = (char *)reader->out + key->offset;
+    char *at = (char *)schema_base(reader->schema, key, reader->out) + key->offset;
     int64_t whole = 0;
     switch (key->type) {
     case KEY_CHOICE: {

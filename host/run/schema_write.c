@@ -92,6 +92,7 @@ static void write_quoted(const char *value, struct text *text) {
     text_append(text, "\"");
 }
 
+/* `values`: the struct that the key's offsets count in. */
 static void write_value(const struct schema_key *key, const void *values, struct text *text) {
     const char *at = (const char *)values + key->offset;
     const int *count = (const int *)(const void *)((const char *)values + key->count_offset);
@@ -184,7 +185,7 @@ void schema_write(const struct schema *schema, const void *values, struct text *
         const char *last = strrchr(path, '.');
         snprintf(open, sizeof open, "%.*s", last ? (int)(last - path) + 1 : 0, path);
         text_printf(text, "%*s%s: ", 2 * depth, "", last ? last + 1 : path);
-        write_value(&schema->keys[i], values, text);
+        write_value(&schema->keys[i], schema_base(schema, &schema->keys[i], values), text);
         text_append(text, "\n");
     }
 }
@@ -254,7 +255,10 @@ json_t *schema_json(const struct schema *schema, const void *values) {
             }
             section = inner;
         }
-        if (!section || json_object_set_new(section, name, json_value(&schema->keys[i], values)) < 0) {
+        if (!section
+            || json_object_set_new(section, name,
+                                   json_value(&schema->keys[i], schema_base(schema, &schema->keys[i], values)))
+                   < 0) {
             json_decref(root);
             root = NULL;
         }
@@ -268,8 +272,8 @@ const char *schema_difference(const struct schema *schema, const void *a, const 
         struct text x, y;
         text_init(&x);
         text_init(&y);
-        write_value(&schema->keys[i], a, &x);
-        write_value(&schema->keys[i], b, &y);
+        write_value(&schema->keys[i], schema_base(schema, &schema->keys[i], a), &x);
+        write_value(&schema->keys[i], schema_base(schema, &schema->keys[i], b), &y);
         bool differ = strcmp(text_get(&x), text_get(&y)) != 0;
         if (differ) {
             text_append(mine, text_get(&x));
@@ -292,13 +296,17 @@ void schema_reference(const struct schema *schema, struct text *text) {
         if (strcmp(section, open) != 0) text_printf(text, "%s## %s\n\n", i ? "\n" : "", section);
         memcpy(open, section, sizeof open);
         schema_describe_expected(key, expected, sizeof expected);
-        text_printf(text, "- `%s`: %s. ", key->path, expected);
+        text_printf(text, "- `%s`", key->path);
+        if (key->owner) text_printf(text, " (%s)", key->owner);
+        text_printf(text, ": %s. ", expected);
         if (key->standard)
             text_printf(text, "Default `%s`. ", key->standard);
         else if (key->inherit)
             text_printf(text, "Default: that of `%s`. ", key->inherit);
         else
             text_append(text, "Must be given. ");
-        text_printf(text, "%s\n", key->help);
+        text_append(text, key->help);
+        if (key->was) text_printf(text, " Called `%s` before, which is still read.", key->was);
+        text_append(text, "\n");
     }
 }

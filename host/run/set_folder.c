@@ -70,8 +70,6 @@ done:
     return status;
 }
 
-static const char *const normalisation_names[] = {"none", "mean_sd", "zca", "zca_pixel"};
-
 static int write_about(const struct set_paths *paths, const struct distilled_set *set,
                        const struct descriptor *descriptor, const struct session *session, const char *sha256) {
     int status = RETORT_OK;
@@ -89,7 +87,7 @@ static int write_about(const struct set_paths *paths, const struct distilled_set
                   "s:{s:s, s:s, s:s}}",
                   "format", 1, "retort", RETORT_VERSION, "classes", set->classes, "class_names", names, "ipc", set->ipc,
                   "count", (json_int_t)set->count, "image", set->channels, set->height, set->width, "labels",
-                  set->soft ? "soft" : "hard", "inner_lr", set->inner_lr, "normalisation", normalisation_names[kind],
+                  set->soft ? "soft" : "hard", "inner_lr", set->inner_lr, "normalisation", normalise_words[kind],
                   "normalisation_can_be_undone", kind != NORMALISE_ZCA_KIP, "seed", (json_int_t)descriptor->seed,
                   "device", traits->name, "platform", traits->platform, "driver", traits->driver, "wisdom",
                   session->wisdom_name, "recipe", descriptor_json(descriptor), "set_sha256", sha256, "sha256",
@@ -260,7 +258,7 @@ int set_folder_read(const char *folder, const struct session *session, struct di
             < 0
         || fresh.ipc < 0 || !(fresh.inner_lr >= 0))
         RAISE(RETORT_EFORMAT, "%s: expected ipc, inner_lr and normalisation", paths.about);
-    const char *ours = normalisation_names[session->data.normalisation.kind];
+    const char *ours = normalise_words[session->data.normalisation.kind];
     if (strcmp(normalisation, ours) != 0)
         RAISE(RETORT_EINVAL, "data.normalise is %s, but %s was made for %s; use the same", ours, folder, normalisation);
     TRY(read_arrays(paths.images, paths.labels, session, &fresh));

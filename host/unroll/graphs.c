@@ -1,7 +1,9 @@
 /* The graphs of a step, its gradient, its replayed adjoint, the meta-loss, tests and Lanczos. */
 #include "unroll/graphs.h"
 
+#include "base/augmentation.h"
 #include "base/error.h"
+#include "base/random.h"
 #include "transform/transform.h"
 
 #include <stdio.h>
@@ -39,38 +41,6 @@ struct batch {
     struct node *images, *labels;         /* the rows of this step, augmented */
 };
 
-static struct node *column(struct node *x, int64_t at) {
-    int64_t b = x->shape.size[0];
-    return node_reshape(node_slice(x, (int64_t[]){0, at}, (int64_t[]){1, 1}, SHAPE(b, 1)), SHAPE(b, 1, 1, 1));
-}
-
-/* 1 where |index along axis - centre| <= half, per image; nowhere where half <= 0. */
-static struct node *band(struct graph *graph, struct shape shape, int axis, struct node *centre, struct node *half) {
-    struct shape line = SHAPE(shape.size[0], 1, 1, 1);
-    line.size[axis] = shape.size[axis];
-    struct node *offset =
-        node_subtract_stretched(node_cast(graph_iota(graph, line, axis), FLOAT32), node_broadcast(centre, line));
-    struct node *distance = node_max(offset, node_negate(offset));
-    struct node *some = node_compare(graph_constant(graph, 0, half ? half->shape : SCALAR_SHAPE), half, COMPARE_LESS);
-    half = node_select(some, half, node_shift(node_scale(half, 0), -1));
-    return node_compare(distance, node_broadcast(half, line), COMPARE_LESS_EQUAL);
-}
-
-/* Brightness, saturation, contrast and cutout with one parameter each per image (differentiable Siamese augmentation,
- * Zhao and Bilen, ICML 2021). */
-static struct node *coloured(struct graph *graph, struct node *x, struct node *parameters) {
-    x = node_add_stretched(x, column(parameters, 0));
-    struct node *grey = node_broadcast(node_reduce_mean(x, 1u << 1), x->shape);
-    x = node_add(node_multiply_stretched(node_subtract(x, grey), column(parameters, 1)), grey);
-    struct node *mean = node_broadcast(node_reduce_mean(x, 1u << 1 | 1u << 2 | 1u << 3), x->shape);
-    x = node_add(node_multiply_stretched(node_subtract(x, mean), column(parameters, 2)), mean);
-    struct node *rows = band(graph, x->shape, 2, column(parameters, 3), column(parameters, 5));
-    struct node *columns = band(graph, x->shape, 3, column(parameters, 4), column(parameters, 6));
-    struct shape plane = SHAPE(x->shape.size[0], 1, x->shape.size[2], x->shape.size[3]);
-    struct node *hole = node_multiply(node_broadcast(rows, plane), node_broadcast(columns, plane));
-    return node_multiply_stretched(x, node_shift(node_negate(hole), 1.0));
-}
-
 static struct batch step_batch(struct graph *graph, const struct unroll_spec *spec, int64_t count) {
     const struct network *net = spec->network;
     struct shape images = SHAPE(spec->set_count, net->channels, net->height, net->width);
@@ -83,10 +53,10 @@ static struct batch step_batch(struct graph *graph, const struct unroll_spec *sp
         batch.set_labels = graph_input(graph, "set labels", INT32, VECTOR(spec->set_count));
     batch.images = node_gather_rows(batch.set_images, rows);
     batch.labels = node_gather_rows(batch.set_labels, rows);
-    if (spec->augment)
-        batch.images = node_sample(batch.images, graph_input(graph, "maps", FLOAT32, SHAPE(count, 2, 3)));
-    if (spec->colour && batch.images)
-        batch.images = coloured(graph, batch.images, graph_input(graph, "colour", FLOAT32, SHAPE(count, 8)));
+    struct node *maps = NULL, *colour = NULL;
+    if (spec->augment) maps = graph_input(graph, "maps", FLOAT32, SHAPE(count, 2, 3));
+    if (spec->colour) colour = graph_input(graph, "colour", FLOAT32, SHAPE(count, COLOUR_SIZE));
+    batch.images = siamese_apply(graph, batch.images, maps, colour);
     return batch;
 }
 
@@ -292,7 +262,8 @@ struct graph *graph_lanczos_start(const struct unroll_spec *spec) {
     struct graph *graph;
     if (graph_create(&graph) < 0) return NULL;
     struct node *seed = graph_input(graph, "seed", INT32, VECTOR(2));
-    graph_output(graph, "vector", graph_random(seed, RANDOM_NORMAL01, 11, VECTOR(spec->network->theta_count)));
+    graph_output(graph, "vector",
+                 graph_random(seed, RANDOM_NORMAL01, RANDOM_LANCZOS, VECTOR(spec->network->theta_count)));
     return finish(graph, 0);
 }
 

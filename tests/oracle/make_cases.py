@@ -110,6 +110,7 @@ def normalise(x, net):
 
 
 ACTIVATIONS = {
+    "relu": lambda x: jnp.where(x > 0, x, 0),
     "leaky_relu": lambda x: jnp.where(x > 0, x, 0.01 * x),
     "sigmoid": lambda x: 1 / (1 + jnp.exp(-x)),
     "gelu": lambda x: x * 0.5 * (1 + lax.erf(x * np.sqrt(0.5).astype(x.dtype))),
@@ -125,18 +126,25 @@ def pool(x, kind):
     return squares.max((3, 5)) if kind == "max" else squares.mean((3, 5))
 
 
-def logits(case, theta, x):
-    net, parameters, at = case["network"], [], 0
+def split(case, theta):
+    parameters, at = [], 0
     for shape, _ in layout(case):
         count = int(np.prod(shape))
         parameters.append(theta[at : at + count].reshape(shape))
         at += count
-    parameters = iter(parameters)
+    return parameters
+
+
+def features(case, theta, x, before_activation=lambda x: None):
+    """What the head reads, [N,F]. `before_activation` is shown what each activation reads."""
+    net, parameters = case["network"], iter(split(case, theta))
     activation = ACTIVATIONS[net["activation"]]
     for _ in range(net["depth"]):
         weight, bias = next(parameters), next(parameters)
         if net["kind"] == "mlp":
-            x = activation(x.reshape(len(x), -1) @ weight.T + bias)
+            x = x.reshape(len(x), -1) @ weight.T + bias
+            before_activation(x)
+            x = activation(x)
             continue
         if net["norm"] in ("instance", "batch"):
             bias = lax.stop_gradient(bias)
@@ -145,9 +153,14 @@ def logits(case, theta, x):
         if net["norm"] != "none":
             gamma, beta = next(parameters), next(parameters)
             x = normalise(x, net) * gamma[:, None, None] + beta[:, None, None]
+        before_activation(x)
         x = pool(activation(x), net["pool"])
-    weight, bias = next(parameters), next(parameters)
-    return x.reshape(len(x), -1) @ weight.T + bias
+    return x.reshape(len(x), -1)
+
+
+def logits(case, theta, x):
+    weight, bias = split(case, theta)[-2:]
+    return features(case, theta, x) @ weight.T + bias
 
 
 def cross_entropy(z, y):
@@ -210,18 +223,23 @@ def solve(case, data):
     return {name: np.asarray(value, np.float64) for name, value in answers.items()}
 
 
-def problem(case, random):
+def initial_theta(case, random):
     theta = []
     for shape, fan_in in layout(case):
         values = random.uniform(-1, 1, shape) / np.sqrt(fan_in) if fan_in > 0 else 0.2 * random.normal(size=shape)
         theta.append((values + (fan_in == 0)).ravel())
+    return np.concatenate(theta).astype(np.float32)
+
+
+def problem(case, random):
+    theta = initial_theta(case, random)
     count, classes = case["count"], case["classes"]
     if case["labels"] == "soft":
         syn_y = (0.1 + random.uniform(0, 1, (count, classes))).astype(np.float32)
     else:
         syn_y = (np.arange(count) % classes).astype(np.int32)
     return dict(
-        theta0=np.concatenate(theta).astype(np.float32),
+        theta0=theta,
         syn_x=random.normal(size=(count, *case["image"])).astype(np.float32),
         syn_y=syn_y,
         batches=random.integers(0, count, (case["steps"], case["batch"])).astype(np.int32),
@@ -261,4 +279,5 @@ def main():
               ", ".join(f"{key} {value:.1e}" for key, value in tolerance.items()))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+/* Draws of the differentiable Siamese augmentation: which family, and its parameters. */
+#include "data/data.h"
+
+#include <math.h>
+#include <string.h>
+
+#define CROP       0.125
+#define CUTOUT     0.5
+#define SCALE      1.2
+#define DEGREES    15
+#define BRIGHTNESS 1.0
+#define SATURATION 2.0
+#define CONTRAST   0.5
+
+static double uniform(struct random *random, double low, double high) {
+    return low + (high - low) * random_uniform(random);
+}
+
+/* A fraction of a size in pixels, rounded to the nearest. */
+static int part(int size, double fraction) {
+    return (int)(size * fraction + 0.5);
+}
+
+static int shift(struct random *random, int most) {
+    return (int)random_below(random, (uint32_t)(2 * most + 1)) - most;
+}
+
+/* Where a hole of `hole` pixels lies along `size`: from any pixel (for an even hole also from one past the end) minus
+ * half the hole. The centre is returned, in pixels; the half height or width that belongs to it is hole / 2. */
+static double hole_centre(struct random *random, int size, int hole) {
+    int offset = (int)random_below(random, (uint32_t)(size + 1 - hole % 2));
+    return offset - hole / 2 + (hole - 1) / 2.0;
+}
+
+enum siamese_family siamese_draw(struct random *random, bool flip, int height, int width, int64_t count, float *maps,
+                                 float *colour) {
+    static const float identity[MAP_SIZE] = {1, 0, 0, 0, 1, 0};
+    static const float plain[COLOUR_SIZE] = {[COLOUR_SATURATION] = 1,
+                                             [COLOUR_CONTRAST] = 1,
+                                             [COLOUR_CUTOUT_HALF_HEIGHT] = -1,
+                                             [COLOUR_CUTOUT_HALF_WIDTH] = -1};
+    enum siamese_family family = (enum siamese_family)random_below(random, flip ? SIAMESE_FAMILIES : SIAMESE_FLIP);
+    for (int64_t i = 0; i < count; i++) {
+        float *map = maps + MAP_SIZE * i, *tint = colour + COLOUR_SIZE * i;
+        memcpy(map, identity, sizeof identity);
+        memcpy(tint, plain, sizeof plain);
+        switch (family) {
+        case SIAMESE_COLOUR:
+            tint[COLOUR_BRIGHTNESS] = (float)uniform(random, -BRIGHTNESS / 2, BRIGHTNESS / 2);
+            tint[COLOUR_SATURATION] = (float)uniform(random, 0, SATURATION);
+            tint[COLOUR_CONTRAST] = (float)uniform(random, CONTRAST, 1 + CONTRAST);
+            break;
+        case SIAMESE_CROP:
+            map[5] = (float)shift(random, part(height, CROP));
+            map[2] = (float)shift(random, part(width, CROP));
+            break;
+        case SIAMESE_CUTOUT: {
+            int rows = part(height, CUTOUT), columns = part(width, CUTOUT);
+            tint[COLOUR_CUTOUT_ROW] = (float)hole_centre(random, height, rows);
+            tint[COLOUR_CUTOUT_COLUMN] = (float)hole_centre(random, width, columns);
+            tint[COLOUR_CUTOUT_HALF_HEIGHT] = (float)(rows / 2.0);
+            tint[COLOUR_CUTOUT_HALF_WIDTH] = (float)(columns / 2.0);
+            break;
+        }
+        case SIAMESE_SCALE:
+            map[0] = (float)uniform(random, 1 / SCALE, SCALE);
+            map[4] = (float)uniform(random, 1 / SCALE, SCALE);
+            break;
+        case SIAMESE_ROTATE: {
+            double angle = uniform(random, -DEGREES, DEGREES) * (3.14159265358979323846 / 180);
+            map[0] = map[4] = (float)cos(angle);
+            map[3] = (float)sin(angle);
+            map[1] = -map[3];
+            break;
+        }
+        case SIAMESE_FLIP:
+            if (random_below(random, 2)) map[0] = -1;
+            break;
+        case SIAMESE_FAMILIES:
+            break;
+        }
+    }
+    return family;
+}
+
+enum siamese_family siamese_draw_class(uint64_t seed, uint32_t step, int class, bool flip, int height, int width,
+                                       float map[MAP_SIZE], float colour[COLOUR_SIZE]) {
+    /* Each class has numbers of its own, many more than one draw takes, so that no class depends on others. */
+    struct random random = random_begin(seed, RANDOM_SIAMESE, step);
+    random.index = (uint64_t) class << 8;
+    return siamese_draw(&random, flip, height, width, 1, map, colour);
+}

@@ -1,0 +1,78 @@
+/* A method as one row of a table: how it is called, its keys, what one step of it computes.
+ *
+ * WHAT A ROW GIVES. A method is a few graphs and a loop. It leaves gradients of the set's variables and named values;
+ * everything else is done for it:
+ *
+ *   the descriptor   (run)     reads, checks, writes and compares its keys, and refuses those of another method
+ *   the set          (set.h)   is drawn before `create`, and is the method's to read; never to change
+ *   the update       (distill) checks that loss and gradients are finite, clips, updates, counts the step
+ *   checkpoints      (distill) save and load the set, the outer optimiser and the rows of `state`
+ *   metrics, result  (run)     are written under the names that the method gave
+ *
+ * It never opens a file, never plans memory (executables and buffers come from problem->library, under its ceiling),
+ * never knows another method, and draws every random number from random_begin(problem->seed, STREAM, step) or
+ * distill_seed, so that a resumed run sees the same ones. A new method is its file, a line in methods.c and one in
+ * meson.build; docs/extending.md walks through one. */
+#ifndef RETORT_DISTILL_METHOD_H
+#define RETORT_DISTILL_METHOD_H
+
+#include "base/key.h"
+#include "distill/distill.h"
+#include "distill/metric.h"
+#include "distill/set.h"
+#include "distill/state.h"
+
+struct method {
+    const char *name;    /* the word of method.name */
+    const char *summary; /* one sentence for the reference of keys */
+
+    /* Keys of the descriptor's `method` section, "method.window": their values go into a plain struct of `spec_size`
+     * bytes, which problem->method_spec points to. Another method may have a key of the same path. */
+    const struct schema_key *keys;
+    size_t key_count, spec_size;
+    /* Its own defaults for keys that are everybody's, such as outer.lr. */
+    const struct key_default *defaults;
+    size_t default_count;
+
+    /* What to do where a step's numbers are not finite: "lower outer.lr". */
+    const char *remedy;
+
+    /* Whether the values go together: RETORT_EINVAL with words, and in *key the path of the key that they concern.
+     * Asked when a descriptor is read: library, train, network and rows are then NULL. May be NULL. */
+    int (*check)(const struct distill_problem *problem, const char **key);
+
+    /* Compiles and allocates. `problem` and `set` outlive the instance. */
+    int (*create)(const struct distill_problem *problem, struct set *set, void **instance);
+    void (*destroy)(void *instance); /* NULL-safe */
+
+    /* What was chosen for its training run, which problem->frozen gives back to `create` when a run is resumed. NULL:
+     * the method has none. */
+    void (*plan)(const void *instance, struct unroll_plan *plan);
+
+    /* Step `step` (1, 2, ...): leaves in set->variables[i].gradient, for each variable of count above 0, the derivative
+     * of the outer loss by its values (SET_LOG_LR: by the logarithm), the whole array, and its values in *metrics.
+     * `loss` (to be finite), `accuracy` (percent) and texts are what the progress line shows. The instance's state must
+     * not yet count the step: the update may still be refused, and a step may be left with RETORT_EINTERRUPTED where
+     * problem->interrupt is seen. */
+    int (*step)(void *instance, int step, struct metrics *metrics);
+    /* The set was updated: takes the step into the instance's state. May be NULL. */
+    void (*advance)(void *instance);
+
+    /* Adds what a checkpoint must hold beside the set: numbers and arrays of the instance, always the same rows. NULL:
+     * nothing. */
+    void (*state)(void *instance, struct state *state);
+    /* Brings what lies on the device into those arrays before they are saved, and back after they were loaded. */
+    int (*save)(void *instance);
+    int (*load)(void *instance);
+
+    /* Values for result.json when all steps are done. May be NULL. */
+    void (*results)(const void *instance, struct metrics *results);
+};
+
+/* The table; NULL past its end. `index` is also the value of the key method.name. */
+const struct method *method_at(int index);
+
+/* A seed of its own for one purpose and step. */
+uint64_t distill_seed(uint64_t seed, enum random_stream stream, int step);
+
+#endif
