@@ -238,6 +238,36 @@ static void test_bad_normalisation(void **state) {
     assert_null(loaded.mean);
 }
 
+/* One word for descriptors and files; the one that the first files had is still read. */
+static void test_former_name(void **state) {
+    (void)state;
+    static const char *const names[] = {"zca_kip", "zca", "zca_pixel"};
+    static const enum normalise_kind kinds[] = {NORMALISE_ZCA_KIP, NORMALISE_ZCA_KIP, NORMALISE_ZCA_PIXEL};
+    const int64_t three = 3, one = 1, square[2] = {1, 1};
+    const int32_t shape[3] = {1, 1, 1};
+    const double mean = 0.5;
+    const float two = 2, half = 0.5;
+    for (int i = 0; i < 3; i++) {
+        const int64_t length = (int64_t)strlen(names[i]);
+        const struct npy_member members[] = {{"kind", NPY_UINT8, 1, &length, names[i]},
+                                             {"shape", NPY_INT32, 1, &three, shape},
+                                             {"whiten", NPY_FLOAT32, 2, square, &two},
+                                             {"unwhiten", NPY_FLOAT32, 2, square, &half},
+                                             {"mean", NPY_FLOAT64, 1, &one, &mean}};
+        struct normalisation loaded;
+        struct npy kind;
+        assert_ok(npz_write(kept, members, kinds[i] == NORMALISE_ZCA_PIXEL ? 5 : 4));
+        assert_ok(normalisation_load(kept, &loaded));
+        assert_int_equal(loaded.kind, kinds[i]);
+        assert_ok(normalisation_save(&loaded, kept));
+        assert_ok(npy_read_member(kept, "kind", &kind));
+        assert_int_equal(npy_count(&kind), strlen(normalise_words[kinds[i]]));
+        assert_memory_equal(kind.data, normalise_words[kinds[i]], strlen(normalise_words[kinds[i]]));
+        npy_finish(&kind);
+        normalisation_finish(&loaded);
+    }
+}
+
 /* --- splits and drawing --- */
 
 static void test_holdout(void **state) {
@@ -729,6 +759,7 @@ int main(void) {
         cmocka_unit_test(test_zca_by_hand),
         cmocka_unit_test(test_zca),
         cmocka_unit_test(test_bad_normalisation),
+        cmocka_unit_test(test_former_name),
         cmocka_unit_test(test_holdout),
         cmocka_unit_test(test_draw),
         cmocka_unit_test(test_rows),

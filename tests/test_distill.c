@@ -133,6 +133,7 @@ static void pull_results(const void *instance, struct metrics *results) {
 static const struct method pull = {.name = "pull",
                                    .summary = "For this test.",
                                    .spec_size = sizeof(struct pull_spec),
+                                   .learns = 1u << SET_SOFT_LABELS | 1u << SET_LOG_LR,
                                    .remedy = "pull less",
                                    .check = pull_check,
                                    .create = pull_create,
@@ -361,6 +362,23 @@ static void test_starts(void **state) {
     assert_non_null(strstr(retort_error_message(), "method.strength: nothing would move"));
 }
 
+static void test_not_learned(void **state) {
+    (void)state;
+    struct method stored_alone = pull;
+    stored_alone.learns = 0;
+    struct distill *distill;
+    struct distill_problem problem = problem_of(&mild);
+    problem.method = &stored_alone;
+    distill_destroy(make(&problem));
+    problem.set.labels = LABELS_SOFT;
+    assert_int_equal(distill_create(&problem, &distill), RETORT_EINVAL);
+    assert_string_equal(retort_error_message(), "set.labels: method pull does not learn labels; take hard");
+    problem.set.labels = LABELS_HARD;
+    problem.inner.learn_lr = true;
+    assert_int_equal(distill_create(&problem, &distill), RETORT_EINVAL);
+    assert_non_null(strstr(retort_error_message(), "inner.learn_lr"));
+}
+
 /* Every row of the product's table is whole, and its keys are of the right section. */
 static void test_table(void **state) {
     (void)state;
@@ -381,9 +399,9 @@ static void test_table(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_metrics),    cmocka_unit_test(test_variables),  cmocka_unit_test(test_sgd),
-        cmocka_unit_test(test_not_finite), cmocka_unit_test(test_checkpoint), cmocka_unit_test(test_starts),
-        cmocka_unit_test(test_table),
+        cmocka_unit_test(test_metrics),     cmocka_unit_test(test_variables),  cmocka_unit_test(test_sgd),
+        cmocka_unit_test(test_not_finite),  cmocka_unit_test(test_checkpoint), cmocka_unit_test(test_starts),
+        cmocka_unit_test(test_not_learned), cmocka_unit_test(test_table),
     };
     return cmocka_run_group_tests_name("distill", tests, prepare, NULL);
 }

@@ -619,14 +619,22 @@ static void test_divergence(void **state) {
 int main(void) {
     log_set_level(LOG_QUIET);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_choice_on_test),  cmocka_unit_test(test_choice_on_holdout),
-        cmocka_unit_test(test_choice_of_one),   cmocka_unit_test(test_plan_dc),
-        cmocka_unit_test(test_plan_bptt),       cmocka_unit_test(test_walk),
-        cmocka_unit_test(test_tables),          cmocka_unit_test(test_describe),
-        cmocka_unit_test(test_set_bptt),        cmocka_unit_test(test_chunks),
-        cmocka_unit_test(test_ceiling),         cmocka_unit_test(test_planned),
-        cmocka_unit_test(test_random_and_full), cmocka_unit_test(test_dc),
-        cmocka_unit_test(test_dc_batch_norm),   cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_choice_on_test),
+        cmocka_unit_test(test_choice_on_holdout),
+        cmocka_unit_test(test_choice_of_one),
+        cmocka_unit_test(test_plan_dc),
+        cmocka_unit_test(test_plan_bptt),
+        cmocka_unit_test(test_walk),
+        cmocka_unit_test(test_tables),
+        cmocka_unit_test(test_describe),
+        cmocka_unit_test(test_set_bptt),
+        cmocka_unit_test(test_chunks),
+        cmocka_unit_test(test_ceiling),
+        cmocka_unit_test(test_planned),
+        cmocka_unit_test(test_random_and_full),
+        cmocka_unit_test(test_dc),
+        cmocka_unit_test(test_dc_batch_norm),
+        cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_divergence),
     };
     return cmocka_run_group_tests_name("evaluate", tests, setup, teardown);

@@ -746,12 +746,24 @@ static void test_devices(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_interrupted),  cmocka_unit_test(test_checkpoints), cmocka_unit_test(test_killed_early),
-        cmocka_unit_test(test_changed_data), cmocka_unit_test(test_the_end),     cmocka_unit_test(test_few_images),
-        cmocka_unit_test(test_locale),       cmocka_unit_test(test_frozen),      cmocka_unit_test(test_old_folder),
-        cmocka_unit_test(test_names),        cmocka_unit_test(test_indices),     cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_wisdom),       cmocka_unit_test(test_refused),     cmocka_unit_test(test_dry),
-        cmocka_unit_test(test_settings),     cmocka_unit_test(test_untested),    cmocka_unit_test(test_not_a_number),
+        cmocka_unit_test(test_interrupted),
+        cmocka_unit_test(test_old_folder),
+        cmocka_unit_test(test_checkpoints),
+        cmocka_unit_test(test_killed_early),
+        cmocka_unit_test(test_changed_data),
+        cmocka_unit_test(test_the_end),
+        cmocka_unit_test(test_few_images),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_indices),
+        cmocka_unit_test(test_locale),
+        cmocka_unit_test(test_frozen),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_wisdom),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_dry),
+        cmocka_unit_test(test_settings),
+        cmocka_unit_test(test_untested),
+        cmocka_unit_test(test_not_a_number),
         cmocka_unit_test(test_devices),
     };
     return cmocka_run_group_tests_name("run", tests, prepare, clean);

@@ -204,9 +204,8 @@ done:
     return status;
 }
 
-static void plan(const void *instance, struct unroll_plan *chosen) {
-    const struct bptt *b = instance;
-    unroll_plan(b->unroll, chosen);
+static void plan(const void *instance, struct unroll_plan *plan) {
+    unroll_plan(((const struct bptt *)instance)->unroll, plan);
 }
 
 /* --- one outer step --- */
@@ -382,11 +381,12 @@ const struct method method_bptt = {
     .keys = keys,
     .key_count = sizeof keys / sizeof *keys,
     .spec_size = sizeof(struct bptt_spec),
+    .learns = 1u << SET_SOFT_LABELS | 1u << SET_LOG_LR,
     .remedy = "lower inner.lr or outer.lr, or shorten method.window",
     .check = check,
     .create = create,
-    .destroy = destroy,
     .plan = plan,
+    .destroy = destroy,
     .step = take_step,
     .advance = advance,
     .state = add_state,

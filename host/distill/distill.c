@@ -28,6 +28,20 @@ uint64_t distill_seed(uint64_t seed, enum random_stream stream, int step) {
     return high << 32 | random_bits(&random);
 }
 
+int distill_check(const struct distill_problem *problem, const char **key) {
+    int status = RETORT_OK;
+    const struct method *method = problem->method;
+    *key = "set.labels";
+    if (problem->set.labels == LABELS_SOFT && !(method->learns & 1u << SET_SOFT_LABELS))
+        RAISE(RETORT_EINVAL, "method %s does not learn labels; take hard", method->name);
+    *key = "inner.learn_lr";
+    if (problem->inner.learn_lr && !(method->learns & 1u << SET_LOG_LR))
+        RAISE(RETORT_EINVAL, "method %s does not learn the inner learning rate; leave it out", method->name);
+    if (method->check) TRY(method->check(problem, key));
+done:
+    return status;
+}
+
 int distill_create(const struct distill_problem *problem, struct distill **out) {
     int status = RETORT_OK;
     const char *key = NULL;
@@ -36,11 +50,9 @@ int distill_create(const struct distill_problem *problem, struct distill **out) 
     d->problem = *problem;
     d->method = problem->method;
     d->mean_norm = NAN;
-    if (d->method->check) {
-        status = d->method->check(&d->problem, &key);
-        if (status < 0 && key) error_context("%s", key);
-        TRY(status);
-    }
+    status = distill_check(&d->problem, &key);
+    if (status < 0) error_context("%s", key);
+    TRY(status);
     TRY(set_begin(&d->problem, &d->set));
     TRY(d->method->create(&d->problem, &d->set, &d->instance));
     *out = d;

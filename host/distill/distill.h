@@ -47,6 +47,10 @@ struct distill_problem {
     const volatile int *interrupt;    /* non-zero: leave a step with RETORT_EINTERRUPTED; may be NULL */
 };
 
+/* Whether the settings go together as far as that can be told without library, data and network, which may be NULL:
+ * RETORT_EINVAL with words, and in *key the descriptor's key that they concern. */
+int distill_check(const struct distill_problem *problem, const char **key);
+
 struct distill;
 /* Draws the set, then lets the method plan (micro-batches under the ceiling), compile and build. RETORT_ELIMIT where
  * the ceiling cannot be met, with the least that could. */
@@ -57,8 +61,8 @@ struct unroll_plan;
 void distill_plan(const struct distill *distill, struct unroll_plan *plan);
 /* One outer step. *metrics, valid until the next call: outer_step, what the method tells, then gradient_norm (of the
  * images, before clipping), inner_lr (before the step) and seconds. RETORT_ENUMERIC where loss or gradient is not
- * finite, RETORT_EINTERRUPTED where the problem's interrupt was seen on the way: the state is then as before the
- * step. */
+ * finite, RETORT_EINTERRUPTED where the problem's interrupt was seen on the way (the state is then as before the
+ * step). */
 int distill_step(struct distill *distill, const struct metrics **metrics);
 int distill_steps_done(const struct distill *distill);
 /* The set as it is: images [n,C,H,W]; soft labels [n,K] or hard labels [n], the other pointer may be NULL. */

@@ -22,6 +22,7 @@
 #include "distill/set.h"
 #include "distill/state.h"
 
+struct unroll_plan;
 struct method {
     const char *name;    /* the word of method.name */
     const char *summary; /* one sentence for the reference of keys */
@@ -34,6 +35,10 @@ struct method {
     const struct key_default *defaults;
     size_t default_count;
 
+    /* Which variables beside the stored set it finds gradients for: bits 1 << SET_SOFT_LABELS, 1 << SET_LOG_LR. A
+     * descriptor that wants others learned is refused. */
+    unsigned learns;
+
     /* What to do where a step's numbers are not finite: "lower outer.lr". */
     const char *remedy;
 
@@ -45,15 +50,13 @@ struct method {
     int (*create)(const struct distill_problem *problem, struct set *set, void **instance);
     void (*destroy)(void *instance); /* NULL-safe */
 
-    /* What was chosen for its training run, which problem->frozen gives back to `create` when a run is resumed. NULL:
-     * the method has none. */
+    /* How its work was split to fit the device: what problem->frozen would repeat. NULL: never split. */
     void (*plan)(const void *instance, struct unroll_plan *plan);
 
     /* Step `step` (1, 2, ...): leaves in set->variables[i].gradient, for each variable of count above 0, the derivative
      * of the outer loss by its values (SET_LOG_LR: by the logarithm), the whole array, and its values in *metrics.
-     * `loss` (to be finite), `accuracy` (percent) and texts are what the progress line shows. The instance's state must
-     * not yet count the step: the update may still be refused, and a step may be left with RETORT_EINTERRUPTED where
-     * problem->interrupt is seen. */
+     * The progress line shows `loss` (which must be finite), `accuracy` (percent) and the text `stage` of those there
+     * are. The instance's state must not yet count the step: the update may still be refused. */
     int (*step)(void *instance, int step, struct metrics *metrics);
     /* The set was updated: takes the step into the instance's state. May be NULL. */
     void (*advance)(void *instance);

@@ -283,12 +283,14 @@ done:
 }
 
 static int check_method(const struct descriptor *d, const struct context *context) {
-    const struct method *method = descriptor_method(d);
-    const struct distill_problem settings = {
-        .inner = d->inner, .set = d->set, .outer = d->outer, .method_spec = d->method_spec, .method = method};
+    const struct distill_problem settings = {.inner = d->inner,
+                                             .set = d->set,
+                                             .outer = d->outer,
+                                             .method = descriptor_method(d),
+                                             .method_spec = d->method_spec};
     const char *key = NULL;
-    int status = method->check ? method->check(&settings, &key) : RETORT_OK;
-    if (status < 0 && key) say_where(context, key);
+    int status = distill_check(&settings, &key);
+    if (status < 0) say_where(context, key);
     return status;
 }
 

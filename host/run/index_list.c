@@ -5,7 +5,6 @@
 #include "base/memory.h"
 #include "data/data.h"
 
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 

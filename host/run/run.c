@@ -48,7 +48,7 @@ int run_create(const char *descriptor, const struct schema_override *overrides, 
     if (!descriptor && (!options->resume || !options->out)) RAISE(RETORT_EINVAL, "no descriptor was named");
     if (!descriptor) TRY(path_join(options->out, "descriptor.yaml", kept));
     status = descriptor_read(descriptor ? descriptor : kept, overrides, override_count, &fresh->descriptor);
-    /* Not to be read is as much a wrong descriptor as not to be understood. */
+    /* A descriptor that cannot be read is the caller's mistake, as one that cannot be understood is. */
     if (status == RETORT_EIO) status = RETORT_EINVAL;
     TRY(status);
     TRY(run_folder_name(&fresh->descriptor, options->out, &fresh->folder));
@@ -117,11 +117,12 @@ static void count_device(const struct session *session, const struct spent *befo
 
 static void tell_progress(const struct retort_run *run, struct progress *line, int step,
                           const struct metrics *metrics) {
-    char detail[96], right[32] = "";
+    char detail[96], left[32] = "", right[32] = "";
     double loss = metric_number(metrics, "loss"), accuracy = metric_number(metrics, "accuracy");
     const char *stage = metric_word(metrics, "stage");
+    if (!isnan(loss)) snprintf(left, sizeof left, "loss %.4f", loss);
     if (!isnan(accuracy)) snprintf(right, sizeof right, "  accuracy %.1f%%", accuracy);
-    snprintf(detail, sizeof detail, "loss %.4f%s%s%s", loss, right, stage ? "  " : "", stage ? stage : "");
+    snprintf(detail, sizeof detail, "%s%s%s%s", left, right, stage ? "  " : "", stage ? stage : "");
     progress_update(line, step, detail);
     if (!run->options.progress) return;
     locale_t ours = uselocale(run->callers);

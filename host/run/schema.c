@@ -102,7 +102,7 @@ static int complain_unknown(const struct schema_reader *reader, int line, const 
     return error_set(RETORT_EINVAL, "%s: unknown key; known here: %s", where, known);
 }
 
-/* Where the key at `path` is one, under its path of today or its former one: stores the value and says so in *known. */
+/* Stores the value of the key that has this path, or had it formerly; *known is false where there is no such key. */
 static int read_key(struct schema_reader *reader, int line, const char *path, const yaml_node_t *value, bool *known) {
     int status = RETORT_OK;
     char where[512];

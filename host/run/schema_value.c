@@ -63,7 +63,7 @@ bool schema_is_null(const yaml_node_t *node) {
 }
 
 static bool is_zero_word(const struct schema_key *key, const yaml_node_t *node) {
-    /* Quoted too: so JSON writes it. */
+    /* With quotes too: JSON, which is read as YAML, cannot write the word without. */
     return key->zero && node->type == YAML_SCALAR_NODE
            && strcasecmp((const char *)node->data.scalar.value, key->zero) == 0;
 }

@@ -16,7 +16,8 @@
 
 struct retort_run;
 
-/* Where a run is, told after every outer step. Loss and accuracy (percent) are those of the real batch. */
+/* Where a run is, told after every outer step. Loss and accuracy (percent) are those of the real batch, NaN where
+ * the method has none. */
 struct retort_progress {
     int outer_step, outer_steps;
     double loss, accuracy;
