@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "base/random.h"
 #include "transform/transform.h"
+#include "unroll/meta.h"
 #include "unroll/unroll.h"
 
 #define TOLERANCE 2e-5
@@ -17,6 +18,8 @@ struct problem {
     struct arena arena;
     struct network network;
     struct unroll_spec spec;
+    struct meta_spec meta;
+    struct pass_spec pass;
     int steps, prefix, window;
     float *theta, *images, *soft, *maps, *colour, *weights, *real_images, *real_maps;
     int32_t *hard, *rows, *real_labels;
@@ -46,16 +49,22 @@ static int64_t pixels(const struct problem *p) {
     return (int64_t)p->network.channels * p->network.height * p->network.width;
 }
 
-/* Fills everything else at random from what is given: the network's spec, and the unroll's without the network. */
+/* Fills everything else at random from what is given: the network's spec, the unroll's and the meta-loss's without the
+ * network. */
 static void problem_init(struct problem *p, const struct network_spec *network, int channels, int side,
-                         const struct unroll_spec *spec, int prefix) {
+                         const struct unroll_spec *spec, struct meta_spec meta, int prefix) {
     struct random random = random_begin(5, RANDOM_TEST, 0);
-    *p = (struct problem){.spec = *spec, .prefix = prefix, .window = spec->max_window};
+    *p = (struct problem){.spec = *spec, .meta = meta, .prefix = prefix, .window = spec->max_window};
     arena_init(&p->arena);
     assert_ok(network_describe(network, channels, side, side, 3, &p->network));
-    p->spec.network = &p->network;
+    p->spec.network = p->meta.network = &p->network;
+    if (meta.batch) {
+        p->pass = meta_pass(&p->meta);
+        p->spec.passes = &p->pass;
+        p->spec.pass_count = 1;
+    }
     p->steps = prefix + p->window;
-    int64_t n = spec->set_count, r = spec->meta_batch, k = p->network.classes, draws = p->steps * spec->batch;
+    int64_t n = spec->set_count, r = p->meta.batch, k = p->network.classes, draws = p->steps * spec->batch;
     p->theta = floats(p, p->network.theta_count, 0.4, &random);
     p->images = floats(p, n * pixels(p), 1, &random);
     p->soft = floats(p, n * k, 1, &random);
@@ -102,25 +111,28 @@ static void upload(struct unroll *unroll, const struct problem *p) {
                                                                  .weights = p->weights}));
 }
 
-static struct unroll_meta meta_of(const struct problem *p) {
-    return (struct unroll_meta){.prefix = p->prefix,
-                                .window = p->window,
-                                .images = p->real_images,
-                                .labels = p->real_labels,
-                                .maps = p->real_maps,
-                                .probe = true};
+/* Forward through prefix and window, from the current begin, and the meta-loss there. */
+static int forward(struct unroll *unroll, const struct problem *p) {
+    struct pass *meta = unroll_pass(unroll, 0);
+    int status = meta_upload(meta, p->real_images, p->real_labels, p->real_maps);
+    if (status == RETORT_OK) status = unroll_train(unroll, 0, p->prefix, true);
+    if (status == RETORT_OK) status = unroll_window(unroll, p->prefix, p->window, true);
+    return status == RETORT_OK ? meta_run(meta) : status;
+}
+
+static struct place lambda_of(struct unroll *unroll) {
+    return meta_lambda(unroll_pass(unroll, 0));
 }
 
 static struct answer device_answer(struct unroll *unroll, struct problem *p) {
     struct answer answer = answer_make(p);
     struct unroll_gradient gradient = {.images = answer.images, .labels = answer.labels};
-    struct unroll_meta meta = meta_of(p);
     upload(unroll, p);
     assert_ok(unroll_begin_from(unroll, p->theta));
-    assert_ok(unroll_meta_gradient(unroll, &meta, &gradient));
+    assert_ok(forward(unroll, p));
+    assert_ok(unroll_backward(unroll, lambda_of(unroll), HESSIAN_EXACT, &gradient));
     assert_ok(unroll_read_probe(unroll, p->steps, answer.losses, answer.norms));
-    answer.loss = gradient.loss;
-    answer.accuracy = gradient.accuracy;
+    assert_ok(meta_read(unroll_pass(unroll, 0), &answer.loss, &answer.accuracy));
     answer.lr = gradient.lr;
     return answer;
 }
@@ -191,11 +203,11 @@ static struct answer reference_answer(struct problem *p) {
                          &theta, next);
         memcpy(state, next, sizeof state);
     }
-    int64_t r = spec->meta_batch;
+    int64_t r = p->meta.batch;
     struct network_pass pass = {.theta = theta};
     pass.images = graph_input(g, "real", FLOAT32, SHAPE(r, net->channels, net->height, net->width));
     BIND("real", widen(p, p->real_images, r * pixels(p), false));
-    if (spec->meta_augment) {
+    if (p->meta.augment) {
         pass.images = node_sample(pass.images, graph_input(g, "real maps", FLOAT32, SHAPE(r, 2, 3)));
         BIND("real maps", widen(p, p->real_maps, 6 * r, false));
     }
@@ -285,16 +297,11 @@ static const struct optimizer_spec adam = {
     .kind = OPTIMIZER_ADAM, .lr = 0.02, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-6, .weight_decay = 0.01};
 
 static void augmented_problem(struct problem *p) {
-    problem_init(p, &mlp, 2, 4,
-                 &(struct unroll_spec){.optimizer = momentum,
-                                       .set_count = 6,
-                                       .batch = 4,
-                                       .soft_labels = true,
-                                       .augment = true,
-                                       .meta_batch = 7,
-                                       .meta_augment = true,
-                                       .max_window = 3},
-                 2);
+    problem_init(
+        p, &mlp, 2, 4,
+        &(struct unroll_spec){
+            .optimizer = momentum, .set_count = 6, .batch = 4, .soft_labels = true, .augment = true, .max_window = 3},
+        (struct meta_spec){.batch = 7, .augment = true}, 2);
 }
 
 /* Sampled images, soft labels, momentum with decay, a prefix. */
@@ -373,9 +380,9 @@ static void colour_image(const struct problem *p, const float *from, const float
 static void test_colour(void **state) {
     (void)state;
     struct problem p, plain;
-    struct unroll_spec spec = {
-        .optimizer = momentum, .set_count = 5, .batch = 4, .colour = true, .meta_batch = 6, .max_window = 3};
-    problem_init(&p, &mlp, 3, 5, &spec, 1);
+    struct unroll_spec spec = {.optimizer = momentum, .set_count = 5, .batch = 4, .colour = true, .max_window = 3};
+    const struct meta_spec meta = {.batch = 6};
+    problem_init(&p, &mlp, 3, 5, &spec, meta, 1);
     struct random random = random_begin(6, RANDOM_TEST, 0);
     p.colour = floats(&p, p.steps * spec.batch * 8, 0.3, &random);
     for (int64_t i = 0; i < p.steps * spec.batch; i++) {
@@ -385,7 +392,7 @@ static void test_colour(void **state) {
     }
     spec.colour = false;
     spec.set_count = p.steps * spec.batch;
-    problem_init(&plain, &mlp, 3, 5, &spec, 1);
+    problem_init(&plain, &mlp, 3, 5, &spec, meta, 1);
     for (int32_t i = 0; i < spec.set_count; i++) {
         colour_image(&p, p.images + p.rows[i] * pixels(&p), p.colour + 8 * i, plain.images + i * pixels(&p));
         plain.hard[i] = p.hard[p.rows[i]];
@@ -436,25 +443,24 @@ static void test_lanczos(void **state) {
     struct problem p;
     problem_init(&p, &mlp, 1, 2,
                  &(struct unroll_spec){
-                     .optimizer = momentum, .set_count = 6, .batch = 4, .meta_batch = 5, .max_window = 2, .rank = 1000},
-                 0);
+                     .optimizer = momentum, .set_count = 6, .batch = 4, .max_window = 2, .rank = 1000},
+                 (struct meta_spec){.batch = 5}, 0);
     struct unroll *unroll = make_unroll(FAMILY_CPU, &p);
-    struct unroll_meta meta = meta_of(&p);
     struct answer exact = answer_make(&p), low = answer_make(&p), again = answer_make(&p);
     struct unroll_gradient gradient = {.images = low.images};
     upload(unroll, &p);
     assert_ok(unroll_begin_from(unroll, p.theta));
-    meta.lanczos = true;
-    assert_int_equal(unroll_meta_gradient(unroll, &meta, &gradient), RETORT_EINVAL);
+    assert_ok(forward(unroll, &p));
+    assert_int_equal(unroll_backward(unroll, lambda_of(unroll), HESSIAN_LANCZOS, &gradient), RETORT_EINVAL);
     /* The factor is wanted where the exact pass takes its product: at the weights before the second step. */
     assert_ok(unroll_begin_from(unroll, p.theta));
     assert_ok(unroll_train(unroll, 0, 1, false));
     assert_ok(unroll_lanczos(unroll, 1, 7));
     assert_ok(unroll_begin_from(unroll, p.theta));
-    assert_ok(unroll_meta_gradient(unroll, &meta, &gradient));
-    meta.lanczos = false;
+    assert_ok(forward(unroll, &p));
+    assert_ok(unroll_backward(unroll, lambda_of(unroll), HESSIAN_LANCZOS, &gradient));
     gradient.images = exact.images;
-    assert_ok(unroll_backward_again(unroll, &meta, &gradient));
+    assert_ok(unroll_backward(unroll, lambda_of(unroll), HESSIAN_EXACT, &gradient));
     int64_t count = p.spec.set_count * pixels(&p);
     expect_close("low-rank meta-gradient", error_of(low.images, exact.images, count), 1e-4);
     struct answer expected = reference_answer(&p);
@@ -464,12 +470,12 @@ static void test_lanczos(void **state) {
     assert_ok(unroll_read_factor(unroll, factor));
     assert_ok(unroll_begin_from(unroll, p.theta));
     assert_ok(unroll_lanczos(unroll, 0, 7));
-    meta.lanczos = true;
     gradient.images = again.images;
-    assert_ok(unroll_meta_gradient(unroll, &meta, &gradient));
+    assert_ok(forward(unroll, &p));
+    assert_ok(unroll_backward(unroll, lambda_of(unroll), HESSIAN_LANCZOS, &gradient));
     assert_true(error_of(again.images, exact.images, count) > 1e-3);
     assert_ok(unroll_write_factor(unroll, factor));
-    assert_ok(unroll_backward_again(unroll, &meta, &gradient));
+    assert_ok(unroll_backward(unroll, lambda_of(unroll), HESSIAN_LANCZOS, &gradient));
     assert_memory_equal(again.images, low.images, (size_t)count * sizeof(float));
     unroll_destroy(unroll);
     problem_finish(&p);
@@ -482,13 +488,13 @@ static void test_dead_unit(void **state) {
     struct network_spec network = mlp;
     struct optimizer_spec optimizer = adam;
     optimizer.weight_decay = 0;
-    const struct unroll_spec spec = {
-        .optimizer = optimizer, .set_count = 5, .batch = 4, .meta_batch = 6, .max_window = 3};
+    const struct unroll_spec spec = {.optimizer = optimizer, .set_count = 5, .batch = 4, .max_window = 3};
+    const struct meta_spec meta = {.batch = 6};
     network.activation = ACTIVATION_RELU;
     network.width = 4;
-    problem_init(&p, &network, 1, 3, &spec, 1);
+    problem_init(&p, &network, 1, 3, &spec, meta, 1);
     network.width = 3;
-    problem_init(&without, &network, 1, 3, &spec, 1);
+    problem_init(&without, &network, 1, 3, &spec, meta, 1);
     /* Of [4,9] weights, [4] biases, [3,4] weights and [3] biases of the head the last unit's are left out. */
     memset(p.theta + 3 * 9, 0, 9 * sizeof(float));
     p.theta[36 + 3] = -1;
@@ -510,9 +516,8 @@ static void test_dead_unit(void **state) {
 static void adam_problem(struct problem *p) {
     problem_init(
         p, &convnet, 2, 8,
-        &(struct unroll_spec){
-            .optimizer = adam, .set_count = 7, .batch = 6, .soft_labels = true, .meta_batch = 10, .max_window = 3},
-        1);
+        &(struct unroll_spec){.optimizer = adam, .set_count = 7, .batch = 6, .soft_labels = true, .max_window = 3},
+        (struct meta_spec){.batch = 10}, 1);
 }
 
 /* Adam, a convnet; the same again bit for bit; and under a ceiling that forces micro-batches. */
@@ -577,12 +582,11 @@ static void kept_problem(struct problem *p, bool soft) {
                                .batch = 4,
                                .soft_labels = soft,
                                .augment = soft,
-                               .meta_batch = 3,
                                .max_window = 4,
                                .steps = 6};
     network.depth = 2;
     network.width = 17;
-    problem_init(p, &network, 2, 8, &spec, 2);
+    problem_init(p, &network, 2, 8, &spec, (struct meta_spec){.batch = 3}, 2);
 }
 
 /* An unroll under a ceiling (0: none) and its answer, all within the ceiling; how much was needed. */
@@ -706,8 +710,8 @@ static void test_batch_norm(void **state) {
     struct network_spec network = convnet;
     enum { TESTS = 20, STEPS = 3 };
     network.norm = NORM_BATCH;
-    struct unroll_spec spec = {.optimizer = momentum, .set_count = 7, .batch = 6, .max_window = STEPS, .meta_batch = 1};
-    problem_init(&p, &network, 2, 4, &spec, 0);
+    struct unroll_spec spec = {.optimizer = momentum, .set_count = 7, .batch = 6, .max_window = STEPS};
+    problem_init(&p, &network, 2, 4, &spec, (struct meta_spec){.batch = 1}, 0);
     struct random random = random_begin(8, RANDOM_TEST, 0);
     float *images = floats(&p, TESTS * pixels(&p), 1, &random);
     int32_t *labels = integers(&p, TESTS, p.network.classes, &random);
@@ -716,7 +720,7 @@ static void test_batch_norm(void **state) {
     assert_int_equal(unroll_create(library_of(FAMILY_CPU), &p.spec, &unroll), RETORT_ELIMIT);
     assert_non_null(strstr(retort_error_message(), "batch norm cannot be split"));
     device_set_ceiling(device, 0);
-    p.spec.max_window = p.spec.meta_batch = 0;
+    p.spec.max_window = p.spec.pass_count = 0;
     p.spec.test_batch = 8;
     unroll = make_unroll(FAMILY_CPU, &p);
     upload(unroll, &p);
@@ -779,17 +783,18 @@ static void test_refusals(void **state) {
     struct unroll *unroll = make_unroll(FAMILY_CPU, &p);
     struct answer answer = answer_make(&p);
     struct unroll_gradient gradient = {.images = answer.images, .labels = answer.labels};
-    struct unroll_meta meta = meta_of(&p);
     assert_int_equal(unroll_set(unroll, p.images, NULL, p.hard), RETORT_EINVAL);
     assert_int_equal(unroll_train(unroll, 0, 1, false), RETORT_EINVAL);
     upload(unroll, &p);
     assert_ok(unroll_begin_from(unroll, p.theta));
     assert_int_equal(unroll_train(unroll, 0, p.steps + 1, false), RETORT_EINVAL);
     assert_int_equal(unroll_train(unroll, -1, 1, false), RETORT_EINVAL);
-    meta.prefix++;
-    assert_int_equal(unroll_meta_gradient(unroll, &meta, &gradient), RETORT_EINVAL);
-    meta.prefix = 0, meta.window = p.window + 1;
-    assert_int_equal(unroll_meta_gradient(unroll, &meta, &gradient), RETORT_EINVAL);
+    assert_int_equal(unroll_backward(unroll, lambda_of(unroll), HESSIAN_EXACT, &gradient), RETORT_EINVAL);
+    assert_int_equal(unroll_window(unroll, p.prefix + 1, p.window, false), RETORT_EINVAL);
+    assert_int_equal(unroll_window(unroll, 0, p.window + 1, false), RETORT_EINVAL);
+    assert_ok(forward(unroll, &p));
+    assert_int_equal(unroll_window(unroll, 0, 1, false), RETORT_EINVAL);
+    assert_int_equal(unroll_backward(unroll, lambda_of(unroll), HESSIAN_NONE, &gradient), RETORT_EINVAL);
     assert_int_equal(unroll_lanczos(unroll, 0, 1), RETORT_EINVAL);
     unroll_destroy(unroll);
     problem_finish(&p);

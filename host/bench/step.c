@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/random.h"
+#include "unroll/meta.h"
 #include "unroll/unroll.h"
 
 #include <stdlib.h>
@@ -15,6 +16,7 @@ struct data {
     float *set, *targets, *real;
     int32_t *labels, *rows;
     struct unroll_gradient gradient;
+    double loss, accuracy;
 };
 
 static void fill(float *values, size_t count, uint32_t stream) {
@@ -58,12 +60,16 @@ static void data_finish(struct data *data) {
 static int outer_step(struct unroll *unroll, const struct bench_step_spec *spec, struct data *data) {
     int status = RETORT_OK;
     const struct unroll_steps steps = {.first = 1, .count = spec->prefix + spec->window, .rows = data->rows};
-    const struct unroll_meta meta = {
-        .prefix = spec->prefix, .window = spec->window, .images = data->real, .labels = data->labels};
+    struct pass *meta = unroll_pass(unroll, 0);
     TRY(unroll_set(unroll, data->set, data->targets, NULL));
     TRY(unroll_upload_steps(unroll, &steps));
+    TRY(meta_upload(meta, data->real, data->labels, NULL));
     TRY(unroll_begin(unroll, 1));
-    TRY(unroll_meta_gradient(unroll, &meta, &data->gradient));
+    TRY(unroll_train(unroll, 0, spec->prefix, false));
+    TRY(unroll_window(unroll, spec->prefix, spec->window, false));
+    TRY(meta_run(meta));
+    TRY(unroll_backward(unroll, meta_lambda(meta), HESSIAN_EXACT, &data->gradient));
+    TRY(meta_read(meta, &data->loss, &data->accuracy));
 done:
     return status;
 }
@@ -108,8 +114,9 @@ done:
     return status;
 }
 
+/* `network` and `meta` are to live as long as the unroll. */
 static int plan(struct library *library, const struct bench_step_spec *spec, struct network *network,
-                struct unroll **unroll) {
+                struct meta_spec *meta, struct unroll **unroll) {
     int status = RETORT_OK;
     const struct network_spec network_spec = {.kind = NETWORK_CONVNET,
                                               .depth = 3,
@@ -117,17 +124,20 @@ static int plan(struct library *library, const struct bench_step_spec *spec, str
                                               .norm = NORM_INSTANCE,
                                               .activation = ACTIVATION_RELU,
                                               .pool = POOL_AVERAGE};
+    TRY(network_describe(&network_spec, spec->image[0], spec->image[1], spec->image[2], CLASSES, network));
+    *meta = (struct meta_spec){.network = network, .batch = spec->real};
+    const struct pass_spec pass = meta_pass(meta);
     const struct unroll_spec unroll_spec = {
         .network = network,
         .optimizer = {.kind = OPTIMIZER_ADAM, .lr = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8},
         .set_count = (int64_t)spec->ipc * CLASSES,
         .batch = (int64_t)spec->ipc * CLASSES,
         .soft_labels = true,
-        .meta_batch = spec->real,
+        .passes = &pass,
+        .pass_count = 1,
         .max_window = spec->window,
         .steps = spec->prefix + spec->window,
     };
-    TRY(network_describe(&network_spec, spec->image[0], spec->image[1], spec->image[2], CLASSES, network));
     TRY(unroll_create(library, &unroll_spec, unroll));
 done:
     return status;
@@ -139,8 +149,9 @@ int bench_step_convolutions(struct device *device, const struct bench_step_spec 
     struct library *library = NULL;
     struct unroll *unroll = NULL;
     struct network network;
+    struct meta_spec meta;
     TRY(library_create_with(device, spec->family, NULL, &library));
-    TRY(plan(library, spec, &network, &unroll));
+    TRY(plan(library, spec, &network, &meta, &unroll));
     TRY(library_convolutions(library, list, count));
 done:
     unroll_destroy(unroll);
@@ -155,12 +166,13 @@ int bench_step(struct device *device, const struct bench_step_spec *spec, struct
     struct data data = {0};
     struct bench_step_result fresh = {0};
     struct network network;
+    struct meta_spec meta;
     struct rusage usage;
     TRY(prepare_data(spec, &data));
     device_set_ceiling(device, spec->memory);
     double begun = clock_seconds();
     TRY(library_create(device, spec->family, &library));
-    TRY(plan(library, spec, &network, &unroll));
+    TRY(plan(library, spec, &network, &meta, &unroll));
     fresh.build_seconds = clock_seconds() - begun;
     unroll_describe(unroll, fresh.plan, sizeof fresh.plan);
     fresh.kept_steps = unroll_kept_steps(unroll);
@@ -168,8 +180,8 @@ int bench_step(struct device *device, const struct bench_step_spec *spec, struct
     TRY(time_steps(device, unroll, spec, &data, &fresh));
     getrusage(RUSAGE_SELF, &usage);
     fresh.flops = unroll_flops(unroll, spec->prefix, spec->window);
-    fresh.loss = data.gradient.loss;
-    fresh.accuracy = data.gradient.accuracy;
+    fresh.loss = data.loss;
+    fresh.accuracy = data.accuracy;
     fresh.peak_device_bytes = device_peak_bytes(device);
     fresh.peak_resident_bytes = (uint64_t)usage.ru_maxrss * 1024;
     *result = fresh;

@@ -6,6 +6,7 @@
 #include "data/data.h"
 #include "run/descriptor.h"
 #include "run/words.h"
+#include "unroll/lanczos.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -190,7 +191,8 @@ static int load_case(const char *folder, struct loaded *loaded) {
     if (file_exists(path)) {
         TRY(read_shaped(folder, "expect_hessian_eigenvalues", 1, eigenvalues, &expected));
         npy_finish(&expected);
-        if (eigenvalues[0] > 128) RAISE(RETORT_EUNSUPPORTED, "%s: more than 128 eigenvalues", path);
+        if (eigenvalues[0] > LANCZOS_MAX_RANK)
+            RAISE(RETORT_EUNSUPPORTED, "%s: more than %d eigenvalues", path, LANCZOS_MAX_RANK);
         problem->eigenvalue_count = (int)eigenvalues[0];
     }
     problem->theta0 = loaded->theta0;

@@ -133,7 +133,8 @@ int kernels_scatter_rows(const struct kernel_target *target, int64_t rows, int64
 /* (out, image, map), plain [n,c,h,w]; node_sample and node_sample_transpose of the graph. */
 int kernels_sample(const struct kernel_target *target, int64_t n, int64_t c, int64_t h, int64_t w, bool transpose,
                    struct kernel_use *use);
-/* (out [k+1,k], matrix [k,k]): one work-item, cyclic Jacobi; node_eigh of the graph. */
+enum { KERNELS_EIGH_MAX = 128 }; /* the kernel keeps a copy of the matrix in private memory: 64 KiB */
+/* (out [k+1,k], matrix [k,k]), k at most KERNELS_EIGH_MAX: one work-item, cyclic Jacobi; node_eigh of the graph. */
 int kernels_eigh(const struct kernel_target *target, int64_t k, struct kernel_use *use);
 
 /* Appends what stands first in every program: the definition of V, cl/preamble.cl, cl/winograd.cl and cl/fused.cl. */

@@ -70,12 +70,11 @@ done:
 }
 
 int kernels_eigh(const struct kernel_target *target, int64_t k, struct kernel_use *use) {
-    enum { K_MAX = 128 }; /* the kernel keeps a copy of the matrix in private memory: 64 KiB */
     int status = RETORT_OK;
     TRY(kernels_check_target(target));
-    if (k < 1 || k > K_MAX)
+    if (k < 1 || k > KERNELS_EIGH_MAX)
         RAISE(RETORT_EUNSUPPORTED, "eigenproblem of a %lldx%lld matrix: 1 to %d are possible", (long long)k,
-              (long long)k, K_MAX);
+              (long long)k, KERNELS_EIGH_MAX);
     kernel_use_begin(use, "eigh.cl");
     kernel_use_define(use, "K", k);
     kernel_use_launch(use, 1, 1, 1, 1, 1, 1);

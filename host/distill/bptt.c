@@ -7,6 +7,8 @@
 #include "base/log.h"
 #include "distill/method.h"
 #include "distill/truncation.h"
+#include "unroll/lanczos.h"
+#include "unroll/meta.h"
 #include "unroll/unroll.h"
 
 #include <math.h>
@@ -58,7 +60,7 @@ static const struct schema_key keys[] = {
      .help = "dynamic: weigh the steps of the window by their probability (Eq. 13)."},
     {"method.hessian", KEY_CHOICE, AT(hessian), .words = hessians, .standard = "exact",
      .help = "Exact Hessian-vector products, a low-rank approximation by Lanczos, or none: first-order terms alone."},
-    {"method.rank", KEY_INT, AT(rank), .least = 1, .most = UNROLL_MAX_RANK, .standard = "16",
+    {"method.rank", KEY_INT, AT(rank), .least = 1, .most = LANCZOS_MAX_RANK, .standard = "16",
      .help = "lanczos: rank of the approximation."},
     {"method.refresh", KEY_INT, AT(refresh), .least = 1, .most = KEY_WHOLE, .standard = "20",
      .help = "lanczos: outer steps between refreshes."},
@@ -91,6 +93,7 @@ done:
 struct bptt {
     const struct distill_problem *problem;
     const struct bptt_spec *spec;
+    struct meta_spec meta; /* the meta-loss, a pass of the unroll */
     struct set *set;
     struct unroll *unroll;
     int batch;  /* rows per inner step */
@@ -178,18 +181,21 @@ static int create(const struct distill_problem *problem, struct set *set, void *
     b->epochs = (double)problem->outer.steps / b->period;
     TRY(allocate(b));
     bool augment = augments(&problem->outer.augment);
+    b->meta = (struct meta_spec){.network = net, .batch = problem->outer.real_batch, .augment = augment};
+    const struct pass_spec meta = meta_pass(&b->meta);
     const struct unroll_spec spec = {.network = net,
                                      .optimizer = problem->inner.optimizer,
                                      .set_count = set->count,
                                      .batch = b->batch,
                                      .soft_labels = set->soft_labels != NULL,
                                      .augment = augment,
-                                     .meta_batch = problem->outer.real_batch,
-                                     .meta_augment = augment,
+                                     .passes = &meta,
+                                     .pass_count = 1,
                                      .max_window = longest_window(b->spec, problem->inner.steps),
                                      .steps = problem->inner.steps,
                                      .rank = b->spec->hessian == HESSIAN_LANCZOS ? b->spec->rank : 0,
-                                     .frozen = problem->frozen};
+                                     .frozen = problem->frozen,
+                                     .interrupt = problem->interrupt};
     TRY(unroll_create(problem->library, &spec, &b->unroll));
     b->factor_count = unroll_factor_count(b->unroll);
     b->factor = arena_array(&b->arena, (size_t)b->factor_count, sizeof(float));
@@ -267,27 +273,26 @@ static int compute_gradient(struct bptt *b, int step, const struct window_choice
     int status = RETORT_OK;
     const struct bptt_spec *spec = b->spec;
     struct outer_variable *images = &b->set->variables[SET_STORED], *labels = &b->set->variables[SET_SOFT_LABELS];
-    struct unroll_meta meta = {.prefix = choice->end - choice->window,
-                               .window = choice->window,
-                               .images = b->real_images,
-                               .labels = b->real_labels,
-                               .maps = b->real_maps};
+    struct pass *meta = unroll_pass(b->unroll, 0);
+    int prefix = choice->end - choice->window;
     struct unroll_gradient gradient = {.images = images->gradient, .labels = labels->count ? labels->gradient : NULL};
     bool lanczos = spec->hessian == HESSIAN_LANCZOS;
     bool refresh = lanczos && (step - 1) % spec->refresh == 0;
     b->cosine = NAN;
+    TRY(meta_upload(meta, b->real_images, b->real_labels, b->real_maps));
     TRY(unroll_begin(b->unroll, seed));
-    meta.lanczos = lanczos && !refresh;
-    TRY(unroll_meta_gradient(b->unroll, &meta, &gradient));
+    TRY(unroll_train(b->unroll, 0, prefix, false));
+    TRY(unroll_window(b->unroll, prefix, choice->window, false));
+    TRY(meta_run(meta));
+    TRY(unroll_backward(b->unroll, meta_lambda(meta), lanczos && !refresh ? HESSIAN_LANCZOS : HESSIAN_EXACT,
+                        &gradient));
+    TRY(meta_read(meta, &b->loss, &b->accuracy));
     if (refresh) {
         TRY(unroll_lanczos(b->unroll, choice->end - 1, distill_seed(b->problem->seed, RANDOM_LANCZOS, step)));
         memcpy(b->again, images->gradient, (size_t)images->count * sizeof *b->again);
-        meta.lanczos = true;
-        TRY(unroll_backward_again(b->unroll, &meta, &gradient));
+        TRY(unroll_backward(b->unroll, meta_lambda(meta), HESSIAN_LANCZOS, &gradient));
         b->cosine = cosine(images->gradient, b->again, images->count);
     }
-    b->loss = gradient.loss;
-    b->accuracy = gradient.accuracy;
     /* By the chain rule to the logarithm. */
     b->set->variables[SET_LOG_LR].gradient[0] = (float)(gradient.lr * set_inner_lr(b->set));
 done:

@@ -3,11 +3,12 @@
 #ifndef RETORT_DISTILL_BPTT_H
 #define RETORT_DISTILL_BPTT_H
 
+#include "unroll/window.h"
+
 #include <stdbool.h>
 
 enum truncation { TRUNCATION_FIXED, TRUNCATION_FORWARD, TRUNCATION_RANDOM, TRUNCATION_DYNAMIC };
 enum reading { READING_LITERAL, READING_RELEASED, READING_STANDARDISED };
-enum hessian { HESSIAN_EXACT, HESSIAN_LANCZOS, HESSIAN_NONE };
 enum stage { STAGE_EARLY, STAGE_MIDDLE, STAGE_LATE, STAGES };
 
 /* The descriptor's `method` section. W and d as in the papers; T is inner.steps. */

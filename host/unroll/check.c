@@ -1,6 +1,7 @@
 #include "unroll/check.h"
 
 #include "base/error.h"
+#include "unroll/meta.h"
 #include "unroll/unroll.h"
 
 #include <stdlib.h>
@@ -20,7 +21,7 @@ static int check_eigenvalues(struct library *library, const struct check_case *p
                                .set_count = n,
                                .batch = n,
                                .soft_labels = problem->soft_labels != NULL};
-    spec.rank = 6 * k + 40 < 127 ? 6 * k + 40 : 127;
+    spec.rank = 6 * k + 40 < LANCZOS_MAX_RANK ? 6 * k + 40 : LANCZOS_MAX_RANK;
     if (spec.rank > p - 1) spec.rank = (int)p - 1;
     if (k > spec.rank) RAISE(RETORT_EINVAL, "%d eigenvalues wanted: at most %d", k, spec.rank);
     values = malloc((size_t)spec.rank * sizeof *values);
@@ -48,13 +49,16 @@ int check_case(struct library *library, const struct check_case *problem, struct
     size_t n = (size_t)problem->synthetic_count,
            image = (size_t)net->channels * (size_t)net->height * (size_t)net->width;
     size_t steps = (size_t)problem->steps;
+    const struct meta_spec meta_spec = {.network = net, .batch = problem->real_count};
+    const struct pass_spec pass = meta_pass(&meta_spec);
     struct unroll_spec spec = {.network = net,
                                .optimizer = problem->optimizer,
                                .set_count = problem->synthetic_count,
                                .batch = problem->batch_count,
                                .soft_labels = problem->soft_labels != NULL,
-                               .meta_batch = problem->real_count,
-                               .max_window = problem->window};
+                               .max_window = problem->window,
+                               .passes = &pass,
+                               .pass_count = 1};
     fresh.inner_loss = calloc(steps, sizeof(double));
     fresh.grad_norm = calloc(steps, sizeof(double));
     fresh.theta_end = calloc((size_t)net->theta_count, sizeof(float));
@@ -69,14 +73,16 @@ int check_case(struct library *library, const struct check_case *problem, struct
     TRY(unroll_upload_steps(unroll,
                             &(struct unroll_steps){.first = 1, .count = problem->steps, .rows = problem->batches}));
     TRY(unroll_begin_from(unroll, problem->theta0));
-    const struct unroll_meta meta = {.prefix = problem->steps - problem->window,
-                                     .window = problem->window,
-                                     .images = problem->real_images,
-                                     .labels = problem->real_labels,
-                                     .probe = true};
+    struct pass *meta = unroll_pass(unroll, 0);
+    int prefix = problem->steps - problem->window;
     struct unroll_gradient gradient = {.images = fresh.dsyn_x, .labels = fresh.dsyn_y};
-    TRY(unroll_meta_gradient(unroll, &meta, &gradient));
-    fresh.outer_loss = gradient.loss;
+    double accuracy;
+    TRY(meta_upload(meta, problem->real_images, problem->real_labels, NULL));
+    TRY(unroll_train(unroll, 0, prefix, true));
+    TRY(unroll_window(unroll, prefix, problem->window, true));
+    TRY(meta_run(meta));
+    TRY(unroll_backward(unroll, meta_lambda(meta), HESSIAN_EXACT, &gradient));
+    TRY(meta_read(meta, &fresh.outer_loss, &accuracy));
     TRY(unroll_read_probe(unroll, problem->steps, fresh.inner_loss, fresh.grad_norm));
     TRY(unroll_read_theta(unroll, fresh.theta_end));
     unroll_destroy(unroll);

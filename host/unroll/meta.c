@@ -1,0 +1,100 @@
+#include "unroll/meta.h"
+
+#include "base/error.h"
+#include "transform/transform.h"
+
+#include <stdlib.h>
+
+enum { THETA, IMAGES, TARGETS, LABELS, LAMBDA, LOSS, CORRECT, MAPS, VALUES };
+static const char *const names[VALUES] = {"theta", "images", "targets", "labels", "lambda", "loss", "correct", "maps"};
+
+/* Targets carry the weight of their row: rows of a part / rows of the batch for a real one, 0 for padding, whose label
+ * is -1. */
+static struct graph *build(const void *context, int64_t count) {
+    const struct meta_spec *spec = context;
+    const struct network *net = spec->network;
+    struct graph *graph;
+    if (graph_create(&graph) < 0) return NULL;
+    struct node *theta = graph_input(graph, names[THETA], FLOAT32, SHAPE(net->theta_count)), *gradient = NULL;
+    struct node *images =
+        graph_input(graph, names[IMAGES], FLOAT32, SHAPE(count, net->channels, net->height, net->width));
+    struct node *targets = graph_input(graph, names[TARGETS], FLOAT32, SHAPE(count, net->classes));
+    struct node *labels = graph_input(graph, names[LABELS], INT32, SHAPE(count));
+    if (spec->augment) images = node_sample(images, graph_input(graph, names[MAPS], FLOAT32, SHAPE(count, 2, 3)));
+    struct network_pass pass = {.theta = theta, .images = images};
+    struct node *logits = network_logits(graph, net, &pass, NULL, NULL);
+    struct node *loss = loss_soft(graph, logits, targets);
+    int status = transform_vjp(loss, NULL, &theta, 1, &gradient);
+    if (status >= 0) {
+        struct node *correct = count_correct(graph, logits, labels);
+        graph_output(graph, "out lambda",
+                     node_add(gradient, graph_input(graph, names[LAMBDA], FLOAT32, SHAPE(net->theta_count))));
+        graph_output(graph, "out loss", node_add(loss, graph_input(graph, names[LOSS], FLOAT32, SCALAR_SHAPE)));
+        graph_output(graph, "out correct",
+                     node_add(correct, graph_input(graph, names[CORRECT], FLOAT32, SCALAR_SHAPE)));
+        status = graph_status(graph);
+    }
+    if (status >= 0) return graph;
+    graph_destroy(graph);
+    return NULL;
+}
+
+static int64_t image_elements(const struct network *net) {
+    return (int64_t)net->channels * net->height * net->width;
+}
+
+struct pass_spec meta_pass(const struct meta_spec *spec) {
+    const struct network *net = spec->network;
+    return (struct pass_spec){
+        .label = "meta-loss",
+        .build = build,
+        .context = spec,
+        .batch = spec->batch,
+        .value_count = spec->augment ? VALUES : MAPS,
+        .values = {[THETA] = {names[THETA], PASS_THETA},
+                   [IMAGES] = {names[IMAGES], PASS_UPLOAD, true, image_elements(net)},
+                   [TARGETS] = {names[TARGETS], PASS_UPLOAD, true, net->classes},
+                   [LABELS] = {names[LABELS], PASS_UPLOAD, true, 1, -1},
+                   [LAMBDA] = {names[LAMBDA], PASS_SUM, false, net->theta_count},
+                   [LOSS] = {names[LOSS], PASS_SUM, false, 1},
+                   [CORRECT] = {names[CORRECT], PASS_SUM, false, 1},
+                   [MAPS] = {names[MAPS], PASS_UPLOAD, true, 6}},
+    };
+}
+
+int meta_upload(struct pass *pass, const float *images, const int32_t *labels, const float *maps) {
+    int status = RETORT_OK;
+    const struct meta_spec *spec = pass_spec_of(pass)->context;
+    int64_t real = spec->batch, classes = spec->network->classes;
+    float weight = (float)pass_part_rows(pass) / (float)real;
+    float *targets = calloc((size_t)(real * classes), sizeof *targets);
+    if (!targets) RAISE(RETORT_ENOMEM, "out of memory for the real batch");
+    for (int64_t i = 0; i < real; i++) targets[i * classes + labels[i]] = weight;
+    TRY(pass_upload(pass, IMAGES, images));
+    TRY(pass_upload(pass, TARGETS, targets));
+    TRY(pass_upload(pass, LABELS, labels));
+    if (spec->augment) TRY(pass_upload(pass, MAPS, maps));
+done:
+    free(targets);
+    return status;
+}
+
+int meta_run(struct pass *pass) {
+    int status = pass_begin(pass);
+    return status < 0 ? status : pass_run(pass);
+}
+
+struct place meta_lambda(const struct pass *pass) {
+    return pass_result(pass, LAMBDA);
+}
+
+int meta_read(struct pass *pass, double *loss, double *accuracy) {
+    int status = RETORT_OK;
+    float sum, correct;
+    TRY(pass_read(pass, LOSS, &sum));
+    TRY(pass_read(pass, CORRECT, &correct));
+    *loss = sum;
+    *accuracy = 100.0 * correct / (double)pass_spec_of(pass)->batch;
+done:
+    return status;
+}

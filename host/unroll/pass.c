@@ -1,0 +1,157 @@
+#include "unroll/private.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int64_t pass_part_rows(const struct pass *pass) {
+    return pass->part_rows;
+}
+
+const struct pass_spec *pass_spec_of(const struct pass *pass) {
+    return &pass->spec;
+}
+
+void pass_init(struct unroll *u, struct pass *pass, const struct pass_spec *spec) {
+    *pass = (struct pass){.unroll = u, .spec = *spec};
+}
+
+void pass_finish(struct pass *pass) {
+    executable_destroy(pass->executable);
+    for (int i = 0; i < pass->spec.value_count; i++) memory_finish(&pass->memory[i]);
+}
+
+static int find_slots(struct pass *pass) {
+    int status = RETORT_OK;
+    for (int i = 0; i < pass->spec.value_count; i++) {
+        const struct pass_value *value = &pass->spec.values[i];
+        char out[96];
+        snprintf(out, sizeof out, "out %s", value->name);
+        pass->in[i] = executable_slot(pass->executable, value->name);
+        pass->out[i] = value->source == PASS_SUM ? executable_slot(pass->executable, out) : -1;
+        if (pass->in[i] < 0 || (value->source == PASS_SUM && pass->out[i] < 0))
+            RAISE(RETORT_EINVAL, "the %s has no value \"%s\"", pass->spec.label, pass->in[i] < 0 ? value->name : out);
+    }
+done:
+    return status;
+}
+
+int pass_compile(struct pass *pass, int splits) {
+    int status = RETORT_OK;
+    const struct pass_spec *spec = &pass->spec;
+    pass->part_rows = (spec->batch + splits - 1) / splits;
+    pass->parts = (int)((spec->batch + pass->part_rows - 1) / pass->part_rows);
+    struct graph *graph = spec->build(spec->context, pass->part_rows);
+    if (!graph) {
+        error_context("building the %s", spec->label);
+        return RETORT_EINVAL;
+    }
+    TRY(executable_create(pass->unroll->library, graph, spec->label, &pass->executable));
+    TRY(find_slots(pass));
+done:
+    graph_destroy(graph);
+    return status;
+}
+
+static size_t row_bytes(const struct pass *pass, int value) {
+    return (size_t)pass->spec.values[value].elements * FLOAT;
+}
+
+void pass_size_memory(struct pass *pass, uint64_t max_allocation) {
+    size_t padded = (size_t)pass->part_rows * (size_t)pass->parts;
+    for (int i = 0; i < pass->spec.value_count; i++) {
+        const struct pass_value *value = &pass->spec.values[i];
+        size_t bytes = row_bytes(pass, i) * (value->rows ? padded : 1);
+        bool own = value->source == PASS_UPLOAD || value->source == PASS_RESULT || value->source == PASS_SUM;
+        memory_size(&pass->memory[i], value->name, own ? bytes : 0, value->source == PASS_SUM ? 2 : 1, max_allocation);
+    }
+}
+
+int pass_upload(struct pass *pass, int value, const void *data) {
+    int status = RETORT_OK;
+    const struct pass_value *row = &pass->spec.values[value];
+    struct device *device = pass->unroll->device;
+    size_t count = row->rows ? (size_t)pass->spec.batch : 1, bytes = count * row_bytes(pass, value);
+    size_t rest = pass->memory[value].item_bytes - bytes;
+    struct place place = memory_item(&pass->memory[value], 0);
+    void *missing = NULL;
+    if (row->source != PASS_UPLOAD) RAISE(RETORT_EINVAL, "the %s of a %s is not uploaded", row->name, pass->spec.label);
+    TRY(device_write(device, place.buffer, 0, bytes, data));
+    if (rest && !row->missing) TRY(device_fill_zero(device, place.buffer, bytes, rest));
+    if (rest && row->missing) {
+        missing = malloc(rest);
+        if (!missing) RAISE(RETORT_ENOMEM, "out of memory for a %s", pass->spec.label);
+        for (size_t i = 0; i < rest / sizeof row->missing; i++) ((int32_t *)missing)[i] = row->missing;
+        TRY(device_write(device, place.buffer, bytes, rest, missing));
+    }
+done:
+    free(missing);
+    return status;
+}
+
+int pass_bind(struct pass *pass, int value, struct place place) {
+    if (pass->spec.values[value].source != PASS_BOUND)
+        return error_set(RETORT_EINVAL, "the %s of a %s is not the method's to bind", pass->spec.values[value].name,
+                         pass->spec.label);
+    pass->bound[value] = place;
+    return RETORT_OK;
+}
+
+int pass_begin(struct pass *pass) {
+    int status = RETORT_OK;
+    for (int i = 0; i < pass->spec.value_count; i++)
+        if (pass->spec.values[i].source == PASS_SUM) TRY(memory_zero(&pass->memory[i], pass->unroll->device));
+done:
+    return status;
+}
+
+/* Where a value lies as a whole. */
+static struct place whole(const struct pass *pass, int value) {
+    const struct unroll *u = pass->unroll;
+    switch (pass->spec.values[value].source) {
+    case PASS_THETA:
+        return theta_at(u, u->current);
+    case PASS_STATS:
+        return stats_at(u, u->current);
+    case PASS_SET_IMAGES:
+        return place_of(u, BUFFER_SET_IMAGES);
+    case PASS_SET_LABELS:
+        return place_of(u, BUFFER_SET_LABELS);
+    case PASS_BOUND:
+        return pass->bound[value];
+    default:
+        return memory_now(&pass->memory[value]);
+    }
+}
+
+int pass_run(struct pass *pass) {
+    int status = RETORT_OK;
+    for (int part = 0; part < pass->parts; part++) {
+        TRY(check_interrupt(pass->unroll));
+        for (int i = 0; i < pass->spec.value_count; i++) {
+            const struct pass_value *value = &pass->spec.values[i];
+            size_t first = value->rows ? (size_t)part * (size_t)pass->part_rows * row_bytes(pass, i) : 0;
+            struct place place = place_after(whole(pass, i), first);
+            TRY(executable_bind_slot(pass->executable, pass->in[i], place.buffer, place.offset));
+            if (value->source != PASS_SUM) continue;
+            place = memory_other(&pass->memory[i]);
+            TRY(executable_bind_slot(pass->executable, pass->out[i], place.buffer, place.offset));
+        }
+        TRY(executable_enqueue(pass->executable));
+        for (int i = 0; i < pass->spec.value_count; i++)
+            if (pass->spec.values[i].source == PASS_SUM) pass->memory[i].now = !pass->memory[i].now;
+    }
+done:
+    return status;
+}
+
+struct place pass_result(const struct pass *pass, int value) {
+    return whole(pass, value);
+}
+
+int pass_read(struct pass *pass, int value, void *data) {
+    const struct pass_value *row = &pass->spec.values[value];
+    struct place place = whole(pass, value);
+    size_t count = row->rows ? (size_t)pass->spec.batch : 1;
+    return device_read(pass->unroll->device, place.buffer, place.offset, count * row_bytes(pass, value), data);
+}

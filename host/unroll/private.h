@@ -1,0 +1,153 @@
+/* What the files of the unroll module share: the structure behind the opaque name, and how its rooms reach it. */
+#ifndef RETORT_UNROLL_PRIVATE_H
+#define RETORT_UNROLL_PRIVATE_H
+
+#include "base/error.h"
+#include "unroll/fit.h"
+#include "unroll/graphs.h"
+#include "unroll/kept.h"
+#include "unroll/unroll.h"
+
+#define FLOAT sizeof(float)
+enum { MAP_ELEMENTS = 6, COLOUR_ELEMENTS = 8 };
+
+/* --- what is compiled --- */
+enum run_id {
+    RUN_INITIAL,
+    RUN_GRADIENT,
+    RUN_GRADIENT_MORE,
+    RUN_PROBE,
+    RUN_PROBE_MORE,
+    RUN_UPDATE,
+    RUN_ADJOINT,
+    RUN_PRODUCT,
+    RUN_PRODUCT_READING,
+    RUN_PRODUCT_LOW,
+    RUN_PRODUCT_MIXED,
+    RUN_SCATTER,
+    RUN_TEST,
+    RUN_LANCZOS_START,
+    RUN_LANCZOS_UNIT,
+    RUN_LANCZOS_PRODUCT,
+    RUN_LANCZOS_NEXT,
+    RUN_LANCZOS_FINISH,
+    RUN_COUNT
+};
+struct run {
+    struct executable *executable; /* NULL: not wanted */
+    int slot[SLOT_COUNT];          /* -1: it has none of the name */
+    struct kept_slots kept;
+};
+
+/* --- what has device memory --- */
+enum buffer_id {
+    /* trainer */
+    BUFFER_STORE,     /* slots of theta, states, stats. Window step i reads slot base + i and writes the next */
+    BUFFER_GRADIENTS, /* of window step i; of a plain step the first */
+    BUFFER_SUM,       /* pair: gradient or Hessian product so far, of a batch in parts */
+    BUFFER_LOSS_SUM,  /* pair: loss so far */
+    BUFFER_SET_IMAGES,
+    BUFFER_SET_LABELS,
+    BUFFER_SEED,
+    BUFFER_SCALARS, /* tables, a row a step */
+    BUFFER_ROWS,
+    BUFFER_MAPS,
+    BUFFER_COLOUR,
+    BUFFER_LOSSES,
+    BUFFER_NORMS,
+    BUFFER_TEST_IMAGES,
+    BUFFER_TEST_LABELS,
+    BUFFER_TEST_CORRECT,
+    /* window; all but the tangents and a_g are pairs */
+    BUFFER_LAMBDA,
+    BUFFER_LAMBDA_STATE,
+    BUFFER_LAMBDA_STATE_LAST = BUFFER_LAMBDA_STATE + OPTIMIZER_MAX_STATE - 1,
+    BUFFER_DLR,
+    BUFFER_DS,
+    BUFFER_DY,
+    BUFFER_A_G,
+    BUFFER_IMAGE_TANGENTS, /* of a batch in parts, before they are added to the set's gradient */
+    BUFFER_LABEL_TANGENTS,
+    BUFFER_KEPT, /* of the first steps of the window */
+    BUFFER_KEPT_SPARE,
+    /* Lanczos */
+    BUFFER_BASIS,
+    BUFFER_VECTORS,
+    BUFFER_PROJECTIONS,
+    BUFFER_BETA,
+    BUFFER_EIGENVALUES,
+    BUFFER_COUNT
+};
+
+struct pass {
+    struct unroll *unroll;
+    struct pass_spec spec;
+    int64_t part_rows;
+    int parts;
+    struct executable *executable;
+    int in[PASS_MAX_VALUES], out[PASS_MAX_VALUES]; /* slots; out: of sums */
+    struct memory memory[PASS_MAX_VALUES];
+    struct place bound[PASS_MAX_VALUES];
+};
+
+struct unroll {
+    struct unroll_spec spec; /* test_batch: as was planned */
+    struct library *library;
+    struct device *device;
+    int64_t p, q;
+    int states;
+    int64_t image_elements;
+    struct run runs[RUN_COUNT];
+    struct memory memory[BUFFER_COUNT];
+    struct pass passes[UNROLL_MAX_PASSES];
+
+    /* the plan */
+    int inner_splits, pass_splits;
+    bool keeping;
+    int kept_steps;
+    size_t kept_part_bytes;
+
+    int current;                   /* slot of the weights as they are now */
+    int table_rows;                /* steps there is room for in the tables */
+    int uploaded;                  /* steps whose tables are there */
+    int window_base, window_count; /* of the stored window: slot of its first step, steps */
+    int window_first;              /* and the table step of that */
+    bool has_factor;
+};
+
+/* --- fit.c --- */
+void unroll_size_memory(struct unroll *u); /* all rows of memory that the plan as it is asks for */
+/* Rows of memory and executables one after another, passes included; NULL past the end. */
+struct memory *unroll_memory(struct unroll *u, int i);
+
+/* --- binding --- */
+/* A slot that the executable has. */
+static inline int bind(struct run *run, enum slot slot, struct place place) {
+    return executable_bind_slot(run->executable, run->slot[slot], place.buffer, place.offset);
+}
+/* Reads a pair's value and writes its next one. */
+int bind_pair(struct unroll *u, struct run *run, enum slot in, enum slot out, enum buffer_id pair);
+static inline struct place place_of(const struct unroll *u, enum buffer_id id) {
+    return memory_item(&u->memory[id], 0);
+}
+int check_interrupt(const struct unroll *u);
+
+/* --- trainer.c --- */
+size_t table_row_bytes(const struct unroll *u, enum buffer_id table);
+struct place theta_at(const struct unroll *u, int slot);
+struct place state_at(const struct unroll *u, int slot, int state);
+struct place stats_at(const struct unroll *u, int slot);
+struct place table_row(const struct unroll *u, enum buffer_id table, int step);
+/* Rows, maps and colours of micro-batch `part` of table step `step`. */
+int bind_batch(struct unroll *u, struct run *run, int step, int part);
+int check_steps(const struct unroll *u, int from, int count);
+/* One inner step by table step `step`, from one slot to another. in_window: its number in the window, from 0, or -1. */
+int inner_step(struct unroll *u, int step, int from, int to, int in_window, bool probe);
+
+/* --- pass.c --- */
+void pass_init(struct unroll *u, struct pass *pass, const struct pass_spec *spec);
+int pass_compile(struct pass *pass, int splits); /* anew */
+void pass_size_memory(struct pass *pass, uint64_t max_allocation);
+void pass_finish(struct pass *pass);
+
+#endif
