@@ -7,7 +7,6 @@
 #include "base/log.h"
 #include "distill/method.h"
 #include "distill/truncation.h"
-#include "unroll/lanczos.h"
 #include "unroll/meta.h"
 #include "unroll/unroll.h"
 
@@ -82,9 +81,6 @@ static int check(const struct distill_problem *problem, const char **key) {
         RAISE(RETORT_EINVAL,
               "windows reach up to method.window + range = %d + %d, past inner.steps %d; make one of them smaller",
               spec->window, reach, steps);
-    *key = "method.hessian";
-    if (spec->hessian == HESSIAN_NONE)
-        RAISE(RETORT_EINVAL, "meta-gradients without second-order terms are not computed yet; take exact or lanczos");
 done:
     return status;
 }
@@ -93,8 +89,8 @@ done:
 struct bptt {
     const struct distill_problem *problem;
     const struct bptt_spec *spec;
-    struct meta_spec meta; /* the meta-loss, a pass of the unroll */
     struct set *set;
+    struct meta_spec meta; /* the meta-loss, a pass of the unroll */
     struct unroll *unroll;
     int batch;  /* rows per inner step */
     int period; /* outer steps that make an epoch */
@@ -192,6 +188,7 @@ static int create(const struct distill_problem *problem, struct set *set, void *
                                      .passes = &meta,
                                      .pass_count = 1,
                                      .max_window = longest_window(b->spec, problem->inner.steps),
+                                     .no_hessian = b->spec->hessian == HESSIAN_NONE,
                                      .steps = problem->inner.steps,
                                      .rank = b->spec->hessian == HESSIAN_LANCZOS ? b->spec->rank : 0,
                                      .frozen = problem->frozen,
@@ -273,19 +270,17 @@ static int compute_gradient(struct bptt *b, int step, const struct window_choice
     int status = RETORT_OK;
     const struct bptt_spec *spec = b->spec;
     struct outer_variable *images = &b->set->variables[SET_STORED], *labels = &b->set->variables[SET_SOFT_LABELS];
+    struct unroll_gradient gradient = {.images = images->gradient, .labels = labels->count ? labels->gradient : NULL};
     struct pass *meta = unroll_pass(b->unroll, 0);
     int prefix = choice->end - choice->window;
-    struct unroll_gradient gradient = {.images = images->gradient, .labels = labels->count ? labels->gradient : NULL};
-    bool lanczos = spec->hessian == HESSIAN_LANCZOS;
-    bool refresh = lanczos && (step - 1) % spec->refresh == 0;
+    bool refresh = spec->hessian == HESSIAN_LANCZOS && (step - 1) % spec->refresh == 0;
     b->cosine = NAN;
     TRY(meta_upload(meta, b->real_images, b->real_labels, b->real_maps));
     TRY(unroll_begin(b->unroll, seed));
     TRY(unroll_train(b->unroll, 0, prefix, false));
     TRY(unroll_window(b->unroll, prefix, choice->window, false));
     TRY(meta_run(meta));
-    TRY(unroll_backward(b->unroll, meta_lambda(meta), lanczos && !refresh ? HESSIAN_LANCZOS : HESSIAN_EXACT,
-                        &gradient));
+    TRY(unroll_backward(b->unroll, meta_lambda(meta), refresh ? HESSIAN_EXACT : spec->hessian, &gradient));
     TRY(meta_read(meta, &b->loss, &b->accuracy));
     if (refresh) {
         TRY(unroll_lanczos(b->unroll, choice->end - 1, distill_seed(b->problem->seed, RANDOM_LANCZOS, step)));

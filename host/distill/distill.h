@@ -9,7 +9,6 @@
 #include "distill/set.h"
 #include "nn/nn.h"
 #include "optimizer/optimizer.h"
-#include "unroll/window.h"
 
 /* The descriptor's `inner` section: a training run on the set, as methods differentiate and the evaluation repeats. */
 struct inner_spec {
