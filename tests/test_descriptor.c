@@ -214,6 +214,8 @@ static void test_refusals(void **state) {
         {LEAST "inner: {betas: [0.9]}\n", "1 items"},
         {LEAST "inner: {betas: [0.9, 1.0]}\n", "found '1.0'"},
         {LEAST "inner: {betas: []}\n", "an empty one"},
+        {LEAST "inner: {eps: 1e-50}\n", "inner.eps: found '1e-50', expected a number of at least 1.175494350822"},
+        {LEAST "method: {rank: 129}\n", "method.rank: found '129', expected a whole number from 1 to 128"},
         {LEAST "network: {depth: 2.5}\n", "found '2.5', expected a whole number from 0 to 12"},
         {LEAST "network: {depth: 13}\n", "found '13'"},
         {LEAST "network: {depth: 99999999999999999999}\n", "found '99999999999999999999'"},

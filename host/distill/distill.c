@@ -70,6 +70,12 @@ void distill_destroy(struct distill *d) {
     free(d);
 }
 
+void distill_plan(const struct distill *d, struct unroll_plan *plan) {
+    *plan =
+        (struct unroll_plan){.compute_units = (int)device_traits(library_device(d->problem.library))->compute_units};
+    if (d->method->plan) d->method->plan(d->instance, plan);
+}
+
 /* --- one outer step --- */
 static double norm_of(const float *x, int64_t count) {
     double sum = 0;
@@ -136,11 +142,6 @@ done:
 }
 
 /* --- what there is to know --- */
-void distill_plan(const struct distill *d, struct unroll_plan *plan) {
-    *plan = (struct unroll_plan){0};
-    if (d->method->plan) d->method->plan(d->instance, plan);
-}
-
 int distill_steps_done(const struct distill *d) {
     return d->steps_done;
 }

@@ -56,7 +56,7 @@ struct distill;
  * the ceiling cannot be met, with the least that could. */
 int distill_create(const struct distill_problem *problem, struct distill **distill);
 void distill_destroy(struct distill *distill); /* NULL-safe */
-/* What was chosen on creation, or taken. */
+/* What was chosen for the method's training run on creation, or taken; only the compute units where it has none. */
 struct unroll_plan;
 void distill_plan(const struct distill *distill, struct unroll_plan *plan);
 /* One outer step. *metrics, valid until the next call: outer_step, what the method tells, then gradient_norm (of the

@@ -284,6 +284,7 @@ static int trainer_init(struct trainer *trainer, const struct evaluate_problem *
         .colour = plan->dsa,
         .steps = most_steps(plan, trainer->tables.capacity),
         .frozen = source->frozen,
+        .interrupt = problem->interrupt,
         .test_batch = most_tests < TEST_BATCH ? most_tests : TEST_BATCH,
     };
     TRY(create_unroll(problem->library, spec, &trainer->unroll));

@@ -5,6 +5,7 @@
 #include "distill/method.h"
 #include "run/words.h"
 
+#include <float.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -102,8 +103,8 @@ static const struct schema_key keys[] = {
      .standard = "1e-3", .help = "Its learning rate."},
     {"inner.betas", KEY_REALS, AT(inner.optimizer.beta1), .items = 2, .least = 0, .most = 1, .open = OPEN_MOST,
      .standard = "[0.9, 0.999]", .help = "adam: decay of the first and second moment."},
-    {"inner.eps", KEY_REAL, AT(inner.optimizer.eps), .least = 0, .most = KEY_UNBOUNDED, .open = OPEN_LEAST,
-     .standard = "1e-8", .help = "adam: added to the root of the second moment."},
+    {"inner.eps", KEY_REAL, AT(inner.optimizer.eps), .least = FLT_MIN, .most = KEY_UNBOUNDED, .standard = "1e-8",
+     .help = "adam: added to the root of the second moment."},
     {"inner.momentum", KEY_REAL, AT(inner.optimizer.momentum), .least = 0, .most = 1, .open = OPEN_MOST,
      .standard = "0", .help = "sgd: momentum."},
     {"inner.weight_decay", KEY_REAL, AT(inner.optimizer.weight_decay), .least = 0, .most = KEY_UNBOUNDED,
