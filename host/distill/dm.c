@@ -5,8 +5,8 @@
  *
  * phi is the network without its head, A_c one differentiable Siamese augmentation of all images of the class. Three
  * passes make a step: the mean features of real images [K,F]; those of the set; and, d being twice their difference,
- * the derivative of the sum over rows i of share_i <d_class(i), phi(A s_i)>. A mean is a sum of rows with a share each,
- * so batches may be in parts. Batch norm looks at a whole batch: it sees all classes in one, as published. */
+ * the derivative by s of the sum over rows i of share_i <d_class(i), phi(A s_i)>. A mean is a sum of rows with a share
+ * each, so batches may be in parts. Batch norm looks at a whole batch: it sees all classes in one, as published. */
 #include "data/data.h"
 #include "distill/method.h"
 
@@ -36,18 +36,9 @@ static const struct key_default defaults[] = {
     {"outer.momentum", "0.5"}, {"outer.clip", "false"},    {"evaluate.protocol", "dc"},
 };
 
-enum { REAL, SET, BACK, PASSES }; /* the passes, */
-enum {
-    THETA,
-    IMAGES,
-    SHARES,
-    RESULT,
-    MAPS,
-    COLOURS,
-    PULL,
-    VALUES
-}; /* and what they read and give; BACK alone has PULL */
-static const char *const names[VALUES] = {"theta", "images", "shares", "result", "maps", "colours", "pull"};
+/* The passes, and the values of all three; those from REAL_MEANS on are BACK's alone. */
+enum { REAL, SET, BACK, PASSES };
+enum { THETA, IMAGES, SHARES, MAPS, COLOURS, RESULT, REAL_MEANS, SET_MEANS, LOSS, VALUES };
 
 struct dm {
     const struct distill_problem *problem;
@@ -60,7 +51,6 @@ struct dm {
     } passes[PASSES];
     int real_classes;                        /* of a batch of real images: one, or all under batch norm */
     float *images, *shares, *maps, *colours; /* of the rows of a batch */
-    float *real_means, *set_means, *pull;    /* [K,F] */
     struct arena arena;
 };
 
@@ -68,26 +58,29 @@ struct dm {
 static struct graph *build(const void *context, int64_t count) {
     const struct dm_pass *pass = context;
     const struct network *net = pass->dm->problem->network;
-    struct shape means = SHAPE(net->classes, net->features);
+    struct shape means = SHAPE(net->classes, net->features),
+                 size = SHAPE(count, net->channels, net->height, net->width);
     struct graph *graph;
     if (graph_create(&graph) < 0) return NULL;
-    struct node *theta = graph_input(graph, names[THETA], FLOAT32, SHAPE(net->theta_count)), *gradient = NULL;
-    struct node *given =
-        graph_input(graph, names[IMAGES], FLOAT32, SHAPE(count, net->channels, net->height, net->width));
-    struct node *shares = graph_input(graph, names[SHARES], FLOAT32, SHAPE(count, net->classes));
+    struct node *theta = graph_input(graph, "theta", FLOAT32, SHAPE(net->theta_count)), *gradient = NULL;
+    struct node *given = graph_input(graph, "images", FLOAT32, size);
+    struct node *shares = graph_input(graph, "shares", FLOAT32, SHAPE(count, net->classes));
     struct node *images = siamese_apply(graph, pass->pass == REAL ? given : set_decode(graph, pass->dm->set, given),
-                                        graph_input(graph, names[MAPS], FLOAT32, SHAPE(count, 2, 3)),
-                                        graph_input(graph, names[COLOURS], FLOAT32, SHAPE(count, COLOUR_SIZE)));
+                                        graph_input(graph, "maps", FLOAT32, SHAPE(count, 2, 3)),
+                                        graph_input(graph, "colours", FLOAT32, SHAPE(count, COLOUR_SIZE)));
     struct node *features = network_features(graph, net, &(struct network_pass){.theta = theta, .images = images});
     int status = RETORT_OK;
     if (pass->pass == BACK) {
-        struct node *pull = node_matmul(shares, graph_input(graph, names[PULL], FLOAT32, means), false, false);
+        struct node *difference = node_subtract(graph_input(graph, "means of the set", FLOAT32, means),
+                                                graph_input(graph, "means of real images", FLOAT32, means));
+        struct node *pull = node_matmul(shares, node_scale(difference, 2), false, false);
         status = transform_vjp(features, pull, &given, 1, &gradient);
-        if (status >= 0) graph_output(graph, names[RESULT], gradient);
-    } else
-        graph_output(
-            graph, "out result",
-            node_add(node_matmul(shares, features, true, false), graph_input(graph, names[RESULT], FLOAT32, means)));
+        if (status >= 0) graph_output(graph, "result", gradient);
+        graph_output(graph, "loss", node_sum_all(node_square(difference)));
+    } else {
+        struct node *before = graph_input(graph, "result", FLOAT32, means);
+        graph_output(graph, "out result", node_add(node_matmul(shares, features, true, false), before));
+    }
     if (status >= 0) status = graph_status(graph);
     if (status >= 0) return graph;
     graph_destroy(graph);
@@ -98,21 +91,23 @@ static struct pass_spec pass_spec(struct dm *m, int pass) {
     static const char *const labels[PASSES] = {"features of real images", "features of the set", "set's gradient"};
     const struct network *net = m->problem->network;
     int64_t image = m->set->image_size, means = net->classes * net->features;
+    bool back = pass == BACK;
     m->passes[pass] = (struct dm_pass){m, pass};
     return (struct pass_spec){
         .label = labels[pass],
         .build = build,
         .context = &m->passes[pass],
         .batch = pass == REAL ? (int64_t)m->real_classes * m->spec->real_per_class : m->set->count,
-        .value_count = pass == BACK ? VALUES : PULL,
-        .values = {[THETA] = {names[THETA], PASS_THETA},
-                   [IMAGES] = {names[IMAGES], PASS_UPLOAD, true, image},
-                   [SHARES] = {names[SHARES], PASS_UPLOAD, true, net->classes},
-                   [RESULT] = {names[RESULT], pass == BACK ? PASS_RESULT : PASS_SUM, pass == BACK,
-                               pass == BACK ? image : means},
-                   [MAPS] = {names[MAPS], PASS_UPLOAD, true, MAP_SIZE},
-                   [COLOURS] = {names[COLOURS], PASS_UPLOAD, true, COLOUR_SIZE},
-                   [PULL] = {names[PULL], PASS_UPLOAD, false, means}},
+        .value_count = back ? VALUES : REAL_MEANS,
+        .values = {[THETA] = {"theta", PASS_THETA},
+                   [IMAGES] = {"images", PASS_UPLOAD, true, image},
+                   [SHARES] = {"shares", PASS_UPLOAD, true, net->classes},
+                   [MAPS] = {"maps", PASS_UPLOAD, true, MAP_SIZE},
+                   [COLOURS] = {"colours", PASS_UPLOAD, true, COLOUR_SIZE},
+                   [RESULT] = {"result", back ? PASS_RESULT : PASS_SUM, back, back ? image : means},
+                   [REAL_MEANS] = {"means of real images", PASS_BOUND, false, means},
+                   [SET_MEANS] = {"means of the set", PASS_BOUND, false, means},
+                   [LOSS] = {"loss", PASS_RESULT, false, 1}},
     };
 }
 
@@ -130,20 +125,15 @@ static int create(const struct distill_problem *problem, struct set *set, void *
     const struct network *net = problem->network;
     struct dm *m = calloc(1, sizeof *m);
     if (!m) RAISE(RETORT_ENOMEM, "out of memory preparing distribution matching");
+    *m = (struct dm){.problem = problem, .spec = problem->method_spec, .set = set};
     arena_init(&m->arena);
-    m->problem = problem;
-    m->spec = problem->method_spec;
-    m->set = set;
     m->real_classes = net->stats_count ? net->classes : 1;
     size_t real = (size_t)m->real_classes * (size_t)m->spec->real_per_class, n = (size_t)set->count;
-    size_t rows = real > n ? real : n, means = (size_t)(net->classes * net->features);
+    size_t rows = real > n ? real : n;
     m->images = arena_array(&m->arena, real * (size_t)set->image_size, sizeof(float));
     m->shares = arena_array(&m->arena, rows * (size_t)net->classes, sizeof(float));
     m->maps = arena_array(&m->arena, rows * MAP_SIZE, sizeof(float));
     m->colours = arena_array(&m->arena, rows * COLOUR_SIZE, sizeof(float));
-    m->real_means = arena_array(&m->arena, means, sizeof(float));
-    m->set_means = arena_array(&m->arena, means, sizeof(float));
-    m->pull = arena_array(&m->arena, means, sizeof(float));
     if (m->arena.failed) RAISE(RETORT_ENOMEM, "out of memory for batches of %zu images", rows);
     const struct pass_spec passes[PASSES] = {pass_spec(m, REAL), pass_spec(m, SET), pass_spec(m, BACK)};
     const struct unroll_spec spec = {.network = net,
@@ -173,41 +163,36 @@ static void fill_rows(struct dm *m, int step, int class, int64_t first, int64_t 
         siamese_draw_class(m->problem->seed, (uint32_t)step, class, m->spec->flip, net->height, net->width, map,
                            colour);
     for (int64_t i = first; i < first + count; i++) {
-        float *shares = m->shares + i * net->classes;
-        memset(shares, 0, (size_t)net->classes * sizeof *shares);
-        if (i - first < different) shares[class] = 1 / (float)different;
+        for (int k = 0; k < net->classes; k++)
+            m->shares[i * net->classes + k] = k == class && i - first < different ? 1 / (float)different : 0;
         memcpy(m->maps + i * MAP_SIZE, map, sizeof map);
         memcpy(m->colours + i * COLOUR_SIZE, colour, sizeof colour);
     }
 }
 
-static int upload(struct dm *m, int pass, const float *images) {
+static int upload(struct dm *m, struct pass *pass, const float *images) {
+    const void *data[] = {[IMAGES] = images, [SHARES] = m->shares, [MAPS] = m->maps, [COLOURS] = m->colours};
     int status = RETORT_OK;
-    struct pass *to = unroll_pass(m->unroll, pass);
-    TRY(pass_upload(to, IMAGES, images));
-    TRY(pass_upload(to, SHARES, m->shares));
-    TRY(pass_upload(to, MAPS, m->maps));
-    TRY(pass_upload(to, COLOURS, m->colours));
+    for (int value = IMAGES; value <= COLOURS; value++) TRY(pass_upload(pass, value, data[value]));
 done:
     return status;
 }
 
-/* The mean features of real images, class by class or all classes in one batch. */
-static int match_real(struct dm *m, int step) {
+/* The mean features of real images: class by class, or all in one batch. */
+static int run_real(struct dm *m, struct pass *pass, int step) {
     int status = RETORT_OK;
     const struct dataset *train = m->problem->train;
     int64_t per_class = m->spec->real_per_class, different;
     struct random random = random_begin(m->problem->seed, RANDOM_REAL_BATCH, (uint32_t)step);
-    TRY(pass_begin(unroll_pass(m->unroll, REAL)));
+    TRY(pass_begin(pass));
     for (int class = 0; class < train->classes; class ++) {
         int64_t first = class % m->real_classes * per_class;
         TRY(dataset_draw_class(train, &random, class, per_class, m->images + first * m->set->image_size, &different));
         fill_rows(m, step, class, first, per_class, different);
         if ((class + 1) % m->real_classes) continue;
-        TRY(upload(m, REAL, m->images));
-        TRY(pass_run(unroll_pass(m->unroll, REAL)));
+        TRY(upload(m, pass, m->images));
+        TRY(pass_run(pass));
     }
-    TRY(pass_read(unroll_pass(m->unroll, REAL), RESULT, m->real_means));
 done:
     return status;
 }
@@ -216,26 +201,22 @@ static int take_step(void *instance, int step, struct metrics *metrics) {
     int status = RETORT_OK;
     struct dm *m = instance;
     struct set *set = m->set;
-    const struct network *net = m->problem->network;
-    struct pass *features = unroll_pass(m->unroll, SET), *back = unroll_pass(m->unroll, BACK);
-    double loss = 0;
+    struct pass *real = unroll_pass(m->unroll, REAL), *features = unroll_pass(m->unroll, SET);
+    struct pass *back = unroll_pass(m->unroll, BACK);
+    float loss;
     TRY(unroll_begin(m->unroll, distill_seed(m->problem->seed, RANDOM_WEIGHTS, step)));
-    TRY(match_real(m, step));
-    for (int class = 0; class < net->classes; class ++)
+    TRY(run_real(m, real, step));
+    for (int class = 0; class < set->classes; class ++)
         fill_rows(m, step, class, (int64_t) class * set->ipc, set->ipc, set->ipc);
-    TRY(upload(m, SET, set->stored));
-    TRY(upload(m, BACK, set->stored));
+    TRY(upload(m, features, set->stored));
     TRY(pass_begin(features));
     TRY(pass_run(features));
-    TRY(pass_read(features, RESULT, m->set_means));
-    for (int64_t i = 0; i < net->classes * net->features; i++) {
-        double difference = (double)m->set_means[i] - m->real_means[i];
-        loss += difference * difference;
-        m->pull[i] = (float)(2 * difference);
-    }
-    TRY(pass_upload(back, PULL, m->pull));
+    TRY(upload(m, back, set->stored));
+    TRY(pass_bind(back, REAL_MEANS, pass_result(real, RESULT)));
+    TRY(pass_bind(back, SET_MEANS, pass_result(features, RESULT)));
     TRY(pass_run(back));
     TRY(pass_read(back, RESULT, set->variables[SET_STORED].gradient));
+    TRY(pass_read(back, LOSS, &loss));
     metric_real(metrics, "loss", loss);
 done:
     return status;
