@@ -414,6 +414,37 @@ static void test_launch_cost(void **state) {
     device_buffer_destroy(buffer);
 }
 
+/* However much is launched, little of it is queued: what is left to wait for at the end is a small part of the whole.
+ */
+static void test_bounded_queue(void **state) {
+    (void)state;
+    enum { LAUNCHES = 600 };
+    static const char *const slow = "kernel void slow(global float *y, ulong y0) {\n"
+                                    "    float x = y[y0];\n"
+                                    "    for (int i = 0; i < 500000; i++) x = x * 0.999f + 0.5f;\n"
+                                    "    y[y0] = x;\n"
+                                    "}\n";
+    struct device_program *program;
+    struct device_kernel *kernel;
+    struct device_buffer *buffer;
+    assert_ok(device_program_create(device, slow, "", &program));
+    assert_ok(device_kernel_create(program, "slow", &kernel));
+    assert_ok(device_buffer_create(device, 4, "test", &buffer));
+    assert_ok(device_fill_zero(device, buffer, 0, 4));
+    assert_ok(device_kernel_set_buffer(kernel, 0, buffer, 0));
+    double begun = clock_seconds();
+    for (int i = 0; i < LAUNCHES; i++)
+        assert_ok(device_launch(device, kernel, (size_t[]){1, 1, 1}, (size_t[]){1, 1, 1}));
+    double enqueued = clock_seconds();
+    assert_ok(device_finish(device));
+    double finished = clock_seconds();
+    print_message("# %.2f s of launches, %.2f s of them queued at the end\n", finished - begun, finished - enqueued);
+    assert_true(finished - enqueued < 0.5 * (finished - begun));
+    device_kernel_destroy(kernel);
+    device_program_destroy(program);
+    device_buffer_destroy(buffer);
+}
+
 int main(int count, char **words) {
     if (count > 1) return without_drivers();
     own_path = words[0];
@@ -421,7 +452,7 @@ int main(int count, char **words) {
         cmocka_unit_test(test_list),       cmocka_unit_test(test_open_by_spec),  cmocka_unit_test(test_ceiling),
         cmocka_unit_test(test_transfers),  cmocka_unit_test(test_program_cache), cmocka_unit_test(test_failures),
         cmocka_unit_test(test_profile),    cmocka_unit_test(test_peaks),         cmocka_unit_test(test_self_test),
-        cmocka_unit_test(test_no_drivers), cmocka_unit_test(test_launch_cost),
+        cmocka_unit_test(test_no_drivers), cmocka_unit_test(test_launch_cost),   cmocka_unit_test(test_bounded_queue),
     };
     return cmocka_run_group_tests_name("device", tests, begin, end);
 }

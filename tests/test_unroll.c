@@ -130,7 +130,7 @@ static struct answer device_answer(struct unroll *unroll, struct problem *p) {
     upload(unroll, p);
     assert_ok(unroll_begin_from(unroll, p->theta));
     assert_ok(forward(unroll, p));
-    assert_ok(unroll_backward(unroll, lambda_of(unroll), HESSIAN_EXACT, &gradient));
+    assert_ok(unroll_backward(unroll, lambda_of(unroll), p->spec.no_hessian ? HESSIAN_NONE : HESSIAN_EXACT, &gradient));
     assert_ok(unroll_read_probe(unroll, p->steps, answer.losses, answer.norms));
     assert_ok(meta_read(unroll_pass(unroll, 0), &answer.loss, &answer.accuracy));
     answer.lr = gradient.lr;
@@ -181,7 +181,9 @@ static struct answer reference_answer(struct problem *p) {
         }
         struct node *rows = graph_input(g, numbered(p, "rows", t), INT32, SHAPE(b));
         BIND(rows->name, widen(p, p->rows + t * b, b, true));
-        struct network_pass pass = {.theta = theta, .images = node_gather_rows(images, rows)};
+        /* Without the Hessian the gradient moves with the set, not with the weights. */
+        struct node *at = spec->no_hessian ? node_stop_gradient(theta) : theta;
+        struct network_pass pass = {.theta = at, .images = node_gather_rows(images, rows)};
         if (spec->augment) {
             struct node *map = graph_input(g, numbered(p, "maps", t), FLOAT32, SHAPE(b, 2, 3));
             BIND(map->name, widen(p, p->maps + t * b * 6, b * 6, false));
@@ -190,7 +192,7 @@ static struct answer reference_answer(struct problem *p) {
         struct node *logits = network_logits(g, net, &pass, NULL, NULL), *answers = node_gather_rows(labels, rows);
         struct node *loss = soft ? loss_soft(g, logits, answers) : loss_hard(g, logits, answers);
         assert_ok(graph_status(g));
-        assert_ok(transform_vjp(loss, NULL, &theta, 1, &gradient));
+        assert_ok(transform_vjp(loss, NULL, &at, 1, &gradient));
         graph_output(g, numbered(p, "loss", t), loss);
         BIND(numbered(p, "loss", t), &answer.losses[t]);
         graph_output(g, numbered(p, "norm", t), node_sqrt(node_sum_all(node_square(gradient))));
@@ -264,6 +266,12 @@ static void expect_answer(const struct problem *p, const struct answer *got, con
     if (p->spec.soft_labels)
         expect_close("gradient of the labels", error_of(got->labels, expected->labels, n * p->network.classes),
                      tolerance);
+}
+
+static void expect_same(const struct problem *p, const struct answer *got, const struct answer *expected) {
+    assert_memory_equal(got->images, expected->images, (size_t)(p->spec.set_count * pixels(p)) * sizeof(float));
+    assert_memory_equal(got->losses, expected->losses, (size_t)p->steps * sizeof(double));
+    assert_true(got->loss == expected->loss && got->lr == expected->lr);
 }
 
 /* --- the cases --- */
@@ -441,10 +449,10 @@ static void test_colour(void **state) {
 static void test_lanczos(void **state) {
     (void)state;
     struct problem p;
-    problem_init(&p, &mlp, 1, 2,
-                 &(struct unroll_spec){
-                     .optimizer = momentum, .set_count = 6, .batch = 4, .max_window = 2, .rank = 1000},
-                 (struct meta_spec){.batch = 5}, 0);
+    problem_init(
+        &p, &mlp, 1, 2,
+        &(struct unroll_spec){.optimizer = momentum, .set_count = 6, .batch = 4, .max_window = 2, .rank = 1000},
+        (struct meta_spec){.batch = 5}, 0);
     struct unroll *unroll = make_unroll(FAMILY_CPU, &p);
     struct answer exact = answer_make(&p), low = answer_make(&p), again = answer_make(&p);
     struct unroll_gradient gradient = {.images = low.images};
@@ -478,6 +486,197 @@ static void test_lanczos(void **state) {
     assert_ok(unroll_backward(unroll, lambda_of(unroll), HESSIAN_LANCZOS, &gradient));
     assert_memory_equal(again.images, low.images, (size_t)count * sizeof(float));
     unroll_destroy(unroll);
+    problem_finish(&p);
+}
+
+/* The largest rank that is offered is one that can be had. */
+static void test_largest_rank(void **state) {
+    (void)state;
+    struct problem p;
+    augmented_problem(&p);
+    p.spec.rank = LANCZOS_MAX_RANK;
+    assert_true(p.network.theta_count > LANCZOS_MAX_RANK + 1);
+    struct unroll *unroll = make_unroll(FAMILY_CPU, &p);
+    float *values = floats(&p, LANCZOS_MAX_RANK, 0, &(struct random){0});
+    upload(unroll, &p);
+    assert_ok(unroll_begin_from(unroll, p.theta));
+    assert_ok(unroll_lanczos(unroll, 0, 7));
+    assert_ok(unroll_read_eigenvalues(unroll, values));
+    for (int i = 1; i < LANCZOS_MAX_RANK; i++) assert_true(fabsf(values[i]) <= fabsf(values[i - 1]));
+    unroll_destroy(unroll);
+    p.spec.rank++;
+    assert_int_equal(unroll_create(library_of(FAMILY_CPU), &p.spec, &unroll), RETORT_EINVAL);
+    problem_finish(&p);
+}
+
+/* Backward passes that leave the Hessian out: mixed derivatives and weight decay alone, of a whole batch and in parts.
+ */
+static void test_no_hessian(void **state) {
+    enum family family = *(enum family *)*state;
+    struct problem p;
+    augmented_problem(&p);
+    p.spec.no_hessian = true;
+    struct answer expected = reference_answer(&p);
+    struct unroll *unroll = make_unroll(family, &p);
+    struct answer whole = device_answer(unroll, &p);
+    struct unroll_gradient gradient = {.images = whole.images};
+    assert_int_equal(unroll_backward(unroll, lambda_of(unroll), HESSIAN_EXACT, &gradient), RETORT_EINVAL);
+    /* The derivative by the rate is a small difference of large shares here. */
+    expect_answer(&p, &whole, &expected, 2.5 * TOLERANCE);
+    struct unroll_plan plan;
+    unroll_plan(unroll, &plan);
+    unroll_destroy(unroll);
+    plan.inner_splits = 2, plan.meta_splits = 3;
+    p.spec.frozen = &plan;
+    unroll = make_unroll(family, &p);
+    struct answer parts = device_answer(unroll, &p);
+    expect_answer(&p, &parts, &expected, 2.5 * TOLERANCE);
+    unroll_destroy(unroll);
+    p.spec.frozen = NULL, p.spec.no_hessian = false;
+    struct answer exact = reference_answer(&p);
+    assert_true(error_of(exact.images, expected.images, p.spec.set_count * pixels(&p)) > 1e-3);
+    problem_finish(&p);
+}
+
+/* --- passes --- */
+enum { PASS_ROWS = 7, FEATURES = 3 };
+enum { OF_THETA, OF_SET, OF_ROWS, OF_WEIGHTS, OF_PRODUCTS, OF_TOTAL, PASS_VALUES };
+
+/* Each uploaded row times weights that the method binds; and the sum of all, each with the first image's first pixel
+ * and the first weight of the network on top. */
+static struct graph *build_products(const void *context, int64_t count) {
+    const struct problem *p = context;
+    const struct network *net = &p->network;
+    struct graph *g;
+    assert_ok(graph_create(&g));
+    struct node *theta = graph_input(g, "theta", FLOAT32, SHAPE(net->theta_count));
+    struct node *set = graph_input(g, "set", FLOAT32, SHAPE(p->spec.set_count, net->channels, net->height, net->width));
+    struct node *rows = graph_input(g, "rows", FLOAT32, SHAPE(count, FEATURES));
+    struct node *weights = graph_input(g, "weights", FLOAT32, SHAPE(FEATURES, 1));
+    struct node *products = node_reshape(node_matmul(rows, weights, false, false), SHAPE(count));
+    struct node *first = node_slice(theta, (int64_t[]){0}, (int64_t[]){1}, SHAPE(1));
+    struct node *pixel =
+        node_reshape(node_slice(set, (int64_t[]){0, 0, 0, 0}, (int64_t[]){1, 1, 1, 1}, SHAPE(1, 1, 1, 1)), SHAPE(1));
+    struct node *more = node_reshape(node_add(first, pixel), SCALAR_SHAPE);
+    graph_output(g, "products", products);
+    graph_output(g, "out total",
+                 node_add(node_add(graph_input(g, "total", FLOAT32, SCALAR_SHAPE), more), node_sum_all(products)));
+    assert_ok(graph_status(g));
+    return g;
+}
+
+/* A method's own pass: uploads, a value bound to a place of another, the weights and the set where they lie; whole and
+ * in parts, whose missing rows count as zeros. */
+static void test_pass(void **state) {
+    enum family family = *(enum family *)*state;
+    struct problem p;
+    augmented_problem(&p);
+    struct pass_spec passes[2] = {p.pass,
+                                  {.label = "products",
+                                   .build = build_products,
+                                   .context = &p,
+                                   .batch = PASS_ROWS,
+                                   .value_count = PASS_VALUES,
+                                   .values = {{"theta", PASS_THETA},
+                                              {"set", PASS_SET_IMAGES},
+                                              {"rows", PASS_UPLOAD, true, FEATURES},
+                                              {"weights", PASS_BOUND, false, FEATURES},
+                                              {"products", PASS_RESULT, true, 1},
+                                              {"total", PASS_SUM, false, 1}}}};
+    p.spec.passes = passes;
+    p.spec.pass_count = 2;
+    struct random random = random_begin(9, RANDOM_TEST, 0);
+    float *rows = floats(&p, PASS_ROWS * FEATURES, 1, &random), products[PASS_ROWS], total;
+    struct unroll *unroll = make_unroll(family, &p);
+    struct unroll_plan plan;
+    unroll_plan(unroll, &plan);
+    for (int parts = 1; parts <= 3; parts += 2) {
+        unroll_destroy(unroll);
+        plan.meta_splits = parts;
+        p.spec.frozen = &plan;
+        unroll = make_unroll(family, &p);
+        struct pass *pass = unroll_pass(unroll, 1);
+        assert_int_equal(pass_part_rows(pass), (PASS_ROWS + parts - 1) / parts);
+        upload(unroll, &p);
+        assert_ok(unroll_begin_from(unroll, p.theta));
+        assert_ok(pass_upload(pass, OF_ROWS, rows));
+        /* The weights are three pixels of the set, from its second image on. */
+        struct place place = place_after(unroll_set_images(unroll), (size_t)pixels(&p) * sizeof(float));
+        assert_ok(pass_bind(pass, OF_WEIGHTS, place));
+        assert_int_equal(pass_bind(pass, OF_ROWS, place), RETORT_EINVAL);
+        assert_int_equal(pass_upload(pass, OF_WEIGHTS, rows), RETORT_EINVAL);
+        assert_ok(pass_begin(pass));
+        assert_ok(pass_run(pass));
+        assert_ok(pass_run(pass)); /* sums go on until they are begun anew */
+        assert_ok(pass_read(pass, OF_PRODUCTS, products));
+        assert_ok(pass_read(pass, OF_TOTAL, &total));
+        double sum = parts * ((double)p.theta[0] + p.images[0]);
+        for (int i = 0; i < PASS_ROWS; i++) {
+            double product = 0;
+            for (int k = 0; k < FEATURES; k++) product += (double)rows[i * FEATURES + k] * p.images[pixels(&p) + k];
+            assert_true(fabs(products[i] - product) < 1e-5);
+            sum += product;
+        }
+        assert_true(fabs(total - 2 * sum) < 1e-4);
+        assert_ok(pass_begin(pass));
+        assert_ok(pass_read(pass, OF_TOTAL, &total));
+        assert_true(total == 0);
+    }
+    unroll_destroy(unroll);
+    p.spec.frozen = NULL;
+    passes[1].values[OF_TOTAL].name = "nothing";
+    assert_int_equal(unroll_create(library_of(family), &p.spec, &unroll), RETORT_EINVAL);
+    assert_non_null(strstr(retort_error_message(), "nothing"));
+    problem_finish(&p);
+}
+
+/* An interrupt is seen between the parts of steps and of passes, and by tests. */
+static void test_interrupt(void **state) {
+    (void)state;
+    struct problem p;
+    augmented_problem(&p);
+    volatile int interrupt = 0;
+    p.spec.interrupt = &interrupt;
+    p.spec.test_batch = 3;
+    struct unroll *unroll = make_unroll(FAMILY_CPU, &p);
+    struct answer before = device_answer(unroll, &p);
+    struct unroll_gradient gradient = {.images = before.images};
+    int64_t correct;
+    interrupt = 1;
+    assert_int_equal(unroll_train(unroll, 0, 1, false), RETORT_EINTERRUPTED);
+    assert_int_equal(meta_run(unroll_pass(unroll, 0)), RETORT_EINTERRUPTED);
+    assert_int_equal(unroll_backward(unroll, lambda_of(unroll), HESSIAN_EXACT, &gradient), RETORT_EINTERRUPTED);
+    assert_int_equal(unroll_test(unroll, p.images, p.hard, 5, &correct), RETORT_EINTERRUPTED);
+    interrupt = 0;
+    struct answer after = device_answer(unroll, &p);
+    expect_same(&p, &after, &before);
+    unroll_destroy(unroll);
+    problem_finish(&p);
+}
+
+/* A plan is made without allocating or building anything, and is what is then allocated. */
+static void test_plan_only(void **state) {
+    (void)state;
+    struct problem p;
+    augmented_problem(&p);
+    p.spec.steps = p.steps;
+    p.spec.plan_only = true;
+    struct library *library;
+    struct unroll *unroll;
+    uint64_t before = device_bytes(device);
+    assert_ok(library_create(device, FAMILY_CPU, &library));
+    assert_ok(unroll_create(library, &p.spec, &unroll));
+    uint64_t planned = unroll_bytes(unroll);
+    assert_true(planned > 0 && device_bytes(device) == before);
+    unroll_destroy(unroll);
+    p.spec.plan_only = false;
+    assert_ok(unroll_create(library, &p.spec, &unroll));
+    assert_int_equal(device_bytes(device) - before, planned);
+    struct answer answer = device_answer(unroll, &p);
+    assert_true(isfinite(answer.loss));
+    assert_int_equal(device_bytes(device) - before, planned);
+    unroll_destroy(unroll);
+    library_destroy(library);
     problem_finish(&p);
 }
 
@@ -610,12 +809,6 @@ static int inner_splits_of(const struct unroll *unroll) {
     return splits;
 }
 
-static void expect_same(const struct problem *p, const struct answer *got, const struct answer *expected) {
-    assert_memory_equal(got->images, expected->images, (size_t)(p->spec.set_count * pixels(p)) * sizeof(float));
-    assert_memory_equal(got->losses, expected->losses, (size_t)p->steps * sizeof(double));
-    assert_true(got->loss == expected->loss && got->lr == expected->lr);
-}
-
 /* Values kept for all steps of the window, for some, and for some of a batch in parts. What the backward step then no
  * longer computes was joined with its tangents in one kernel; the tangents alone are added in another order, so that
  * answers agree as those of micro-batches do. */
@@ -687,14 +880,16 @@ static void test_kept(void **state) {
     assert_int_equal(unroll_create(library_of(family), &p.spec, &unroll), RETORT_EINVAL);
     p.spec.frozen = NULL;
 
-    /* A little less than the whole batch needs: in parts, whose smaller scratch memory leaves room. */
-    int steps = 0;
+    /* Of a batch in parts, for some steps: whether a ceiling leads there depends on the device, so by a plan. */
+    unroll = make_unroll(family, &p);
+    unroll_plan(unroll, &plan);
+    unroll_destroy(unroll);
+    plan.inner_splits = 2, plan.kept_steps = 3;
+    p.spec.frozen = &plan;
     for (int twice = 0; twice < 2; twice++) {
-        unroll = under_ceiling(family, &p, least - 4, twice ? &again : &parts, &peak);
-        assert_in_range(inner_splits_of(unroll), 2, p.spec.batch);
-        assert_in_range(unroll_kept_steps(unroll), 1, p.window);
-        if (twice) assert_int_equal(unroll_kept_steps(unroll), steps);
-        steps = unroll_kept_steps(unroll);
+        unroll = under_ceiling(family, &p, 0, twice ? &again : &parts, &peak);
+        assert_int_equal(inner_splits_of(unroll), 2);
+        assert_int_equal(unroll_kept_steps(unroll), 3);
         unroll_destroy(unroll);
     }
     expect_answer(&p, &parts, &whole, 2e-6);
@@ -812,6 +1007,13 @@ int main(void) {
         cmocka_unit_test(test_weights_and_rates),
         cmocka_unit_test(test_colour),
         cmocka_unit_test(test_lanczos),
+        cmocka_unit_test(test_largest_rank),
+        {"test_no_hessian, CPU family", test_no_hessian, NULL, NULL, &cpu},
+        {"test_no_hessian, GPU family", test_no_hessian, NULL, NULL, &gpu},
+        {"test_pass, CPU family", test_pass, NULL, NULL, &cpu},
+        {"test_pass, GPU family", test_pass, NULL, NULL, &gpu},
+        cmocka_unit_test(test_interrupt),
+        cmocka_unit_test(test_plan_only),
         cmocka_unit_test(test_dead_unit),
         cmocka_unit_test(test_batch_norm),
         cmocka_unit_test(test_refusals),
