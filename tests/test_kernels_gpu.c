@@ -350,16 +350,21 @@ static void test_relayout(void **state) {
 
 static void test_scatter_rows(void **state) {
     (void)state;
-    static const int64_t shapes[][3] = {{1, 1, 1}, {15, 3, 4}, {33, 17, 16}, {3, 1030, 3}}; /* rows, width, count */
+    static const int64_t shapes[][3] = {{1, 1, 1},    {15, 3, 4},   {33, 17, 16}, {3, 1030, 3},
+                                        {70, 5, 200}, {300, 3, 67}, {65, 2, 1}}; /* rows, width, count */
     enum { SHAPES = sizeof shapes / sizeof *shapes };
     for (int f = 0; f < FAMILIES; f++) {
         struct kernel_target target = {device_traits(device), families[f].family, families[f].lanes};
         struct kernels kernels;
-        struct kernel_use uses[SHAPES];
+        struct scatter_use uses[SHAPES];
+        int list[SHAPES], main[SHAPES];
         kernels_begin(&kernels, target.lanes);
         for (int i = 0; i < SHAPES; i++) {
             assert_ok(kernels_scatter_rows(&target, shapes[i][0], shapes[i][1], shapes[i][2], &uses[i]));
-            kernels_add(&kernels, &uses[i]);
+            /* All indices are looked at only where they are few. */
+            assert_int_equal(uses[i].list_ints, shapes[i][0] > 64 ? shapes[i][0] + shapes[i][2] : 0);
+            list[i] = uses[i].list_ints ? kernels_add(&kernels, &uses[i].list) : -1;
+            main[i] = kernels_add(&kernels, &uses[i].main);
         }
         kernels_build(&kernels);
         for (int i = 0; i < SHAPES; i++) {
@@ -376,7 +381,13 @@ static void test_scatter_rows(void **state) {
                 for (size_t j = 0; j < width; j++)
                     expected[(size_t)indices[row] * width + j] += values.values[row * width + j];
             }
-            RUN(&kernels, i, &uses[i], &out, &values, &index);
+            if (uses[i].list_ints) {
+                struct tensor chains = tensor_create(uses[i].list_ints);
+                RUN(&kernels, list[i], &uses[i].list, &chains, &index);
+                RUN(&kernels, main[i], &uses[i].main, &out, &values, &chains);
+                tensor_destroy(&chains);
+            } else
+                RUN(&kernels, main[i], &uses[i].main, &out, &values, &index);
             assert_memory_equal(out.values, expected, 4 * out.count); /* the same additions in the same order */
             tensor_destroy(&values);
             tensor_destroy(&index);

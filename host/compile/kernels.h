@@ -126,10 +126,14 @@ int kernels_matmul(const struct kernel_target *target, const struct matmul_sizes
 /* (to, from), a tensor [n,c,h,w] from one layout to the other. */
 int kernels_relayout(const struct kernel_target *target, int64_t n, int64_t c, int64_t h, int64_t w, enum layout from,
                      enum layout to, struct kernel_use *use);
-/* (out [count, width], rows' values [rows, width], int rows [rows]): out[r] = sum over b with row[b] = r, b ascending.
- */
+/* Rows values [rows, width] added to those of a result [count, width] that int indices [rows] name, b ascending. */
+struct scatter_use {
+    size_t list_ints;       /* of who names each row; 0: few enough rows to look at all indices */
+    struct kernel_use list; /* (list, indices) */
+    struct kernel_use main; /* (out, values, list or indices) */
+};
 int kernels_scatter_rows(const struct kernel_target *target, int64_t rows, int64_t width, int64_t count,
-                         struct kernel_use *use);
+                         struct scatter_use *use);
 /* (out, image, map), plain [n,c,h,w]; node_sample and node_sample_transpose of the graph. */
 int kernels_sample(const struct kernel_target *target, int64_t n, int64_t c, int64_t h, int64_t w, bool transpose,
                    struct kernel_use *use);

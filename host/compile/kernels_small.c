@@ -27,22 +27,39 @@ done:
 }
 
 int kernels_scatter_rows(const struct kernel_target *target, int64_t rows, int64_t width, int64_t count,
-                         struct kernel_use *use) {
+                         struct scatter_use *use) {
+    enum { FEW_ROWS = 64 };
     int status = RETORT_OK;
+    bool cpu = target->family == FAMILY_CPU;
     TRY(kernels_check_target(target));
     TRY(kernels_check_count("scattered rows", rows, width, 1, 1));
     TRY(kernels_check_count("scatter_rows result", count, width, 1, 1));
+    TRY(kernels_check_count("scatter_rows indices", count + rows, 1, 1, 1));
+    *use = (struct scatter_use){.list_ints = rows > FEW_ROWS ? (size_t)(count + rows) : 0};
+    if (use->list_ints) {
+        /* One of a CPU's work-items makes the list as fast as memory is read; a GPU has one for each row. */
+        int64_t own = cpu ? count : 1;
+        kernel_use_begin(&use->list, "scatter_list.cl");
+        kernel_use_define(&use->list, "COUNT", count);
+        kernel_use_define(&use->list, "ROWS", rows);
+        kernel_use_define(&use->list, "OWN", own);
+        if (cpu)
+            kernel_use_launch(&use->list, 1, 1, 1, 1, 1, 1);
+        else
+            kernel_use_launch_items(&use->list, target, count, 1);
+    }
     /* A CPU's work-item takes a long run of a row, a GPU's one element. */
-    int64_t span = target->family == FAMILY_CPU ? 1024 : 1;
-    kernel_use_begin(use, "scatter_rows.cl");
-    kernel_use_define(use, "COUNT", count);
-    kernel_use_define(use, "WIDTH", width);
-    kernel_use_define(use, "ROWS", rows);
-    kernel_use_define(use, "SPAN", span);
-    if (target->family == FAMILY_CPU)
-        kernel_use_launch(use, (size_t)divide_up(width, span), (size_t)count, 1, 1, 1, 1);
+    int64_t span = cpu ? 1024 : 1;
+    kernel_use_begin(&use->main, "scatter_rows.cl");
+    kernel_use_define(&use->main, "LISTED", use->list_ints > 0);
+    kernel_use_define(&use->main, "COUNT", count);
+    kernel_use_define(&use->main, "WIDTH", width);
+    kernel_use_define(&use->main, "ROWS", rows);
+    kernel_use_define(&use->main, "SPAN", span);
+    if (cpu)
+        kernel_use_launch(&use->main, (size_t)divide_up(width, span), (size_t)count, 1, 1, 1, 1);
     else
-        kernel_use_launch_items(use, target, width, count);
+        kernel_use_launch_items(&use->main, target, width, count);
 done:
     return status;
 }

@@ -196,10 +196,14 @@ static int lower_library(struct lowering *l, const struct node *node, struct val
     }
     case OP_SCATTER_ROWS: {
         int64_t rows = a->shape.size[0], width = rows ? shape_count(a->shape) / rows : 0;
-        struct kernel_use use = {0};
+        struct scatter_use use = {0};
         TRY(kernels_scatter_rows(target, rows, width, size[0], &use));
         struct value *y = lowering_value(l, a, LAYOUT_PLAIN), *index = lowering_value(l, b, LAYOUT_PLAIN);
-        added = y && index && lowering_launch(l, &use, (struct value *[]){out, y, index}, 1, 3, flops);
+        if (y && index && use.list_ints) {
+            index = lowering_packed(l, &use.list, use.list_ints, index);
+            if (index) index->is_int = true;
+        }
+        added = y && index && lowering_launch(l, &use.main, (struct value *[]){out, y, index}, 1, 3, flops);
         break;
     }
     case OP_SAMPLE:

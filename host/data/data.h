@@ -127,6 +127,10 @@ int dataset_draw_per_class(const struct dataset *dataset, struct random *random,
 /* The same, but all rows of a class that has fewer: dataset_count_at_most rows in all. RETORT_ENOMEM. */
 int dataset_draw_at_most(const struct dataset *dataset, struct random *random, int per_class, float *images,
                          int32_t *labels);
+/* `count` images of one class into images [count,C,H,W]; of a class that has fewer, all *different ones of it, which are
+ * then repeated in turn. RETORT_EINVAL where it has none, RETORT_ENOMEM. */
+int dataset_draw_class(const struct dataset *dataset, struct random *random, int class, int64_t count, float *images,
+                       int64_t *different);
 int64_t dataset_count_at_most(const struct dataset *dataset, int per_class);
 /* Rows of a synthetic set (ipc per class, grouped by class) for one inner step: `per_class` of the ipc images of each
  * of `classes_chosen` of `classes` classes, drawn without repetition, in ascending order (so that the whole set is

@@ -264,7 +264,7 @@ done:
 static void copy_row(const struct dataset *dataset, int64_t row, int64_t to, float *images, int32_t *labels) {
     size_t size = row_size(dataset);
     memcpy(images + (size_t)to * size, dataset->images + (size_t)row * size, size * sizeof *images);
-    labels[to] = dataset->labels[row];
+    if (labels) labels[to] = dataset->labels[row];
 }
 
 int dataset_draw(const struct dataset *dataset, struct random *random, int64_t count, float *images, int32_t *labels) {
@@ -292,6 +292,20 @@ int dataset_draw_per_class(const struct dataset *dataset, struct random *random,
                              "leave the class out with data.classes",
                              per_class, dataset->class_names[c], (long long)class_size(dataset, c));
     return dataset_draw_at_most(dataset, random, per_class, images, labels);
+}
+
+int dataset_draw_class(const struct dataset *dataset, struct random *random, int class, int64_t count, float *images,
+                       int64_t *different) {
+    int64_t size = class_size(dataset, class), distinct = size < count ? size : count;
+    const int64_t *rows = dataset->class_rows + dataset->class_begin[class];
+    if (!size) return error_set(RETORT_EINVAL, "class %s has no images", dataset->class_names[class]);
+    uint32_t *chosen = malloc((size_t)size * sizeof *chosen);
+    if (!chosen) return error_set(RETORT_ENOMEM, "out of memory drawing images");
+    random_choose(random, (uint32_t)size, (uint32_t)distinct, chosen);
+    for (int64_t i = 0; i < count; i++) copy_row(dataset, rows[chosen[i % distinct]], i, images, NULL);
+    free(chosen);
+    *different = distinct;
+    return RETORT_OK;
 }
 
 int64_t dataset_count_at_most(const struct dataset *dataset, int per_class) {

@@ -79,12 +79,9 @@ static void query_traits(cl_platform_id platform, cl_device_id device, struct de
     size_t group = QUERY(size_t, device, CL_DEVICE_MAX_WORK_GROUP_SIZE);
     traits->max_work_group = group ? group : 1;
     traits->local_memory = (size_t)QUERY(cl_ulong, device, CL_DEVICE_LOCAL_MEM_SIZE);
-    traits->local_is_dedicated = QUERY(cl_device_local_mem_type, device, CL_DEVICE_LOCAL_MEM_TYPE) == CL_LOCAL;
     traits->global_memory = QUERY(cl_ulong, device, CL_DEVICE_GLOBAL_MEM_SIZE);
     traits->max_allocation = QUERY(cl_ulong, device, CL_DEVICE_MAX_MEM_ALLOC_SIZE);
     traits->cache = QUERY(cl_ulong, device, CL_DEVICE_GLOBAL_MEM_CACHE_SIZE);
-    size_t alignment = QUERY(cl_uint, device, CL_DEVICE_MEM_BASE_ADDR_ALIGN) / 8;
-    traits->alignment = alignment > 64 ? alignment : 64;
     traits->fma = QUERY(cl_device_fp_config, device, CL_DEVICE_SINGLE_FP_CONFIG) & CL_FP_FMA;
     traits->fp64 = QUERY(cl_device_fp_config, device, CL_DEVICE_DOUBLE_FP_CONFIG) != 0;
     traits->available =
@@ -270,6 +267,7 @@ done:
 void device_close(struct device *device) {
     if (!device) return;
     profile_destroy(device->profile);
+    fence_release(device);
     if (device->queue) {
         clFinish(device->queue);
         clReleaseCommandQueue(device->queue);

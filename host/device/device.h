@@ -20,11 +20,9 @@ struct device_traits {
     unsigned vector_width; /* native floats per vector, rounded to 4, 8 or 16; at least 4 */
     unsigned max_clock_mhz;
     size_t max_work_group;
-    size_t local_memory; /* bytes */
-    bool local_is_dedicated;
+    size_t local_memory;                    /* bytes */
     uint64_t global_memory, max_allocation; /* bytes */
     uint64_t cache;                         /* bytes of the largest cache of global memory; 0: none is known */
-    size_t alignment;                       /* bytes; of offsets inside a buffer: max(device's base alignment, 64) */
     bool fma, fp64, available;
 };
 
@@ -91,7 +89,8 @@ double device_build_seconds(const struct device *device); /* wall time spent in 
  * numbers 2 i and 2 i + 1 for buffer i. */
 int device_kernel_set_buffer(struct device_kernel *kernel, unsigned i, struct device_buffer *buffer,
                              uint64_t offset_elements);
-/* local[0] 0: the driver chooses. */
+/* local[0] 0: the driver chooses. Waits where much is queued already: drivers keep a record for every launch, and what
+ * is queued cannot be taken back. Some hundred launches are, or what takes the device about half a second. */
 int device_launch(struct device *device, struct device_kernel *kernel, const size_t global[3], const size_t local[3]);
 
 /* --- measuring --- */

@@ -9,6 +9,13 @@
 #include <CL/cl.h>
 #include <pthread.h>
 
+/* What bounds the queue: a marker every so many launches, and the one before it waited for. */
+struct fence {
+    cl_event marker;            /* the last one; NULL: none yet */
+    unsigned spacing, launches; /* between two markers; since the last one */
+    double passed;              /* the clock when the one before was seen done */
+};
+
 struct device {
     struct device_traits traits; /* compute_units: as set by device_set_units */
     unsigned own_units;          /* as queried */
@@ -20,8 +27,9 @@ struct device {
     bool synchronous;                     /* RETORT_SYNC: wait after each launch, so that a failure names its kernel */
     const struct device_kernel *launched; /* the last one since the queue was seen empty, or NULL */
     struct profile *profile;              /* NULL: off */
-    pthread_mutex_t lock;                 /* of driver_words, which the driver's threads write */
-    char driver_words[256];               /* the driver's last message to the context, "" if none */
+    struct fence fence;
+    pthread_mutex_t lock;   /* of driver_words, which the driver's threads write */
+    char driver_words[256]; /* the driver's last message to the context, "" if none */
 };
 
 struct device_buffer {
@@ -53,6 +61,9 @@ int opencl_check_queue(struct device *device, cl_int code, const char *format, .
 
 /* --- device.c --- */
 int device_create_queue(struct device *device, bool profiling); /* replaces the queue; the old one must be finished */
+
+/* --- kernel.c --- */
+void fence_release(struct device *device);
 
 /* --- cache.c: program binaries on disk; every failure is a miss --- */
 /* The path for a program, "" where there is no cache. */

@@ -1,10 +1,10 @@
 /* The table of methods: a new one is declared and listed here. */
 #include "distill/method.h"
 
-extern const struct method method_bptt;
+extern const struct method method_bptt, method_dm;
 
 /* The first is the default of method.name. */
-static const struct method *const table[] = {&method_bptt};
+static const struct method *const table[] = {&method_bptt, &method_dm};
 
 const struct method *method_at(int index) {
     return index >= 0 && (size_t)index < sizeof table / sizeof *table ? table[index] : NULL;

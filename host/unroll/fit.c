@@ -41,6 +41,10 @@ static bool is_wanted(const struct unroll *u, enum run_id id) {
     const struct unroll_spec *spec = &u->spec;
     bool parts = u->inner_splits > 1, window = spec->max_window > 0;
     switch (id) {
+    case RUN_GRADIENT:
+    case RUN_PROBE:
+    case RUN_UPDATE:
+        return spec->batch > 0;
     case RUN_GRADIENT_MORE:
     case RUN_PROBE_MORE:
         return parts;
@@ -98,6 +102,18 @@ done:
     return status;
 }
 
+static int64_t largest_pass(const struct unroll *u) {
+    int64_t largest = 0;
+    for (int i = 0; i < u->spec.pass_count; i++)
+        if (u->passes[i].spec.batch > largest) largest = u->passes[i].spec.batch;
+    return largest;
+}
+
+/* Rows of a part at most, of every pass: the largest one's share. */
+static int64_t part_of_pass(const struct unroll *u) {
+    return (largest_pass(u) + u->pass_splits - 1) / u->pass_splits;
+}
+
 /* Compiles what is wanted and not there yet, and drops what is no longer wanted. After RETORT_ELIMIT *kind is the batch
  * that is too large. */
 static int compile_all(struct unroll *u, enum batch_kind *kind) {
@@ -111,7 +127,7 @@ static int compile_all(struct unroll *u, enum batch_kind *kind) {
     }
     *kind = BATCH_PASS;
     for (int i = 0; i < u->spec.pass_count; i++)
-        if (!u->passes[i].executable) TRY(pass_compile(&u->passes[i], u->pass_splits));
+        if (!u->passes[i].executable) TRY(pass_compile(&u->passes[i], part_of_pass(u)));
     unroll_size_memory(u);
 done:
     return status;
@@ -194,13 +210,6 @@ done:
 }
 
 /* --- splitting --- */
-static int64_t largest_pass(const struct unroll *u) {
-    int64_t largest = 0;
-    for (int i = 0; i < u->spec.pass_count; i++)
-        if (u->passes[i].spec.batch > largest) largest = u->passes[i].spec.batch;
-    return largest;
-}
-
 static int64_t next_divisor(int64_t of, int64_t after) {
     for (int64_t d = after + 1; d <= of; d++)
         if (of % d == 0) return d;
@@ -209,7 +218,7 @@ static int64_t next_divisor(int64_t of, int64_t after) {
 
 /* The number of parts to split a batch into next; 0 where it cannot be split. */
 static int next_splits(const struct unroll *u, enum batch_kind kind) {
-    int64_t pass = largest_pass(u), part = (pass + u->pass_splits - 1) / u->pass_splits;
+    int64_t pass = largest_pass(u), part = pass ? part_of_pass(u) : 0;
     switch (kind) {
     case BATCH_TEST:
         return u->spec.test_batch > 1 ? 2 : 0;

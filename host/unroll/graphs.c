@@ -333,8 +333,7 @@ struct graph *graph_lanczos_start(const struct unroll_spec *spec, const struct g
     (void)form;
     if (graph_create(&graph) < 0) return NULL;
     struct node *seed = input(graph, SLOT_SEED, INT32, VECTOR(2));
-    output(graph, SLOT_VECTOR,
-           graph_random(seed, RANDOM_NORMAL01, RANDOM_LANCZOS, VECTOR(spec->network->theta_count)));
+    output(graph, SLOT_VECTOR, graph_random(seed, RANDOM_NORMAL01, RANDOM_LANCZOS, VECTOR(spec->network->theta_count)));
     return finish(graph, 0);
 }
 

@@ -36,10 +36,11 @@ done:
     return status;
 }
 
-int pass_compile(struct pass *pass, int splits) {
+int pass_compile(struct pass *pass, int64_t most_rows) {
     int status = RETORT_OK;
     const struct pass_spec *spec = &pass->spec;
-    pass->part_rows = (spec->batch + splits - 1) / splits;
+    pass->parts = (int)((spec->batch + most_rows - 1) / most_rows);
+    pass->part_rows = (spec->batch + pass->parts - 1) / pass->parts;
     pass->parts = (int)((spec->batch + pass->part_rows - 1) / pass->part_rows);
     struct graph *graph = spec->build(spec->context, pass->part_rows);
     if (!graph) {

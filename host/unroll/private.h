@@ -146,7 +146,7 @@ int inner_step(struct unroll *u, int step, int from, int to, int in_window, bool
 
 /* --- pass.c --- */
 void pass_init(struct unroll *u, struct pass *pass, const struct pass_spec *spec);
-int pass_compile(struct pass *pass, int splits); /* anew */
+int pass_compile(struct pass *pass, int64_t most_rows); /* anew, in parts of so many rows at most */
 void pass_size_memory(struct pass *pass, uint64_t max_allocation);
 void pass_finish(struct pass *pass);
 

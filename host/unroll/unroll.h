@@ -25,7 +25,7 @@
 /* What creation chose, as numbers that a run can write down. Given back to a later creation (`frozen`) they rule in
  * place of the search, so that a resumed run computes with the same kernels on the same parts, to the bit. */
 struct unroll_plan {
-    int inner_splits, meta_splits; /* parts of the inner batch, and of the batches of passes; 1: whole */
+    int inner_splits, meta_splits; /* parts of the inner batch, and of the largest batch of a pass; 1: whole */
     int64_t test_batch;            /* images per launch of a test; 0: no tests */
     int kept_steps;                /* steps of the longest window that keep values for their backward step */
     int compute_units;             /* of the device, as kernels were chosen for (device_set_units) */
@@ -37,7 +37,7 @@ struct unroll_spec {
     const struct network *network;
     struct optimizer_spec optimizer;
     int64_t set_count;  /* n: images of the set on the device, synthetic or real */
-    int64_t batch;      /* b: rows of it per inner step */
+    int64_t batch;      /* b: rows of it per inner step; 0: no training, for methods that only draw weights */
     bool soft_labels;   /* the set's labels are float [n,K]; otherwise int32 [n] */
     bool augment;       /* images of a step go through node_sample by per-image maps */
     bool colour;        /* and through the DSA colour and cutout parameters (training only; see unroll_steps) */

@@ -1,0 +1,257 @@
+/* Distribution matching (Zhao and Bilen, "Dataset condensation with distribution matching", WACV 2023): with fresh
+ * weights in each outer step, never trained,
+ *
+ *     L = sum over classes c of | mean over real x of phi(A_c x)  -  mean over the set's s of phi(A_c s) |^2
+ *
+ * phi is the network without its head, A_c one differentiable Siamese augmentation of all images of the class. Three
+ * passes make a step: the mean features of real images [K,F]; those of the set; and, d being twice their difference,
+ * the derivative of the sum over rows i of share_i <d_class(i), phi(A s_i)>. A mean is a sum of rows with a share each,
+ * so batches may be in parts. Batch norm looks at a whole batch: it sees all classes in one, as published. */
+#include "data/data.h"
+#include "distill/method.h"
+
+#include "base/error.h"
+#include "transform/transform.h"
+#include "unroll/unroll.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct dm_spec {
+    int real_per_class;
+    bool augment, flip;
+};
+
+#define AT(member) offsetof(struct dm_spec, member)
+static const struct schema_key keys[] = {
+    {"method.real_per_class", KEY_INT, AT(real_per_class), .least = 1, .most = 1e6, .standard = "256",
+     .help = "Real images of a class in one outer step; a class that has fewer gives all."},
+    {"method.augment", KEY_BOOL, AT(augment), .standard = "true",
+     .help = "One differentiable Siamese augmentation a class and step, of real and synthetic images alike."},
+    {"method.flip", KEY_BOOL, AT(flip), .standard = "true",
+     .help = "Mirroring is one of its families; not for digits."},
+};
+static const struct key_default defaults[] = {
+    {"set.init", "real"},      {"outer.optimizer", "sgd"}, {"outer.lr", "1"},
+    {"outer.momentum", "0.5"}, {"outer.clip", "false"},    {"evaluate.protocol", "dc"},
+};
+
+enum { REAL, SET, BACK, PASSES }; /* the passes, */
+enum {
+    THETA,
+    IMAGES,
+    SHARES,
+    RESULT,
+    MAPS,
+    COLOURS,
+    PULL,
+    VALUES
+}; /* and what they read and give; BACK alone has PULL */
+static const char *const names[VALUES] = {"theta", "images", "shares", "result", "maps", "colours", "pull"};
+
+struct dm {
+    const struct distill_problem *problem;
+    const struct dm_spec *spec;
+    struct set *set;
+    struct unroll *unroll;
+    struct dm_pass {
+        const struct dm *dm;
+        int pass;
+    } passes[PASSES];
+    int real_classes;                        /* of a batch of real images: one, or all under batch norm */
+    float *images, *shares, *maps, *colours; /* of the rows of a batch */
+    float *real_means, *set_means, *pull;    /* [K,F] */
+    struct arena arena;
+};
+
+/* --- graphs --- */
+static struct graph *build(const void *context, int64_t count) {
+    const struct dm_pass *pass = context;
+    const struct network *net = pass->dm->problem->network;
+    struct shape means = SHAPE(net->classes, net->features);
+    struct graph *graph;
+    if (graph_create(&graph) < 0) return NULL;
+    struct node *theta = graph_input(graph, names[THETA], FLOAT32, SHAPE(net->theta_count)), *gradient = NULL;
+    struct node *given =
+        graph_input(graph, names[IMAGES], FLOAT32, SHAPE(count, net->channels, net->height, net->width));
+    struct node *shares = graph_input(graph, names[SHARES], FLOAT32, SHAPE(count, net->classes));
+    struct node *images = siamese_apply(graph, pass->pass == REAL ? given : set_decode(graph, pass->dm->set, given),
+                                        graph_input(graph, names[MAPS], FLOAT32, SHAPE(count, 2, 3)),
+                                        graph_input(graph, names[COLOURS], FLOAT32, SHAPE(count, COLOUR_SIZE)));
+    struct node *features = network_features(graph, net, &(struct network_pass){.theta = theta, .images = images});
+    int status = RETORT_OK;
+    if (pass->pass == BACK) {
+        struct node *pull = node_matmul(shares, graph_input(graph, names[PULL], FLOAT32, means), false, false);
+        status = transform_vjp(features, pull, &given, 1, &gradient);
+        if (status >= 0) graph_output(graph, names[RESULT], gradient);
+    } else
+        graph_output(
+            graph, "out result",
+            node_add(node_matmul(shares, features, true, false), graph_input(graph, names[RESULT], FLOAT32, means)));
+    if (status >= 0) status = graph_status(graph);
+    if (status >= 0) return graph;
+    graph_destroy(graph);
+    return NULL;
+}
+
+static struct pass_spec pass_spec(struct dm *m, int pass) {
+    static const char *const labels[PASSES] = {"features of real images", "features of the set", "set's gradient"};
+    const struct network *net = m->problem->network;
+    int64_t image = m->set->image_size, means = net->classes * net->features;
+    m->passes[pass] = (struct dm_pass){m, pass};
+    return (struct pass_spec){
+        .label = labels[pass],
+        .build = build,
+        .context = &m->passes[pass],
+        .batch = pass == REAL ? (int64_t)m->real_classes * m->spec->real_per_class : m->set->count,
+        .value_count = pass == BACK ? VALUES : PULL,
+        .values = {[THETA] = {names[THETA], PASS_THETA},
+                   [IMAGES] = {names[IMAGES], PASS_UPLOAD, true, image},
+                   [SHARES] = {names[SHARES], PASS_UPLOAD, true, net->classes},
+                   [RESULT] = {names[RESULT], pass == BACK ? PASS_RESULT : PASS_SUM, pass == BACK,
+                               pass == BACK ? image : means},
+                   [MAPS] = {names[MAPS], PASS_UPLOAD, true, MAP_SIZE},
+                   [COLOURS] = {names[COLOURS], PASS_UPLOAD, true, COLOUR_SIZE},
+                   [PULL] = {names[PULL], PASS_UPLOAD, false, means}},
+    };
+}
+
+/* --- making one --- */
+static void destroy(void *instance) {
+    struct dm *m = instance;
+    if (!m) return;
+    unroll_destroy(m->unroll);
+    arena_finish(&m->arena);
+    free(m);
+}
+
+static int create(const struct distill_problem *problem, struct set *set, void **instance) {
+    int status = RETORT_OK;
+    const struct network *net = problem->network;
+    struct dm *m = calloc(1, sizeof *m);
+    if (!m) RAISE(RETORT_ENOMEM, "out of memory preparing distribution matching");
+    arena_init(&m->arena);
+    m->problem = problem;
+    m->spec = problem->method_spec;
+    m->set = set;
+    m->real_classes = net->stats_count ? net->classes : 1;
+    size_t real = (size_t)m->real_classes * (size_t)m->spec->real_per_class, n = (size_t)set->count;
+    size_t rows = real > n ? real : n, means = (size_t)(net->classes * net->features);
+    m->images = arena_array(&m->arena, real * (size_t)set->image_size, sizeof(float));
+    m->shares = arena_array(&m->arena, rows * (size_t)net->classes, sizeof(float));
+    m->maps = arena_array(&m->arena, rows * MAP_SIZE, sizeof(float));
+    m->colours = arena_array(&m->arena, rows * COLOUR_SIZE, sizeof(float));
+    m->real_means = arena_array(&m->arena, means, sizeof(float));
+    m->set_means = arena_array(&m->arena, means, sizeof(float));
+    m->pull = arena_array(&m->arena, means, sizeof(float));
+    if (m->arena.failed) RAISE(RETORT_ENOMEM, "out of memory for batches of %zu images", rows);
+    const struct pass_spec passes[PASSES] = {pass_spec(m, REAL), pass_spec(m, SET), pass_spec(m, BACK)};
+    const struct unroll_spec spec = {.network = net,
+                                     .passes = passes,
+                                     .pass_count = PASSES,
+                                     .frozen = problem->frozen,
+                                     .interrupt = problem->interrupt};
+    TRY(unroll_create(problem->library, &spec, &m->unroll));
+    *instance = m;
+    m = NULL;
+done:
+    destroy(m);
+    return status;
+}
+
+static void plan(const void *instance, struct unroll_plan *plan) {
+    unroll_plan(((const struct dm *)instance)->unroll, plan);
+}
+
+/* --- a step --- */
+/* Rows first .. first + count - 1 of a batch are images of the class, `different` of them, the others repetitions that
+ * have no share in the mean. */
+static void fill_rows(struct dm *m, int step, int class, int64_t first, int64_t count, int64_t different) {
+    const struct network *net = m->problem->network;
+    float map[MAP_SIZE] = {1, 0, 0, 0, 1, 0}, colour[COLOUR_SIZE] = {[COLOUR_SATURATION] = 1, [COLOUR_CONTRAST] = 1};
+    if (m->spec->augment)
+        siamese_draw_class(m->problem->seed, (uint32_t)step, class, m->spec->flip, net->height, net->width, map,
+                           colour);
+    for (int64_t i = first; i < first + count; i++) {
+        float *shares = m->shares + i * net->classes;
+        memset(shares, 0, (size_t)net->classes * sizeof *shares);
+        if (i - first < different) shares[class] = 1 / (float)different;
+        memcpy(m->maps + i * MAP_SIZE, map, sizeof map);
+        memcpy(m->colours + i * COLOUR_SIZE, colour, sizeof colour);
+    }
+}
+
+static int upload(struct dm *m, int pass, const float *images) {
+    int status = RETORT_OK;
+    struct pass *to = unroll_pass(m->unroll, pass);
+    TRY(pass_upload(to, IMAGES, images));
+    TRY(pass_upload(to, SHARES, m->shares));
+    TRY(pass_upload(to, MAPS, m->maps));
+    TRY(pass_upload(to, COLOURS, m->colours));
+done:
+    return status;
+}
+
+/* The mean features of real images, class by class or all classes in one batch. */
+static int match_real(struct dm *m, int step) {
+    int status = RETORT_OK;
+    const struct dataset *train = m->problem->train;
+    int64_t per_class = m->spec->real_per_class, different;
+    struct random random = random_begin(m->problem->seed, RANDOM_REAL_BATCH, (uint32_t)step);
+    TRY(pass_begin(unroll_pass(m->unroll, REAL)));
+    for (int class = 0; class < train->classes; class ++) {
+        int64_t first = class % m->real_classes * per_class;
+        TRY(dataset_draw_class(train, &random, class, per_class, m->images + first * m->set->image_size, &different));
+        fill_rows(m, step, class, first, per_class, different);
+        if ((class + 1) % m->real_classes) continue;
+        TRY(upload(m, REAL, m->images));
+        TRY(pass_run(unroll_pass(m->unroll, REAL)));
+    }
+    TRY(pass_read(unroll_pass(m->unroll, REAL), RESULT, m->real_means));
+done:
+    return status;
+}
+
+static int take_step(void *instance, int step, struct metrics *metrics) {
+    int status = RETORT_OK;
+    struct dm *m = instance;
+    struct set *set = m->set;
+    const struct network *net = m->problem->network;
+    struct pass *features = unroll_pass(m->unroll, SET), *back = unroll_pass(m->unroll, BACK);
+    double loss = 0;
+    TRY(unroll_begin(m->unroll, distill_seed(m->problem->seed, RANDOM_WEIGHTS, step)));
+    TRY(match_real(m, step));
+    for (int class = 0; class < net->classes; class ++)
+        fill_rows(m, step, class, (int64_t) class * set->ipc, set->ipc, set->ipc);
+    TRY(upload(m, SET, set->stored));
+    TRY(upload(m, BACK, set->stored));
+    TRY(pass_begin(features));
+    TRY(pass_run(features));
+    TRY(pass_read(features, RESULT, m->set_means));
+    for (int64_t i = 0; i < net->classes * net->features; i++) {
+        double difference = (double)m->set_means[i] - m->real_means[i];
+        loss += difference * difference;
+        m->pull[i] = (float)(2 * difference);
+    }
+    TRY(pass_upload(back, PULL, m->pull));
+    TRY(pass_run(back));
+    TRY(pass_read(back, RESULT, set->variables[SET_STORED].gradient));
+    metric_real(metrics, "loss", loss);
+done:
+    return status;
+}
+
+const struct method method_dm = {
+    .name = "dm",
+    .summary = "Distribution matching: the mean features of real and synthetic images under random networks.",
+    .keys = keys,
+    .key_count = sizeof keys / sizeof *keys,
+    .spec_size = sizeof(struct dm_spec),
+    .defaults = defaults,
+    .default_count = sizeof defaults / sizeof *defaults,
+    .remedy = "lower outer.lr",
+    .create = create,
+    .plan = plan,
+    .destroy = destroy,
+    .step = take_step,
+};
