@@ -279,12 +279,17 @@ survives() { # name, kill command
 } 2>/dev/null
 survives killed KILL 137
 survives interrupted INT 130
+survives terminated TERM 130
 
 # A run that ends too soon, with two checkpoints: the newest is damaged, then the disk fails.
 "$program" run small.yaml --out torn --checkpoint-every 0.01 -q >out 2>err </dev/null
 rm torn/result.json
 cp -r torn broken
 newest=$(ls torn/checkpoint/*.npz | tail -n 1)
+mv "$newest" aside.npz && mkdir "$newest"
+expect "a checkpoint that cannot be read stops the run" 1 'cannot be read; nothing was changed' \
+  run small.yaml --out torn --resume
+rmdir "$newest" && mv aside.npz "$newest"
 printf 'not what it was' | dd of="$newest" bs=1 seek=200 conv=notrunc status=none
 expect "a damaged checkpoint is passed over" 0 'is damaged .*taking the one before it' run small.yaml --out torn --resume
 same "and the set is the same" whole/set/images.npy torn/set/images.npy

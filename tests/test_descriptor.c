@@ -248,7 +248,6 @@ static void test_refusals(void **state) {
         /* values that do not go together */
         {LEAST "method: {window: 300, range: 0}\n", "d.yaml:3: method.window|inner.steps 200"},
         {LEAST "inner: {steps: 45}\n", "method.range (by default)|past inner.steps 45"},
-        {LEAST "method: {hessian: none}\n", "d.yaml:3: method.hessian|take exact or lanczos"},
         {LEAST "set: {init: indices}\n", "set.indices (by default)|expected the file"},
         {LEAST "set: {indices: x.txt}\n", "d.yaml:3: set.indices: only set.init indices"},
         /* a key that moved */
