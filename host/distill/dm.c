@@ -36,7 +36,7 @@ static const struct key_default defaults[] = {
     {"outer.momentum", "0.5"}, {"outer.clip", "false"},    {"evaluate.protocol", "dc"},
 };
 
-/* The passes, and the values of all three; those from REAL_MEANS on are BACK's alone. */
+/* The passes, and the values of each, in the order of pass_spec's tables; those from REAL_MEANS on are BACK's alone. */
 enum { REAL, SET, BACK, PASSES };
 enum { THETA, IMAGES, SHARES, MAPS, COLOURS, RESULT, REAL_MEANS, SET_MEANS, LOSS, VALUES };
 
@@ -89,25 +89,26 @@ static struct graph *build(const void *context, int64_t count) {
 
 static struct pass_spec pass_spec(struct dm *m, int pass) {
     static const char *const labels[PASSES] = {"features of real images", "features of the set", "set's gradient"};
-    const struct network *net = m->problem->network;
-    int64_t image = m->set->image_size, means = net->classes * net->features;
-    bool back = pass == BACK;
+    static const struct pass_value forward[] = {{"theta", PASS_THETA},          {"images", PASS_UPLOAD, true},
+                                                {"shares", PASS_UPLOAD, true},  {"maps", PASS_UPLOAD, true},
+                                                {"colours", PASS_UPLOAD, true}, {"result", PASS_SUM}};
+    static const struct pass_value back[] = {{"theta", PASS_THETA},
+                                             {"images", PASS_UPLOAD, true},
+                                             {"shares", PASS_UPLOAD, true},
+                                             {"maps", PASS_UPLOAD, true},
+                                             {"colours", PASS_UPLOAD, true},
+                                             {"result", PASS_RESULT, true},
+                                             {"means of real images", PASS_BOUND},
+                                             {"means of the set", PASS_BOUND},
+                                             {"loss", PASS_RESULT}};
     m->passes[pass] = (struct dm_pass){m, pass};
     return (struct pass_spec){
         .label = labels[pass],
         .build = build,
         .context = &m->passes[pass],
         .batch = pass == REAL ? (int64_t)m->real_classes * m->spec->real_per_class : m->set->count,
-        .value_count = back ? VALUES : REAL_MEANS,
-        .values = {[THETA] = {"theta", PASS_THETA},
-                   [IMAGES] = {"images", PASS_UPLOAD, true, image},
-                   [SHARES] = {"shares", PASS_UPLOAD, true, net->classes},
-                   [MAPS] = {"maps", PASS_UPLOAD, true, MAP_SIZE},
-                   [COLOURS] = {"colours", PASS_UPLOAD, true, COLOUR_SIZE},
-                   [RESULT] = {"result", back ? PASS_RESULT : PASS_SUM, back, back ? image : means},
-                   [REAL_MEANS] = {"means of real images", PASS_BOUND, false, means},
-                   [SET_MEANS] = {"means of the set", PASS_BOUND, false, means},
-                   [LOSS] = {"loss", PASS_RESULT, false, 1}},
+        .values = pass == BACK ? back : forward,
+        .value_count = pass == BACK ? VALUES : REAL_MEANS,
     };
 }
 

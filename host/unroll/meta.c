@@ -6,7 +6,6 @@
 #include <stdlib.h>
 
 enum { THETA, IMAGES, TARGETS, LABELS, LAMBDA, LOSS, CORRECT, MAPS, VALUES };
-static const char *const names[VALUES] = {"theta", "images", "targets", "labels", "lambda", "loss", "correct", "maps"};
 
 /* Targets carry the weight of their row: rows of a part / rows of the batch for a real one, 0 for padding, whose label
  * is -1. */
@@ -15,12 +14,11 @@ static struct graph *build(const void *context, int64_t count) {
     const struct network *net = spec->network;
     struct graph *graph;
     if (graph_create(&graph) < 0) return NULL;
-    struct node *theta = graph_input(graph, names[THETA], FLOAT32, SHAPE(net->theta_count)), *gradient = NULL;
-    struct node *images =
-        graph_input(graph, names[IMAGES], FLOAT32, SHAPE(count, net->channels, net->height, net->width));
-    struct node *targets = graph_input(graph, names[TARGETS], FLOAT32, SHAPE(count, net->classes));
-    struct node *labels = graph_input(graph, names[LABELS], INT32, SHAPE(count));
-    if (spec->augment) images = node_sample(images, graph_input(graph, names[MAPS], FLOAT32, SHAPE(count, 2, 3)));
+    struct node *theta = graph_input(graph, "theta", FLOAT32, SHAPE(net->theta_count)), *gradient = NULL;
+    struct node *images = graph_input(graph, "images", FLOAT32, SHAPE(count, net->channels, net->height, net->width));
+    struct node *targets = graph_input(graph, "targets", FLOAT32, SHAPE(count, net->classes));
+    struct node *labels = graph_input(graph, "labels", INT32, SHAPE(count));
+    if (spec->augment) images = node_sample(images, graph_input(graph, "maps", FLOAT32, SHAPE(count, 2, 3)));
     struct network_pass pass = {.theta = theta, .images = images};
     struct node *logits = network_logits(graph, net, &pass, NULL, NULL);
     struct node *loss = loss_soft(graph, logits, targets);
@@ -28,10 +26,9 @@ static struct graph *build(const void *context, int64_t count) {
     if (status >= 0) {
         struct node *correct = count_correct(graph, logits, labels);
         graph_output(graph, "out lambda",
-                     node_add(gradient, graph_input(graph, names[LAMBDA], FLOAT32, SHAPE(net->theta_count))));
-        graph_output(graph, "out loss", node_add(loss, graph_input(graph, names[LOSS], FLOAT32, SCALAR_SHAPE)));
-        graph_output(graph, "out correct",
-                     node_add(correct, graph_input(graph, names[CORRECT], FLOAT32, SCALAR_SHAPE)));
+                     node_add(gradient, graph_input(graph, "lambda", FLOAT32, SHAPE(net->theta_count))));
+        graph_output(graph, "out loss", node_add(loss, graph_input(graph, "loss", FLOAT32, SCALAR_SHAPE)));
+        graph_output(graph, "out correct", node_add(correct, graph_input(graph, "correct", FLOAT32, SCALAR_SHAPE)));
         status = graph_status(graph);
     }
     if (status >= 0) return graph;
@@ -39,27 +36,23 @@ static struct graph *build(const void *context, int64_t count) {
     return NULL;
 }
 
-static int64_t image_elements(const struct network *net) {
-    return (int64_t)net->channels * net->height * net->width;
-}
-
 struct pass_spec meta_pass(const struct meta_spec *spec) {
-    const struct network *net = spec->network;
-    return (struct pass_spec){
-        .label = "meta-loss",
-        .build = build,
-        .context = spec,
-        .batch = spec->batch,
-        .value_count = spec->augment ? VALUES : MAPS,
-        .values = {[THETA] = {names[THETA], PASS_THETA},
-                   [IMAGES] = {names[IMAGES], PASS_UPLOAD, true, image_elements(net)},
-                   [TARGETS] = {names[TARGETS], PASS_UPLOAD, true, net->classes},
-                   [LABELS] = {names[LABELS], PASS_UPLOAD, true, 1, -1},
-                   [LAMBDA] = {names[LAMBDA], PASS_SUM, false, net->theta_count},
-                   [LOSS] = {names[LOSS], PASS_SUM, false, 1},
-                   [CORRECT] = {names[CORRECT], PASS_SUM, false, 1},
-                   [MAPS] = {names[MAPS], PASS_UPLOAD, true, 6}},
+    static const struct pass_value values[VALUES] = {
+        [THETA] = {"theta", PASS_THETA},
+        [IMAGES] = {"images", PASS_UPLOAD, true},
+        [TARGETS] = {"targets", PASS_UPLOAD, true},
+        [LABELS] = {"labels", PASS_UPLOAD, true, -1},
+        [LAMBDA] = {"lambda", PASS_SUM},
+        [LOSS] = {"loss", PASS_SUM},
+        [CORRECT] = {"correct", PASS_SUM},
+        [MAPS] = {"maps", PASS_UPLOAD, true},
     };
+    return (struct pass_spec){.label = "meta-loss",
+                              .build = build,
+                              .context = spec,
+                              .batch = spec->batch,
+                              .values = values,
+                              .value_count = spec->augment ? VALUES : MAPS};
 }
 
 int meta_upload(struct pass *pass, const float *images, const int32_t *labels, const float *maps) {

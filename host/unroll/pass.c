@@ -31,6 +31,8 @@ static int find_slots(struct pass *pass) {
         pass->out[i] = value->source == PASS_SUM ? executable_slot(pass->executable, out) : -1;
         if (pass->in[i] < 0 || (value->source == PASS_SUM && pass->out[i] < 0))
             RAISE(RETORT_EINVAL, "the %s has no value \"%s\"", pass->spec.label, pass->in[i] < 0 ? value->name : out);
+        size_t bytes = executable_slot_bytes(pass->executable, pass->in[i]);
+        pass->row_bytes[i] = value->rows ? bytes / (size_t)pass->part_rows : bytes;
     }
 done:
     return status;
@@ -54,15 +56,11 @@ done:
     return status;
 }
 
-static size_t row_bytes(const struct pass *pass, int value) {
-    return (size_t)pass->spec.values[value].elements * FLOAT;
-}
-
 void pass_size_memory(struct pass *pass, uint64_t max_allocation) {
     size_t padded = (size_t)pass->part_rows * (size_t)pass->parts;
     for (int i = 0; i < pass->spec.value_count; i++) {
         const struct pass_value *value = &pass->spec.values[i];
-        size_t bytes = row_bytes(pass, i) * (value->rows ? padded : 1);
+        size_t bytes = pass->row_bytes[i] * (value->rows ? padded : 1);
         bool own = value->source == PASS_UPLOAD || value->source == PASS_RESULT || value->source == PASS_SUM;
         memory_size(&pass->memory[i], value->name, own ? bytes : 0, value->source == PASS_SUM ? 2 : 1, max_allocation);
     }
@@ -72,7 +70,7 @@ int pass_upload(struct pass *pass, int value, const void *data) {
     int status = RETORT_OK;
     const struct pass_value *row = &pass->spec.values[value];
     struct device *device = pass->unroll->device;
-    size_t count = row->rows ? (size_t)pass->spec.batch : 1, bytes = count * row_bytes(pass, value);
+    size_t count = row->rows ? (size_t)pass->spec.batch : 1, bytes = count * pass->row_bytes[value];
     size_t rest = pass->memory[value].item_bytes - bytes;
     struct place place = memory_item(&pass->memory[value], 0);
     void *missing = NULL;
@@ -131,7 +129,7 @@ int pass_run(struct pass *pass) {
         TRY(check_interrupt(pass->unroll));
         for (int i = 0; i < pass->spec.value_count; i++) {
             const struct pass_value *value = &pass->spec.values[i];
-            size_t first = value->rows ? (size_t)part * (size_t)pass->part_rows * row_bytes(pass, i) : 0;
+            size_t first = value->rows ? (size_t)part * (size_t)pass->part_rows * pass->row_bytes[i] : 0;
             struct place place = place_after(whole(pass, i), first);
             TRY(executable_bind_slot(pass->executable, pass->in[i], place.buffer, place.offset));
             if (value->source != PASS_SUM) continue;
@@ -154,5 +152,5 @@ int pass_read(struct pass *pass, int value, void *data) {
     const struct pass_value *row = &pass->spec.values[value];
     struct place place = whole(pass, value);
     size_t count = row->rows ? (size_t)pass->spec.batch : 1;
-    return device_read(pass->unroll->device, place.buffer, place.offset, count * row_bytes(pass, value), data);
+    return device_read(pass->unroll->device, place.buffer, place.offset, count * pass->row_bytes[value], data);
 }

@@ -25,18 +25,17 @@ enum pass_source {
     PASS_RESULT,     /* a buffer of the pass, written anew by each part */
 };
 
-/* A value of a pass. `rows`: it has a row for each of the batch, of which a part takes its own; otherwise every part
- * takes all of it. */
+/* A value of a pass, of the type and size that the graph gives it. `rows`: it has a row for each of the batch, of which
+ * a part takes its own; otherwise every part takes all of it. */
 struct pass_value {
     const char *name;
     enum pass_source source;
     bool rows;
-    int64_t elements; /* of 4 bytes, of a row or of all; 0 where the source knows */
-    int32_t missing;  /* PASS_UPLOAD: what the last part's missing rows hold: 0, or -1 for labels that name no class */
+    int32_t missing; /* PASS_UPLOAD: what the last part's missing rows hold: 0, or -1 for labels that name no class */
 };
 
 enum { PASS_MAX_VALUES = 16 };
-/* What a pass is made of. Copied; what it points to is borrowed for the life of the unroll. */
+/* What a pass is made of. What it points to is borrowed for the life of the unroll. */
 struct pass_spec {
     const char *label; /* "meta-loss" */
     /* The graph for parts of `count` rows; NULL after a failure, the message then being set. Inputs and results that
@@ -44,8 +43,8 @@ struct pass_spec {
     struct graph *(*build)(const void *context, int64_t count);
     const void *context;
     int64_t batch; /* rows of the whole batch. Parts are of equal size, the last one's missing rows are filled. */
+    const struct pass_value *values; /* [value_count] */
     int value_count;
-    struct pass_value values[PASS_MAX_VALUES];
 };
 
 struct pass;

@@ -86,6 +86,7 @@ struct pass {
     int parts;
     struct executable *executable;
     int in[PASS_MAX_VALUES], out[PASS_MAX_VALUES]; /* slots; out: of sums */
+    size_t row_bytes[PASS_MAX_VALUES];             /* of a row; without rows of all */
     struct memory memory[PASS_MAX_VALUES];
     struct place bound[PASS_MAX_VALUES];
 };
