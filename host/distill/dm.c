@@ -71,8 +71,8 @@ static struct graph *build(const void *context, int64_t count) {
     struct node *features = network_features(graph, net, &(struct network_pass){.theta = theta, .images = images});
     int status = RETORT_OK;
     if (pass->pass == BACK) {
-        struct node *difference = node_subtract(graph_input(graph, "means of the set", FLOAT32, means),
-                                                graph_input(graph, "means of real images", FLOAT32, means));
+        struct node *difference =
+            node_subtract(graph_input(graph, "set", FLOAT32, means), graph_input(graph, "real", FLOAT32, means));
         struct node *pull = node_matmul(shares, node_scale(difference, 2), false, false);
         status = transform_vjp(features, pull, &given, 1, &gradient);
         if (status >= 0) graph_output(graph, "result", gradient);
@@ -89,27 +89,21 @@ static struct graph *build(const void *context, int64_t count) {
 
 static struct pass_spec pass_spec(struct dm *m, int pass) {
     static const char *const labels[PASSES] = {"features of real images", "features of the set", "set's gradient"};
-    static const struct pass_value forward[] = {{"theta", PASS_THETA},          {"images", PASS_UPLOAD, true},
-                                                {"shares", PASS_UPLOAD, true},  {"maps", PASS_UPLOAD, true},
-                                                {"colours", PASS_UPLOAD, true}, {"result", PASS_SUM}};
-    static const struct pass_value back[] = {{"theta", PASS_THETA},
-                                             {"images", PASS_UPLOAD, true},
-                                             {"shares", PASS_UPLOAD, true},
-                                             {"maps", PASS_UPLOAD, true},
-                                             {"colours", PASS_UPLOAD, true},
-                                             {"result", PASS_RESULT, true},
-                                             {"means of real images", PASS_BOUND},
-                                             {"means of the set", PASS_BOUND},
-                                             {"loss", PASS_RESULT}};
-    m->passes[pass] = (struct dm_pass){m, pass};
-    return (struct pass_spec){
-        .label = labels[pass],
-        .build = build,
-        .context = &m->passes[pass],
-        .batch = pass == REAL ? (int64_t)m->real_classes * m->spec->real_per_class : m->set->count,
-        .values = pass == BACK ? back : forward,
-        .value_count = pass == BACK ? VALUES : REAL_MEANS,
+    static const struct pass_value forward[] = {
+        {"theta", PASS_THETA},       {"images", PASS_UPLOAD, true},  {"shares", PASS_UPLOAD, true},
+        {"maps", PASS_UPLOAD, true}, {"colours", PASS_UPLOAD, true}, {"result", PASS_SUM},
     };
+    static const struct pass_value back[] = {
+        {"theta", PASS_THETA},          {"images", PASS_UPLOAD, true},
+        {"shares", PASS_UPLOAD, true},  {"maps", PASS_UPLOAD, true},
+        {"colours", PASS_UPLOAD, true}, {"result", PASS_RESULT, true},
+        {"real", PASS_BOUND},           {"set", PASS_BOUND},
+        {"loss", PASS_RESULT},
+    };
+    m->passes[pass] = (struct dm_pass){m, pass};
+    int64_t batch = pass == REAL ? (int64_t)m->real_classes * m->spec->real_per_class : m->set->count;
+    return pass == BACK ? (struct pass_spec){labels[pass], build, &m->passes[pass], batch, back, VALUES}
+                        : (struct pass_spec){labels[pass], build, &m->passes[pass], batch, forward, REAL_MEANS};
 }
 
 /* --- making one --- */
