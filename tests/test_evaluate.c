@@ -562,8 +562,8 @@ static void test_planned(void **state) {
     assert_int_equal(device_bytes(device), before);
     assert_int_equal(plans.set.test_batch, test.count < 256 ? test.count : 256);
     assert_true(plans.random.inner_splits >= 1 && plans.full.inner_splits >= 1);
-    /* With a little less than that a smaller plan is made, in which the tables of the steps, too, have their room to the
-     * end. */
+    /* With a little less than that a smaller plan is made, in which the tables of the steps, too, have their room to
+     * the end. */
     device_set_ceiling(device, device_peak_bytes(device) - 4);
     assert_ok(evaluate_full(&problem, &train, &accuracy));
     accuracy_finish(&accuracy);
@@ -619,22 +619,14 @@ static void test_divergence(void **state) {
 int main(void) {
     log_set_level(LOG_QUIET);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_choice_on_test),
-        cmocka_unit_test(test_choice_on_holdout),
-        cmocka_unit_test(test_choice_of_one),
-        cmocka_unit_test(test_plan_dc),
-        cmocka_unit_test(test_plan_bptt),
-        cmocka_unit_test(test_walk),
-        cmocka_unit_test(test_tables),
-        cmocka_unit_test(test_describe),
-        cmocka_unit_test(test_set_bptt),
-        cmocka_unit_test(test_chunks),
-        cmocka_unit_test(test_ceiling),
-        cmocka_unit_test(test_planned),
-        cmocka_unit_test(test_random_and_full),
-        cmocka_unit_test(test_dc),
-        cmocka_unit_test(test_dc_batch_norm),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_choice_on_test),  cmocka_unit_test(test_choice_on_holdout),
+        cmocka_unit_test(test_choice_of_one),   cmocka_unit_test(test_plan_dc),
+        cmocka_unit_test(test_plan_bptt),       cmocka_unit_test(test_walk),
+        cmocka_unit_test(test_tables),          cmocka_unit_test(test_describe),
+        cmocka_unit_test(test_set_bptt),        cmocka_unit_test(test_chunks),
+        cmocka_unit_test(test_ceiling),         cmocka_unit_test(test_planned),
+        cmocka_unit_test(test_random_and_full), cmocka_unit_test(test_dc),
+        cmocka_unit_test(test_dc_batch_norm),   cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_divergence),
     };
     return cmocka_run_group_tests_name("evaluate", tests, setup, teardown);
