@@ -326,6 +326,15 @@ static void test_augmented(void **state) {
     assert_ok(unroll_train(unroll, 0, 1, false));
     struct answer got = device_answer(unroll, &p);
     expect_answer(&p, &got, &expected, TOLERANCE);
+    /* Other images, and then the same again row by row, as those of a real set may come. */
+    assert_ok(unroll_set_rows(unroll, 0, p.spec.set_count - 1, p.images + pixels(&p), p.soft, NULL));
+    for (int64_t i = p.spec.set_count - 1; i >= 0; i--)
+        assert_ok(unroll_set_rows(unroll, i, 1, p.images + i * pixels(&p), p.soft + i * p.network.classes, NULL));
+    struct unroll_gradient gradient = {.images = arena_array(&p.arena, (size_t)(p.spec.set_count * pixels(&p)), 4)};
+    assert_ok(unroll_begin_from(unroll, p.theta));
+    assert_ok(forward(unroll, &p));
+    assert_ok(unroll_backward(unroll, lambda_of(unroll), HESSIAN_EXACT, &gradient));
+    assert_memory_equal(gradient.images, got.images, (size_t)(p.spec.set_count * pixels(&p)) * sizeof(float));
     unroll_destroy(unroll);
     problem_finish(&p);
 }
@@ -982,6 +991,7 @@ static void test_refusals(void **state) {
     struct unroll_gradient gradient = {.images = answer.images, .labels = answer.labels};
     assert_int_equal(unroll_set(unroll, p.images, NULL, p.hard), RETORT_EINVAL);
     assert_int_equal(unroll_train(unroll, 0, 1, false), RETORT_EINVAL);
+    assert_int_equal(unroll_set_rows(unroll, p.spec.set_count - 1, 2, p.images, p.soft, NULL), RETORT_EINVAL);
     upload(unroll, &p);
     assert_ok(unroll_begin_from(unroll, p.theta));
     assert_int_equal(unroll_train(unroll, 0, p.steps + 1, false), RETORT_EINVAL);

@@ -176,7 +176,10 @@ int bench_step(struct device *device, const struct bench_step_spec *spec, struct
     fresh.build_seconds = clock_seconds() - begun;
     unroll_describe(unroll, fresh.plan, sizeof fresh.plan);
     fresh.kept_steps = unroll_kept_steps(unroll);
-    if (spec->launches) unroll_print(unroll, true, spec->launches);
+    if (spec->launches) {
+        unroll_print(unroll, true, spec->launches);
+        unroll_print_memory(unroll, spec->launches);
+    }
     TRY(time_steps(device, unroll, spec, &data, &fresh));
     getrusage(RUSAGE_SELF, &usage);
     fresh.flops = unroll_flops(unroll, spec->prefix, spec->window);
