@@ -295,6 +295,30 @@ expect "a damaged checkpoint is passed over" 0 'is damaged .*taking the one befo
 same "and the set is the same" whole/set/images.npy torn/set/images.npy
 rm -rf broken/metrics.jsonl && mkdir broken/metrics.jsonl
 expect "metrics that cannot be written" 1 'cannot write broken/metrics\.jsonl' run small.yaml --out broken --resume
+# --- distribution matching: another method, by the same commands ---
+matching=(--set method='{name: dm, real_per_class: 8}' --set outer='{steps: 60}' --set evaluate='{epochs: 3}')
+grep -v '^method:' small.yaml >matching.yaml
+expect "dm: runs" 0 '^distilled +[0-9.]+' run matching.yaml "${matching[@]}" --out matched
+holds "dm: the result says the method" matched/result.json '.method == "dm" and .outer_steps == 60'
+has "dm: a line a step, with its own numbers" '^\{"outer_step":60,"loss":[0-9.e-]+,"gradient_norm":' matched/metrics.jsonl
+expect "dm: another method's key" 2 'method\.window belongs to method bptt, this is dm' \
+  run matching.yaml "${matching[@]}" --set method.window=3 --out no
+expect "dm: labels it does not learn" 2 'set\.labels: method dm does not learn labels' \
+  run matching.yaml "${matching[@]}" --set set.labels=soft --out no
+"$program" run matching.yaml "${matching[@]}" --out matched-again --checkpoint-every 0.01 -q >out 2>err </dev/null &
+pid=$!
+until [ -e matched-again/checkpoint ] && ls matched-again/checkpoint/*.json >/dev/null 2>&1; do
+  kill -0 $pid 2>/dev/null || break
+  sleep 0.02
+done
+kill -KILL $pid 2>/dev/null
+wait $pid 2>/dev/null
+if [ -e matched-again/result.json ]; then skip "dm: killed before its end: it was done already"; else
+  report "dm: killed before its end" ""
+fi
+expect "dm: resumed" 0 '^distilled|finished already' run matching.yaml "${matching[@]}" --out matched-again --resume
+same "dm: the set is the same" matched/set/images.npy matched-again/set/images.npy
+
 expect "a ceiling too low" 1 'memory|ceiling|bytes|MiB' run small.yaml --set memory=4KiB --out low
 
 # --- foreign sets and bad bytes ---
