@@ -233,7 +233,7 @@ static void test_parts(void **state) {
         struct unroll_plan plan;
         device_set_ceiling(device, ceiling);
         assert_ok(problem.method->create(&problem, &set, &instance));
-        problem.method->plan(instance, &plan);
+        unroll_plan(problem.method->unroll(instance), &plan);
         problem.method->destroy(instance);
         parts = plan.meta_splits;
     }

@@ -4,7 +4,6 @@
 #include "distill/bptt.h"
 
 #include "base/error.h"
-#include "base/log.h"
 #include "distill/method.h"
 #include "distill/truncation.h"
 #include "unroll/meta.h"
@@ -197,9 +196,6 @@ static int create(const struct distill_problem *problem, struct set *set, void *
     b->factor_count = unroll_factor_count(b->unroll);
     b->factor = arena_array(&b->arena, (size_t)b->factor_count, sizeof(float));
     if (!b->factor) RAISE(RETORT_ENOMEM, "out of memory for a Hessian of rank %d", spec.rank);
-    char text[200];
-    unroll_describe(b->unroll, text, sizeof text);
-    log_debug("distillation: %s", text);
     *instance = b;
     b = NULL;
 done:
@@ -207,8 +203,8 @@ done:
     return status;
 }
 
-static void plan(const void *instance, struct unroll_plan *plan) {
-    unroll_plan(((const struct bptt *)instance)->unroll, plan);
+static const struct unroll *unroll_of(const void *instance) {
+    return ((const struct bptt *)instance)->unroll;
 }
 
 /* --- one outer step --- */
@@ -385,7 +381,7 @@ const struct method method_bptt = {
     .remedy = "lower inner.lr or outer.lr, or shorten method.window",
     .check = check,
     .create = create,
-    .plan = plan,
+    .unroll = unroll_of,
     .destroy = destroy,
     .step = take_step,
     .advance = advance,

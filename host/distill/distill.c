@@ -55,6 +55,11 @@ int distill_create(const struct distill_problem *problem, struct distill **out) 
     TRY(status);
     TRY(set_begin(&d->problem, &d->set));
     TRY(d->method->create(&d->problem, &d->set, &d->instance));
+    if (d->method->unroll) {
+        char text[300];
+        unroll_describe(d->method->unroll(d->instance), text, sizeof text);
+        log_info("plan: %s", text);
+    }
     *out = d;
     d = NULL;
 done:
@@ -73,7 +78,7 @@ void distill_destroy(struct distill *d) {
 void distill_plan(const struct distill *d, struct unroll_plan *plan) {
     *plan =
         (struct unroll_plan){.compute_units = (int)device_traits(library_device(d->problem.library))->compute_units};
-    if (d->method->plan) d->method->plan(d->instance, plan);
+    if (d->method->unroll) unroll_plan(d->method->unroll(d->instance), plan);
 }
 
 /* --- one outer step --- */

@@ -144,8 +144,8 @@ done:
     return status;
 }
 
-static void plan(const void *instance, struct unroll_plan *plan) {
-    unroll_plan(((const struct dm *)instance)->unroll, plan);
+static const struct unroll *unroll_of(const void *instance) {
+    return ((const struct dm *)instance)->unroll;
 }
 
 /* --- a step --- */
@@ -227,7 +227,7 @@ const struct method method_dm = {
     .default_count = sizeof defaults / sizeof *defaults,
     .remedy = "lower outer.lr",
     .create = create,
-    .plan = plan,
+    .unroll = unroll_of,
     .destroy = destroy,
     .step = take_step,
 };

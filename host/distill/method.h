@@ -22,7 +22,7 @@
 #include "distill/set.h"
 #include "distill/state.h"
 
-struct unroll_plan;
+struct unroll;
 struct method {
     const char *name;    /* the word of method.name */
     const char *summary; /* one sentence for the reference of keys */
@@ -50,8 +50,8 @@ struct method {
     int (*create)(const struct distill_problem *problem, struct set *set, void **instance);
     void (*destroy)(void *instance); /* NULL-safe */
 
-    /* How its work was split to fit the device: what problem->frozen would repeat. NULL: never split. */
-    void (*plan)(const void *instance, struct unroll_plan *plan);
+    /* What it runs on the device, for the plan that a resumed run takes again. NULL: nothing. */
+    const struct unroll *(*unroll)(const void *instance);
 
     /* Step `step` (1, 2, ...): leaves in set->variables[i].gradient, for each variable of count above 0, the derivative
      * of the outer loss by its values (SET_LOG_LR: by the logarithm), the whole array, and its values in *metrics.

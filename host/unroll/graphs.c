@@ -1,4 +1,4 @@
-/* The graphs of a step, its gradient, its replayed adjoint, the meta-loss, tests and Lanczos. */
+/* The graphs of a step: its gradient, its update, its replayed adjoint and derivatives; tests. */
 #include "unroll/graphs.h"
 
 #include "base/augmentation.h"
@@ -7,8 +7,6 @@
 #include "transform/transform.h"
 
 #include <stdio.h>
-
-#define VECTOR(n) SHAPE(n)
 
 const char *const slot_names[SLOT_COUNT] = {
     [SLOT_THETA] = "theta",
@@ -62,16 +60,15 @@ const char *const slot_names[SLOT_COUNT] = {
 };
 _Static_assert(OPTIMIZER_MAX_STATE == 2, "names of the slots of optimiser states");
 
-static struct node *input(struct graph *graph, enum slot slot, enum dtype type, struct shape shape) {
+struct node *slot_input(struct graph *graph, enum slot slot, enum dtype type, struct shape shape) {
     return graph_input(graph, slot_names[slot], type, shape);
 }
 
-static void output(struct graph *graph, enum slot slot, struct node *node) {
+void slot_output(struct graph *graph, enum slot slot, struct node *node) {
     graph_output(graph, slot_names[slot], node);
 }
 
-/* Ends a builder: the graph, or NULL with the message set. */
-static struct graph *finish(struct graph *graph, int status) {
+struct graph *graph_finish(struct graph *graph, int status) {
     if (status >= 0) status = graph_status(graph);
     if (status >= 0) return graph;
     graph_destroy(graph);
@@ -79,16 +76,16 @@ static struct graph *finish(struct graph *graph, int status) {
 }
 
 static struct node *theta_input(struct graph *graph, const struct unroll_spec *spec) {
-    return input(graph, SLOT_THETA, FLOAT32, VECTOR(spec->network->theta_count));
+    return slot_input(graph, SLOT_THETA, FLOAT32, VECTOR(spec->network->theta_count));
 }
 
 struct graph *graph_initial(const struct unroll_spec *spec, const struct graph_form *form) {
     struct graph *graph;
     (void)form;
     if (graph_create(&graph) < 0) return NULL;
-    struct node *seed = input(graph, SLOT_SEED, INT32, VECTOR(2));
-    output(graph, SLOT_THETA, network_initial_theta(graph, spec->network, seed));
-    return finish(graph, 0);
+    struct node *seed = slot_input(graph, SLOT_SEED, INT32, VECTOR(2));
+    slot_output(graph, SLOT_THETA, network_initial_theta(graph, spec->network, seed));
+    return graph_finish(graph, 0);
 }
 
 /* --- the batch of an inner step --- */
@@ -102,17 +99,17 @@ static struct batch step_batch(struct graph *graph, const struct unroll_spec *sp
     const struct network *net = spec->network;
     struct shape images = SHAPE(spec->set_count, net->channels, net->height, net->width);
     struct batch batch;
-    struct node *rows = input(graph, SLOT_ROWS, INT32, VECTOR(count));
-    batch.set_images = input(graph, SLOT_SET_IMAGES, FLOAT32, images);
+    struct node *rows = slot_input(graph, SLOT_ROWS, INT32, VECTOR(count));
+    batch.set_images = slot_input(graph, SLOT_SET_IMAGES, FLOAT32, images);
     if (spec->soft_labels)
-        batch.set_labels = input(graph, SLOT_SET_LABELS, FLOAT32, SHAPE(spec->set_count, net->classes));
+        batch.set_labels = slot_input(graph, SLOT_SET_LABELS, FLOAT32, SHAPE(spec->set_count, net->classes));
     else
-        batch.set_labels = input(graph, SLOT_SET_LABELS, INT32, VECTOR(spec->set_count));
+        batch.set_labels = slot_input(graph, SLOT_SET_LABELS, INT32, VECTOR(spec->set_count));
     batch.images = batch.row_images = node_gather_rows(batch.set_images, rows);
     batch.labels = node_gather_rows(batch.set_labels, rows);
     struct node *maps = NULL, *colour = NULL;
-    if (spec->augment) maps = input(graph, SLOT_MAPS, FLOAT32, SHAPE(count, 2, 3));
-    if (spec->colour) colour = input(graph, SLOT_COLOUR, FLOAT32, SHAPE(count, COLOUR_SIZE));
+    if (spec->augment) maps = slot_input(graph, SLOT_MAPS, FLOAT32, SHAPE(count, 2, 3));
+    if (spec->colour) colour = slot_input(graph, SLOT_COLOUR, FLOAT32, SHAPE(count, COLOUR_SIZE));
     batch.images = siamese_apply(graph, batch.images, maps, colour);
     return batch;
 }
@@ -133,20 +130,20 @@ static struct graph *plain_gradient(const struct unroll_spec *spec, const struct
     bool more = form->flags & GRAPH_MORE;
     int64_t p = spec->network->theta_count, q = spec->network->stats_count;
     struct node *theta = theta_input(graph, spec), *gradient = NULL, *new_stats = NULL;
-    struct node *stats = q ? input(graph, SLOT_STATS, FLOAT32, VECTOR(q)) : NULL;
+    struct node *stats = q ? slot_input(graph, SLOT_STATS, FLOAT32, VECTOR(q)) : NULL;
     struct batch batch = step_batch(graph, spec, form->count);
     struct node *loss = inner_loss(graph, spec, theta, &batch, form->share, stats, q ? &new_stats : NULL);
     int status = transform_vjp(loss, NULL, &theta, 1, &gradient);
-    if (status < 0) return finish(graph, status);
-    if (more) gradient = node_add(gradient, input(graph, SLOT_GRADIENT_IN, FLOAT32, VECTOR(p)));
-    output(graph, SLOT_GRADIENT, gradient);
-    if (q) output(graph, SLOT_NEW_STATS, new_stats);
+    if (status < 0) return graph_finish(graph, status);
+    if (more) gradient = node_add(gradient, slot_input(graph, SLOT_GRADIENT_IN, FLOAT32, VECTOR(p)));
+    slot_output(graph, SLOT_GRADIENT, gradient);
+    if (q) slot_output(graph, SLOT_NEW_STATS, new_stats);
     if (form->flags & GRAPH_PROBE) {
-        if (more) loss = node_add(loss, input(graph, SLOT_LOSS_IN, FLOAT32, SCALAR_SHAPE));
-        output(graph, SLOT_LOSS, loss);
-        output(graph, SLOT_NORM, node_sqrt(node_sum_all(node_square(gradient))));
+        if (more) loss = node_add(loss, slot_input(graph, SLOT_LOSS_IN, FLOAT32, SCALAR_SHAPE));
+        slot_output(graph, SLOT_LOSS, loss);
+        slot_output(graph, SLOT_NORM, node_sqrt(node_sum_all(node_square(gradient))));
     }
-    return finish(graph, status);
+    return graph_finish(graph, status);
 }
 
 struct graph *graph_update(const struct unroll_spec *spec, const struct graph_form *form) {
@@ -156,13 +153,13 @@ struct graph *graph_update(const struct unroll_spec *spec, const struct graph_fo
     struct shape vector = VECTOR(spec->network->theta_count);
     int states = optimizer_state_count(&spec->optimizer);
     struct node *state[OPTIMIZER_MAX_STATE] = {NULL}, *new_state[OPTIMIZER_MAX_STATE] = {NULL}, *new_theta = NULL;
-    struct node *scalars = input(graph, SLOT_SCALARS, FLOAT32, VECTOR(OPTIMIZER_SCALARS));
-    struct node *theta = theta_input(graph, spec), *gradient = input(graph, SLOT_GRADIENT, FLOAT32, vector);
-    for (int i = 0; i < states; i++) state[i] = input(graph, SLOT_STATE + (enum slot)i, FLOAT32, vector);
+    struct node *scalars = slot_input(graph, SLOT_SCALARS, FLOAT32, VECTOR(OPTIMIZER_SCALARS));
+    struct node *theta = theta_input(graph, spec), *gradient = slot_input(graph, SLOT_GRADIENT, FLOAT32, vector);
+    for (int i = 0; i < states; i++) state[i] = slot_input(graph, SLOT_STATE + (enum slot)i, FLOAT32, vector);
     optimizer_update(graph, &spec->optimizer, scalars, theta, state, gradient, &new_theta, new_state);
-    output(graph, SLOT_NEW_THETA, new_theta);
-    for (int i = 0; i < states; i++) output(graph, SLOT_NEW_STATE + (enum slot)i, new_state[i]);
-    return finish(graph, 0);
+    slot_output(graph, SLOT_NEW_THETA, new_theta);
+    for (int i = 0; i < states; i++) slot_output(graph, SLOT_NEW_STATE + (enum slot)i, new_state[i]);
+    return graph_finish(graph, 0);
 }
 
 struct graph *graph_adjoint(const struct unroll_spec *spec, const struct graph_form *form) {
@@ -173,26 +170,26 @@ struct graph *graph_adjoint(const struct unroll_spec *spec, const struct graph_f
     int states = optimizer_state_count(&spec->optimizer);
     struct node *new_state[OPTIMIZER_MAX_STATE] = {NULL}, *lambda_state[OPTIMIZER_MAX_STATE] = {NULL};
     struct node *out_state[OPTIMIZER_MAX_STATE] = {NULL}, *a_g = NULL, *d_lr = NULL;
-    struct node *scalars = input(graph, SLOT_SCALARS, FLOAT32, VECTOR(OPTIMIZER_SCALARS));
-    struct node *theta = theta_input(graph, spec), *gradient = input(graph, SLOT_GRADIENT, FLOAT32, vector);
-    struct node *lambda = input(graph, SLOT_LAMBDA, FLOAT32, vector);
+    struct node *scalars = slot_input(graph, SLOT_SCALARS, FLOAT32, VECTOR(OPTIMIZER_SCALARS));
+    struct node *theta = theta_input(graph, spec), *gradient = slot_input(graph, SLOT_GRADIENT, FLOAT32, vector);
+    struct node *lambda = slot_input(graph, SLOT_LAMBDA, FLOAT32, vector);
     for (int i = 0; i < states; i++) {
-        new_state[i] = input(graph, SLOT_NEW_STATE + (enum slot)i, FLOAT32, vector);
-        lambda_state[i] = input(graph, SLOT_LAMBDA_STATE + (enum slot)i, FLOAT32, vector);
+        new_state[i] = slot_input(graph, SLOT_NEW_STATE + (enum slot)i, FLOAT32, vector);
+        lambda_state[i] = slot_input(graph, SLOT_LAMBDA_STATE + (enum slot)i, FLOAT32, vector);
     }
     optimizer_adjoint(graph, &spec->optimizer, scalars, theta, new_state, gradient, lambda, lambda_state, &a_g,
                       out_state, &d_lr);
-    output(graph, SLOT_A_G, a_g);
+    slot_output(graph, SLOT_A_G, a_g);
     if (spec->optimizer.weight_decay != 0)
-        output(graph, SLOT_OUT_LAMBDA, node_add(lambda, node_scale(a_g, spec->optimizer.weight_decay)));
-    for (int i = 0; i < states; i++) output(graph, SLOT_OUT_LAMBDA_STATE + (enum slot)i, out_state[i]);
-    output(graph, SLOT_OUT_DLR, node_add(input(graph, SLOT_DLR, FLOAT32, SCALAR_SHAPE), d_lr));
-    return finish(graph, 0);
+        slot_output(graph, SLOT_OUT_LAMBDA, node_add(lambda, node_scale(a_g, spec->optimizer.weight_decay)));
+    for (int i = 0; i < states; i++) slot_output(graph, SLOT_OUT_LAMBDA_STATE + (enum slot)i, out_state[i]);
+    slot_output(graph, SLOT_OUT_DLR, node_add(slot_input(graph, SLOT_DLR, FLOAT32, SCALAR_SHAPE), d_lr));
+    return graph_finish(graph, 0);
 }
 
 /* The step's weight times a tangent of the set, added to what is there. */
 static struct node *accumulated(struct graph *graph, enum slot slot, struct node *tangent, struct node *scalars) {
-    struct node *before = input(graph, slot, FLOAT32, tangent ? tangent->shape : SCALAR_SHAPE);
+    struct node *before = slot_input(graph, slot, FLOAT32, tangent ? tangent->shape : SCALAR_SHAPE);
     struct node *weight = node_slice(scalars, (int64_t[]){3}, (int64_t[]){1}, VECTOR(1));
     return tangent ? node_add(before, node_multiply(tangent, node_broadcast_scalar(weight, tangent->shape))) : NULL;
 }
@@ -200,13 +197,13 @@ static struct node *accumulated(struct graph *graph, enum slot slot, struct node
 /* U diag(eigenvalues) U^T a_g; the rows of the basis are the vectors. */
 static struct node *low_rank_product(struct graph *graph, const struct unroll_spec *spec, struct node *a_g) {
     int64_t p = spec->network->theta_count, k = spec->rank;
-    struct node *basis = input(graph, SLOT_BASIS, FLOAT32, SHAPE(k, p));
-    struct node *values = input(graph, SLOT_EIGENVALUES, FLOAT32, VECTOR(k));
+    struct node *basis = slot_input(graph, SLOT_BASIS, FLOAT32, SHAPE(k, p));
+    struct node *values = slot_input(graph, SLOT_EIGENVALUES, FLOAT32, VECTOR(k));
     struct node *direction = a_g;
     if (spec->optimizer.kind == OPTIMIZER_ADAM) {
         /* Weights without any gradient so far: there 1 / (sqrt(v) + eps) makes a_g huge, and the exact Hessian's row
          * is zero. A factor from other weights does not know that, so the row is made zero here. */
-        struct node *v = input(graph, SLOT_NEW_STATE + 1, FLOAT32, VECTOR(p));
+        struct node *v = slot_input(graph, SLOT_NEW_STATE + 1, FLOAT32, VECTOR(p));
         struct node *zero = graph_constant(graph, 0, VECTOR(p));
         direction = node_select(node_compare(zero, v, COMPARE_LESS), a_g, zero);
     }
@@ -221,9 +218,9 @@ static struct graph *plain_product(const struct unroll_spec *spec, const struct 
     if (graph_create(&graph) < 0) return NULL;
     int64_t p = spec->network->theta_count;
     bool compact = form->flags & GRAPH_COMPACT, soft = spec->soft_labels;
-    struct node *scalars = compact ? NULL : input(graph, SLOT_SCALARS, FLOAT32, VECTOR(OPTIMIZER_SCALARS));
-    struct node *theta = theta_input(graph, spec), *a_g = input(graph, SLOT_A_G, FLOAT32, VECTOR(p));
-    struct node *lambda = input(graph, SLOT_LAMBDA, FLOAT32, VECTOR(p));
+    struct node *scalars = compact ? NULL : slot_input(graph, SLOT_SCALARS, FLOAT32, VECTOR(OPTIMIZER_SCALARS));
+    struct node *theta = theta_input(graph, spec), *a_g = slot_input(graph, SLOT_A_G, FLOAT32, VECTOR(p));
+    struct node *lambda = slot_input(graph, SLOT_LAMBDA, FLOAT32, VECTOR(p));
     struct batch batch = step_batch(graph, spec, form->count);
     struct node *loss = inner_loss(graph, spec, theta, &batch, form->share, NULL, NULL);
     struct node *wrt[3] = {theta, compact ? batch.row_images : batch.set_images,
@@ -232,17 +229,17 @@ static struct graph *plain_product(const struct unroll_spec *spec, const struct 
     int wanted = soft ? 3 : 2;
     int status = transform_vjp(loss, NULL, wrt, wanted, gradients);
     if (status >= 0) status = transform_jvp(gradients, wanted, &theta, &a_g, 1, tangents);
-    if (status < 0) return finish(graph, status);
+    if (status < 0) return graph_finish(graph, status);
     struct node *hessian = form->flags & GRAPH_LOW_RANK ? low_rank_product(graph, spec, a_g) : tangents[0];
-    output(graph, SLOT_OUT_LAMBDA, form->flags & GRAPH_NO_HESSIAN ? lambda : node_add(lambda, hessian));
+    slot_output(graph, SLOT_OUT_LAMBDA, form->flags & GRAPH_NO_HESSIAN ? lambda : node_add(lambda, hessian));
     if (compact) {
-        output(graph, SLOT_IMAGE_TANGENTS, tangents[1]);
-        if (soft) output(graph, SLOT_LABEL_TANGENTS, tangents[2]);
+        slot_output(graph, SLOT_IMAGE_TANGENTS, tangents[1]);
+        if (soft) slot_output(graph, SLOT_LABEL_TANGENTS, tangents[2]);
     } else {
-        output(graph, SLOT_OUT_DS, accumulated(graph, SLOT_DS, tangents[1], scalars));
-        if (soft) output(graph, SLOT_OUT_DY, accumulated(graph, SLOT_DY, tangents[2], scalars));
+        slot_output(graph, SLOT_OUT_DS, accumulated(graph, SLOT_DS, tangents[1], scalars));
+        if (soft) slot_output(graph, SLOT_OUT_DY, accumulated(graph, SLOT_DY, tangents[2], scalars));
     }
-    return finish(graph, status);
+    return graph_finish(graph, status);
 }
 
 struct graph *graph_scatter(const struct unroll_spec *spec, const struct graph_form *form) {
@@ -250,18 +247,18 @@ struct graph *graph_scatter(const struct unroll_spec *spec, const struct graph_f
     (void)form;
     if (graph_create(&graph) < 0) return NULL;
     const struct network *net = spec->network;
-    struct node *scalars = input(graph, SLOT_SCALARS, FLOAT32, VECTOR(OPTIMIZER_SCALARS));
-    struct node *rows = input(graph, SLOT_ROWS, INT32, VECTOR(spec->batch));
+    struct node *scalars = slot_input(graph, SLOT_SCALARS, FLOAT32, VECTOR(OPTIMIZER_SCALARS));
+    struct node *rows = slot_input(graph, SLOT_ROWS, INT32, VECTOR(spec->batch));
     struct node *tangents =
-        input(graph, SLOT_IMAGE_TANGENTS, FLOAT32, SHAPE(spec->batch, net->channels, net->height, net->width));
-    output(graph, SLOT_OUT_DS,
-           accumulated(graph, SLOT_DS, node_scatter_rows(tangents, rows, spec->set_count), scalars));
+        slot_input(graph, SLOT_IMAGE_TANGENTS, FLOAT32, SHAPE(spec->batch, net->channels, net->height, net->width));
+    slot_output(graph, SLOT_OUT_DS,
+                accumulated(graph, SLOT_DS, node_scatter_rows(tangents, rows, spec->set_count), scalars));
     if (spec->soft_labels) {
-        tangents = input(graph, SLOT_LABEL_TANGENTS, FLOAT32, SHAPE(spec->batch, net->classes));
-        output(graph, SLOT_OUT_DY,
-               accumulated(graph, SLOT_DY, node_scatter_rows(tangents, rows, spec->set_count), scalars));
+        tangents = slot_input(graph, SLOT_LABEL_TANGENTS, FLOAT32, SHAPE(spec->batch, net->classes));
+        slot_output(graph, SLOT_OUT_DY,
+                    accumulated(graph, SLOT_DY, node_scatter_rows(tangents, rows, spec->set_count), scalars));
     }
-    return finish(graph, 0);
+    return graph_finish(graph, 0);
 }
 
 /* Worth keeping is what takes far longer to compute than to write to memory and read again: convolutions, but for those
@@ -309,100 +306,25 @@ struct graph *graph_test(const struct unroll_spec *spec, const struct graph_form
     if (graph_create(&graph) < 0) return NULL;
     const struct network *net = spec->network;
     struct network_pass pass = {.theta = theta_input(graph, spec)};
-    pass.images = input(graph, SLOT_IMAGES, FLOAT32, SHAPE(form->count, net->channels, net->height, net->width));
-    if (net->stats_count) pass.stats_in = input(graph, SLOT_STATS, FLOAT32, VECTOR(net->stats_count));
+    pass.images = slot_input(graph, SLOT_IMAGES, FLOAT32, SHAPE(form->count, net->channels, net->height, net->width));
+    if (net->stats_count) pass.stats_in = slot_input(graph, SLOT_STATS, FLOAT32, VECTOR(net->stats_count));
     struct node *logits = network_logits(graph, net, &pass, NULL, NULL);
-    struct node *labels = input(graph, SLOT_LABELS, INT32, VECTOR(form->count));
-    output(graph, SLOT_CORRECT, count_correct(graph, logits, labels));
-    return finish(graph, 0);
+    struct node *labels = slot_input(graph, SLOT_LABELS, INT32, VECTOR(form->count));
+    slot_output(graph, SLOT_CORRECT, count_correct(graph, logits, labels));
+    return graph_finish(graph, 0);
 }
 
-/* --- Lanczos: m = rank steps, a basis of m + 1 rows --- */
-static struct node *unit(struct node *x, struct node **norm) {
-    *norm = node_sqrt(node_sum_all(node_square(x)));
-    /* A vanishing vector ends the recurrence: zeros from there on, which add nothing. */
-    struct node *zero = graph_constant(x->graph, 0, SCALAR_SHAPE);
-    struct node *tiny = graph_constant(x->graph, 1e-20, SCALAR_SHAPE);
-    struct node *scale =
-        node_select(node_compare(tiny, *norm, COMPARE_LESS), node_reciprocal(node_max(*norm, tiny)), zero);
-    return node_multiply(x, node_broadcast_scalar(scale, x->shape));
-}
-
-struct graph *graph_lanczos_start(const struct unroll_spec *spec, const struct graph_form *form) {
-    struct graph *graph;
-    (void)form;
-    if (graph_create(&graph) < 0) return NULL;
-    struct node *seed = input(graph, SLOT_SEED, INT32, VECTOR(2));
-    output(graph, SLOT_VECTOR, graph_random(seed, RANDOM_NORMAL01, RANDOM_LANCZOS, VECTOR(spec->network->theta_count)));
-    return finish(graph, 0);
-}
-
-struct graph *graph_lanczos_unit(const struct unroll_spec *spec, const struct graph_form *form) {
-    struct graph *graph;
-    (void)form;
-    if (graph_create(&graph) < 0) return NULL;
-    struct node *product = input(graph, SLOT_PRODUCT, FLOAT32, VECTOR(spec->network->theta_count)), *norm;
-    output(graph, SLOT_VECTOR, unit(product, &norm));
-    return finish(graph, 0);
-}
-
+/* --- the Hessian times a vector, for Lanczos --- */
 struct graph *graph_lanczos_product(const struct unroll_spec *spec, const struct graph_form *form) {
     struct graph *graph;
     if (graph_create(&graph) < 0) return NULL;
     struct node *theta = theta_input(graph, spec), *gradient = NULL, *product = NULL;
-    struct node *vector = input(graph, SLOT_VECTOR, FLOAT32, theta ? theta->shape : SCALAR_SHAPE);
-    struct node *before = input(graph, SLOT_PRODUCT_IN, FLOAT32, theta ? theta->shape : SCALAR_SHAPE);
+    struct node *vector = slot_input(graph, SLOT_VECTOR, FLOAT32, theta ? theta->shape : SCALAR_SHAPE);
+    struct node *before = slot_input(graph, SLOT_PRODUCT_IN, FLOAT32, theta ? theta->shape : SCALAR_SHAPE);
     struct batch batch = step_batch(graph, spec, form->count);
     struct node *loss = inner_loss(graph, spec, theta, &batch, form->share, NULL, NULL);
     int status = transform_vjp(loss, NULL, &theta, 1, &gradient);
     if (status >= 0) status = transform_jvp(&gradient, 1, &theta, &vector, 1, &product);
-    if (status >= 0) output(graph, SLOT_PRODUCT, node_add(before, product));
-    return finish(graph, status);
-}
-
-struct graph *graph_lanczos_next(const struct unroll_spec *spec, const struct graph_form *form) {
-    struct graph *graph;
-    (void)form;
-    if (graph_create(&graph) < 0) return NULL;
-    int64_t p = spec->network->theta_count, m = spec->rank;
-    struct node *basis = input(graph, SLOT_BASIS, FLOAT32, SHAPE(m + 1, p));
-    struct node *w = node_reshape(input(graph, SLOT_PRODUCT, FLOAT32, VECTOR(p)), SHAPE(p, 1)), *norm;
-    /* Full reorthogonalisation, twice, and once more on the unit vector: where the Krylov space is exhausted (a Hessian
-     * of low rank) the remainder is rounding noise, and the recurrence goes on from its direction outside the basis.
-     * Rows not made yet are zero and project onto nothing. */
-    struct node *projection = node_matmul(basis, w, false, false), *length;
-    w = node_subtract(w, node_matmul(basis, projection, true, false));
-    w = node_subtract(w, node_matmul(basis, node_matmul(basis, w, false, false), true, false));
-    w = unit(w, &norm);
-    w = node_subtract(w, node_matmul(basis, node_matmul(basis, w, false, false), true, false));
-    output(graph, SLOT_PROJECTION, node_reshape(projection, VECTOR(m + 1)));
-    output(graph, SLOT_NEXT, node_reshape(unit(w, &length), VECTOR(p)));
-    output(graph, SLOT_NORM, norm);
-    return finish(graph, 0);
-}
-
-struct graph *graph_lanczos_finish(const struct unroll_spec *spec, const struct graph_form *form) {
-    struct graph *graph;
-    (void)form;
-    if (graph_create(&graph) < 0) return NULL;
-    int64_t p = spec->network->theta_count, m = spec->rank;
-    struct node *basis = input(graph, SLOT_BASIS, FLOAT32, SHAPE(m + 1, p));
-    /* Row j of `projections` [m, m+1] holds alpha_j at column j. */
-    struct node *projections = input(graph, SLOT_PROJECTIONS, FLOAT32, SHAPE(m, m + 1));
-    struct node *beta = input(graph, SLOT_NORMS, FLOAT32, VECTOR(m));
-    struct shape square = SHAPE(m, m);
-    struct node *row = graph_iota(graph, square, 0), *col = graph_iota(graph, square, 1);
-    struct node *one = graph_constant_int(graph, 1, square);
-    struct node *alpha = node_slice(projections, (int64_t[]){0, 0}, (int64_t[]){1, 1}, square);
-    struct node *diagonal = node_multiply(alpha, node_compare(row, col, COMPARE_EQUAL));
-    struct node *below = node_multiply(node_broadcast(node_reshape(beta, SHAPE(1, m)), square),
-                                       node_compare(row, node_add(col, one), COMPARE_EQUAL));
-    struct node *matrix = node_add(diagonal, node_add(below, node_transpose(below)));
-    struct node *eigen = node_eigh(matrix);
-    struct node *vectors = node_slice(eigen, (int64_t[]){1, 0}, (int64_t[]){1, 1}, square);
-    struct node *used = node_slice(basis, (int64_t[]){0, 0}, (int64_t[]){1, 1}, SHAPE(m, p));
-    output(graph, SLOT_VECTORS, node_matmul(vectors, used, false, false));
-    output(graph, SLOT_EIGENVALUES,
-           node_reshape(node_slice(eigen, (int64_t[]){0, 0}, (int64_t[]){1, 1}, SHAPE(1, m)), VECTOR(m)));
-    return finish(graph, 0);
+    if (status >= 0) slot_output(graph, SLOT_PRODUCT, node_add(before, product));
+    return graph_finish(graph, status);
 }

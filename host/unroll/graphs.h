@@ -57,6 +57,12 @@ enum slot {
     SLOT_COUNT
 };
 extern const char *const slot_names[SLOT_COUNT];
+#define VECTOR(n) SHAPE(n)
+
+/* For builders: an input and a result of a slot's name; and the end, the graph or NULL with the message set. */
+struct node *slot_input(struct graph *graph, enum slot slot, enum dtype type, struct shape shape);
+void slot_output(struct graph *graph, enum slot slot, struct node *node);
+struct graph *graph_finish(struct graph *graph, int status);
 
 /* What one of several graphs of a kind is for. */
 enum graph_flag {

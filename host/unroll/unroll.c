@@ -200,12 +200,12 @@ uint64_t unroll_bytes(const struct unroll *u) {
 void unroll_describe(const struct unroll *u, char *text, size_t size) {
     struct text words;
     text_init(&words);
-    text_printf(&words, "inner batch %lld in %d", (long long)u->spec.batch, u->inner_splits);
+    if (u->spec.batch) text_printf(&words, "inner batch %lld in %d, ", (long long)u->spec.batch, u->inner_splits);
     for (int i = 0; i < u->spec.pass_count; i++)
-        text_printf(&words, ", %s batch %lld in %d", u->passes[i].spec.label, (long long)u->passes[i].spec.batch,
+        text_printf(&words, "%s batch %lld in %d, ", u->passes[i].spec.label, (long long)u->passes[i].spec.batch,
                     u->passes[i].parts);
-    if (u->kept_steps) text_printf(&words, ", values kept of %d of %d window steps", u->kept_steps, u->spec.max_window);
-    text_printf(&words, ", %.1f MB", (double)unroll_bytes(u) * 1e-6);
+    if (u->kept_steps) text_printf(&words, "values kept of %d of %d window steps, ", u->kept_steps, u->spec.max_window);
+    text_printf(&words, "%.1f MB", (double)unroll_bytes(u) * 1e-6);
     snprintf(text, size, "%s", text_get(&words));
     text_finish(&words);
 }
