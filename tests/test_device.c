@@ -418,10 +418,10 @@ static void test_launch_cost(void **state) {
  */
 static void test_bounded_queue(void **state) {
     (void)state;
-    enum { LAUNCHES = 600 };
+    enum { LAUNCHES = 400 };
     static const char *const slow = "kernel void slow(global float *y, ulong y0) {\n"
                                     "    float x = y[y0];\n"
-                                    "    for (int i = 0; i < 500000; i++) x = x * 0.999f + 0.5f;\n"
+                                    "    for (int i = 0; i < 2500000; i++) x = x * 0.999f + 0.5f;\n"
                                     "    y[y0] = x;\n"
                                     "}\n";
     struct device_program *program;
@@ -432,6 +432,7 @@ static void test_bounded_queue(void **state) {
     assert_ok(device_buffer_create(device, 4, "test", &buffer));
     assert_ok(device_fill_zero(device, buffer, 0, 4));
     assert_ok(device_kernel_set_buffer(kernel, 0, buffer, 0));
+    device_kernel_set_work(kernel, 1e8, 0);
     double begun = clock_seconds();
     for (int i = 0; i < LAUNCHES; i++)
         assert_ok(device_launch(device, kernel, (size_t[]){1, 1, 1}, (size_t[]){1, 1, 1}));

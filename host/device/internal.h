@@ -9,11 +9,12 @@
 #include <CL/cl.h>
 #include <pthread.h>
 
-/* What bounds the queue: a marker every so many launches, and the one before it waited for. */
+/* What bounds the queue: a marker now and then, and the one before it waited for. */
 struct fence {
-    cl_event marker;            /* the last one; NULL: none yet */
-    unsigned spacing, launches; /* between two markers; since the last one */
-    double passed;              /* the clock when the one before was seen done */
+    cl_event marker;      /* the last one; NULL: none yet */
+    unsigned launches;    /* since the last one */
+    double work, spacing; /* operations since then, and between two markers */
+    double passed;        /* the clock when the one before was seen done */
 };
 
 struct device {

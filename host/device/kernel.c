@@ -62,25 +62,29 @@ void fence_release(struct device *device) {
     device->fence.marker = NULL;
 }
 
-/* After a launch: every `spacing` launches a marker, after which the one before it is waited for, so that two spacings
- * are queued at most and the device never runs dry. The spacing follows how long the device takes for one. */
-static int bound_queue(struct device *device) {
-    enum { MOST = 256 };
+/* After a launch: a marker every so many launches or so much work, after which the one before it is waited for, so that
+ * two such stretches are queued at most and the device never runs dry. How much work that is follows from how long the
+ * device takes for a stretch; work, not a number of launches, so that small launches say nothing about large ones. */
+static int bound_queue(struct device *device, const struct device_kernel *kernel) {
+    enum { MOST_LAUNCHES = 256, OPERATIONS_PER_BYTE = 8 };
     static const double soon = 0.05, late = 0.2; /* seconds */
     int status = RETORT_OK;
     struct fence *fence = &device->fence;
     cl_event marker = NULL;
-    if (!fence->spacing) fence->spacing = 32;
-    if (++fence->launches < fence->spacing) goto done;
+    if (fence->spacing == 0) fence->spacing = 2.5e8; /* milliseconds of a processor */
+    fence->work += kernel->flops + OPERATIONS_PER_BYTE * kernel->bytes;
+    bool full = fence->work >= fence->spacing;
+    if (++fence->launches < MOST_LAUNCHES && !full) goto done;
     fence->launches = 0;
+    fence->work = 0;
     TRY(opencl_check_queue(device, clEnqueueMarkerWithWaitList(device->queue, 0, NULL, &marker), "marking the queue"));
     TRY(device_flush(device));
     if (fence->marker) {
         double begun = clock_seconds();
         TRY(opencl_check_queue(device, clWaitForEvents(1, &fence->marker), "waiting for earlier launches"));
         double now = clock_seconds();
-        if (now - fence->passed > late && now - begun > late / 2 && fence->spacing > 1) fence->spacing /= 2;
-        if (now - fence->passed < soon && fence->spacing < MOST) fence->spacing *= 2;
+        if (full && now - fence->passed < soon) fence->spacing *= 2;
+        if (now - fence->passed > late && now - begun > late / 2) fence->spacing /= 2;
         fence->passed = now;
     }
     fence_release(device);
@@ -102,7 +106,7 @@ int device_launch(struct device *device, struct device_kernel *kernel, const siz
                                kernel->name, global[0], global[1], global[2], local[0], local[1], local[2]));
     device->launched = kernel;
     if (event) TRY(profile_add(device, kernel, event));
-    TRY(bound_queue(device));
+    TRY(bound_queue(device, kernel));
 done:
     return status;
 }
