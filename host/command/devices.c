@@ -19,19 +19,6 @@ static const char help[] =
     "  --no-test   only list\n\n"
     "Exit status: 0 where a device can be used, 1 where none can.\n";
 
-static const char *kind_name(enum device_kind kind) {
-    switch (kind) {
-    case DEVICE_CPU:
-        return "cpu";
-    case DEVICE_GPU:
-        return "gpu";
-    case DEVICE_ACCELERATOR:
-        return "accelerator";
-    default:
-        return "other";
-    }
-}
-
 /* Opens and tests a device; the words of a failure go to `problem`. */
 static int test_device(const struct device_traits *traits, char *problem, size_t size) {
     int status = RETORT_OK;
@@ -50,12 +37,12 @@ done:
 
 static json_t *describe(const struct device_traits *traits, bool tested, const char *problem) {
     return json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:I, s:I, s:I, s:b, s:b, s:o, s:o}", "index",
-                     traits->index, "kind", kind_name(traits->kind), "name", traits->name, "platform", traits->platform,
-                     "vendor", traits->vendor, "version", traits->version, "driver", traits->driver, "compute_units",
-                     (int)traits->compute_units, "vector_width", (int)traits->vector_width, "max_clock_mhz",
-                     (int)traits->max_clock_mhz, "global_memory", (json_int_t)traits->global_memory, "max_allocation",
-                     (json_int_t)traits->max_allocation, "local_memory", (json_int_t)traits->local_memory, "fma",
-                     traits->fma, "fp64", traits->fp64, "self_test",
+                     traits->index, "kind", device_kind_name(traits->kind), "name", traits->name, "platform",
+                     traits->platform, "vendor", traits->vendor, "version", traits->version, "driver", traits->driver,
+                     "compute_units", (int)traits->compute_units, "vector_width", (int)traits->vector_width,
+                     "max_clock_mhz", (int)traits->max_clock_mhz, "global_memory", (json_int_t)traits->global_memory,
+                     "max_allocation", (json_int_t)traits->max_allocation, "local_memory",
+                     (json_int_t)traits->local_memory, "fma", traits->fma, "fp64", traits->fp64, "self_test",
                      tested ? json_string(*problem ? "failed" : "ok") : json_null(), "problem",
                      *problem ? json_string(problem) : json_null());
 }
@@ -90,7 +77,7 @@ int command_devices(int argc, char **argv) {
         if (json)
             json_array_append_new(rows, describe(traits, tested, problem));
         else {
-            printf("%-5d %-5s %-6u %6.1f GiB %-9s %s / %s\n", traits->index, kind_name(traits->kind),
+            printf("%-5d %-5s %-6u %6.1f GiB %-9s %s / %s\n", traits->index, device_kind_name(traits->kind),
                    traits->compute_units, (double)traits->global_memory / 0x1p30,
                    tested ? works ? "ok" : "FAILED" : "-", traits->name, traits->platform);
             if (*problem) printf("      %s\n", problem);

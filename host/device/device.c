@@ -21,7 +21,7 @@ struct candidates {
     size_t count, capacity;
 };
 
-static const char *kind_name(enum device_kind kind) {
+const char *device_kind_name(enum device_kind kind) {
     switch (kind) {
     case DEVICE_CPU:
         return "cpu";
@@ -143,7 +143,8 @@ done:
 /* Whether all words of the spec occur in the device's platform, name and kind. */
 static bool matches(const struct device_traits *traits, const char *spec) {
     char description[300], word[128];
-    snprintf(description, sizeof description, "%s %s %s", traits->platform, traits->name, kind_name(traits->kind));
+    snprintf(description, sizeof description, "%s %s %s", traits->platform, traits->name,
+             device_kind_name(traits->kind));
     while (*(spec += strspn(spec, " \t"))) {
         size_t length = strcspn(spec, " \t");
         if (length >= sizeof word) return false;
@@ -160,7 +161,7 @@ static int no_single_device(const struct candidates *found, const char *what) {
     text_printf(&text, "%s; name one by its number or by words of its line:", what);
     for (size_t i = 0; i < found->count; i++) {
         const struct device_traits *traits = &found->items[i].traits;
-        text_printf(&text, "\n  %d  %s  %s, %s%s", traits->index, kind_name(traits->kind), traits->name,
+        text_printf(&text, "\n  %d  %s  %s, %s%s", traits->index, device_kind_name(traits->kind), traits->name,
                     traits->platform, traits->available ? "" : " (not available)");
     }
     int status = error_set(RETORT_EDEVICE, "%s", text_get(&text));

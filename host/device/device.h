@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 enum device_kind { DEVICE_CPU, DEVICE_GPU, DEVICE_ACCELERATOR, DEVICE_OTHER };
+const char *device_kind_name(enum device_kind kind); /* "cpu", "gpu", "accelerator", "other" */
 
 /* What a device can do, as queried. */
 struct device_traits {

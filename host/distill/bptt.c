@@ -139,10 +139,10 @@ static int allocate(struct bptt *b) {
     size_t n = (size_t)b->set->count, size = (size_t)b->set->image_size, T = (size_t)b->problem->inner.steps;
     size_t rows = (size_t)b->batch, r = (size_t)b->problem->outer.real_batch;
     b->rows = arena_array(&b->arena, T * rows, sizeof(int32_t));
-    b->maps = arena_array(&b->arena, T * rows, 6 * sizeof(float));
+    b->maps = arena_array(&b->arena, T * rows, MAP_SIZE * sizeof(float));
     b->real_images = arena_array(&b->arena, r * size, sizeof(float));
     b->real_labels = arena_array(&b->arena, r, sizeof(int32_t));
-    b->real_maps = arena_array(&b->arena, r, 6 * sizeof(float));
+    b->real_maps = arena_array(&b->arena, r, MAP_SIZE * sizeof(float));
     b->again = arena_array(&b->arena, n * size, sizeof(float));
     b->weights = arena_array(&b->arena, T, sizeof(float));
     b->norms = arena_array(&b->arena, T, sizeof(double));
@@ -218,7 +218,7 @@ static int draw_inner(struct bptt *b, int step) {
     for (int t = 0; t < problem->inner.steps; t++) {
         TRY(rows_draw(&rows, problem->network->classes, problem->set.ipc, classes, per_class,
                       b->rows + (size_t)t * (size_t)b->batch));
-        augment_draw(&problem->outer.augment, &maps, b->batch, b->maps + (size_t)t * (size_t)b->batch * 6);
+        augment_draw(&problem->outer.augment, &maps, b->batch, b->maps + (size_t)t * (size_t)b->batch * MAP_SIZE);
         b->lr[t] = set_inner_lr(b->set);
     }
 done:

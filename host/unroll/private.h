@@ -2,6 +2,7 @@
 #ifndef RETORT_UNROLL_PRIVATE_H
 #define RETORT_UNROLL_PRIVATE_H
 
+#include "base/augmentation.h"
 #include "base/error.h"
 #include "unroll/fit.h"
 #include "unroll/graphs.h"
@@ -9,7 +10,6 @@
 #include "unroll/unroll.h"
 
 #define FLOAT sizeof(float)
-enum { MAP_ELEMENTS = 6, COLOUR_ELEMENTS = 8 };
 
 /* --- what is compiled --- */
 enum run_id {

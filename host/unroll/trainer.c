@@ -40,9 +40,9 @@ size_t table_row_bytes(const struct unroll *u, enum buffer_id table) {
     case BUFFER_ROWS:
         return b * sizeof(int32_t);
     case BUFFER_MAPS:
-        return u->spec.augment ? b * MAP_ELEMENTS * FLOAT : 0;
+        return u->spec.augment ? b * MAP_SIZE * FLOAT : 0;
     case BUFFER_COLOUR:
-        return u->spec.colour ? b * COLOUR_ELEMENTS * FLOAT : 0;
+        return u->spec.colour ? b * COLOUR_SIZE * FLOAT : 0;
     default:
         return FLOAT; /* losses, norms */
     }
@@ -161,9 +161,9 @@ int bind_batch(struct unroll *u, struct run *run, int step, int part) {
     size_t first = (size_t)part * (size_t)(u->spec.batch / u->inner_splits);
     TRY(bind(run, SLOT_ROWS, place_after(table_row(u, BUFFER_ROWS, step), first * sizeof(int32_t))));
     if (u->spec.augment)
-        TRY(bind(run, SLOT_MAPS, place_after(table_row(u, BUFFER_MAPS, step), first * MAP_ELEMENTS * FLOAT)));
+        TRY(bind(run, SLOT_MAPS, place_after(table_row(u, BUFFER_MAPS, step), first * MAP_SIZE * FLOAT)));
     if (u->spec.colour)
-        TRY(bind(run, SLOT_COLOUR, place_after(table_row(u, BUFFER_COLOUR, step), first * COLOUR_ELEMENTS * FLOAT)));
+        TRY(bind(run, SLOT_COLOUR, place_after(table_row(u, BUFFER_COLOUR, step), first * COLOUR_SIZE * FLOAT)));
 done:
     return status;
 }
