@@ -317,16 +317,16 @@ int64_t dataset_count_at_most(const struct dataset *dataset, int per_class) {
 
 int dataset_draw_at_most(const struct dataset *dataset, struct random *random, int per_class, float *images,
                          int32_t *labels) {
-    uint32_t *chosen = malloc((size_t)dataset->count * sizeof *chosen + 1);
-    if (!chosen) return error_set(RETORT_ENOMEM, "out of memory drawing images");
-    for (int64_t c = 0, to = 0; c < dataset->classes; c++) {
-        const int64_t *rows = dataset->class_rows + dataset->class_begin[c];
-        int64_t size = class_size(dataset, (int)c), count = size < per_class ? size : per_class;
-        random_choose(random, (uint32_t)size, (uint32_t)count, chosen);
-        for (int64_t i = 0; i < count; i++) copy_row(dataset, rows[chosen[i]], to++, images, labels);
+    int status = RETORT_OK;
+    int64_t to = 0;
+    for (int c = 0; c < dataset->classes; c++) {
+        int64_t size = class_size(dataset, c), count = size < per_class ? size : per_class, different;
+        if (count < 1) continue;
+        TRY(dataset_draw_class(dataset, random, c, count, images + to * (int64_t)row_size(dataset), &different));
+        for (int64_t i = 0; i < count; i++) labels[to++] = (int32_t)c;
     }
-    free(chosen);
-    return RETORT_OK;
+done:
+    return status;
 }
 
 int rows_draw(struct random *random, int classes, int ipc, int classes_chosen, int per_class, int32_t *rows) {
