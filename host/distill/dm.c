@@ -94,11 +94,9 @@ static struct pass_spec pass_spec(struct dm *m, int pass) {
         {"maps", PASS_UPLOAD, true}, {"colours", PASS_UPLOAD, true}, {"result", PASS_SUM},
     };
     static const struct pass_value back[] = {
-        {"theta", PASS_THETA},          {"images", PASS_UPLOAD, true},
-        {"shares", PASS_UPLOAD, true},  {"maps", PASS_UPLOAD, true},
-        {"colours", PASS_UPLOAD, true}, {"result", PASS_RESULT, true},
-        {"real", PASS_BOUND},           {"set", PASS_BOUND},
-        {"loss", PASS_RESULT},
+        {"theta", PASS_THETA},      {"images", PASS_BOUND, true},  {"shares", PASS_BOUND, true},
+        {"maps", PASS_BOUND, true}, {"colours", PASS_BOUND, true}, {"result", PASS_RESULT, true},
+        {"real", PASS_BOUND},       {"set", PASS_BOUND},           {"loss", PASS_RESULT},
     };
     m->passes[pass] = (struct dm_pass){m, pass};
     int64_t batch = pass == REAL ? (int64_t)m->real_classes * m->spec->real_per_class : m->set->count;
@@ -206,7 +204,7 @@ static int take_step(void *instance, int step, struct metrics *metrics) {
     TRY(upload(m, features, set->stored));
     TRY(pass_begin(features));
     TRY(pass_run(features));
-    TRY(upload(m, back, set->stored));
+    for (int value = IMAGES; value <= COLOURS; value++) TRY(pass_bind(back, value, pass_result(features, value)));
     TRY(pass_bind(back, REAL_MEANS, pass_result(real, RESULT)));
     TRY(pass_bind(back, SET_MEANS, pass_result(features, RESULT)));
     TRY(pass_run(back));
