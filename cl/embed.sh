@@ -4,7 +4,7 @@ set -eu
 out=$1
 shift
 {
-    echo '#include "compile/kernels.h"'
+    echo '#include "compile/plan.h"'
     echo '#include <string.h>'
     echo 'static const struct { const char *name, *text; } texts[] = {'
     for file; do

@@ -41,7 +41,7 @@ enum { CHECKED = 256 };
 struct conv_trial {
     struct conv_class class;
     struct tensor tensors[MOST_OPERANDS]; /* as the operands: results, then what they are computed from */
-    struct use_operands operands;
+    struct plan_operands operands;
     int64_t places[2][CHECKED][4];
     double right[2][CHECKED];
     float *first[2]; /* the results of the first measurement; NULL: there was none */
@@ -115,19 +115,18 @@ int conv_trial_create(const struct kernel_target *target, const struct conv_clas
     const struct conv_sizes *s = &class->sizes;
     const struct conv_terms *terms = &class->terms;
     bool weight = class->pass == CONV_BACKWARD_WEIGHT, forward = class->pass == CONV_FORWARD;
-    struct conv_use use;
+    struct kernel_plan plan;
     struct conv_trial *fresh = calloc(1, sizeof *fresh);
     if (!fresh) RAISE(RETORT_ENOMEM, "out of memory");
-    TRY(kernels_conv_plan(target, class, &use)); /* refuses sizes that make no sense */
+    TRY(kernels_conv(target, class, &plan)); /* refuses sizes that make no sense */
     fresh->class = *class;
     const struct tensor x = {NULL, s->n, s->c,
                              s->h, s->w, kernels_conv_layout(target, s->c) == LAYOUT_BLOCKED ? target->lanes : 1};
     const struct tensor y = {NULL,  s->n,  s->o,
                              s->oh, s->ow, kernels_conv_layout(target, s->o) == LAYOUT_BLOCKED ? target->lanes : 1};
     const struct tensor w = {NULL, s->o, s->c, s->kh, s->kw, 1};
-    struct use_operands *operands = &fresh->operands;
+    struct plan_operands *operands = &fresh->operands;
     operands->results = weight ? 1 : terms->outputs;
-    operands->packed = weight ? 0 : terms->weights;
     operands->count = operands->results + (weight ? 2 * terms->inputs : terms->inputs + terms->weights);
     for (int i = 0; i < operands->count; i++) {
         int input = i - operands->results;
@@ -150,7 +149,7 @@ done:
 
 void conv_trial_destroy(struct conv_trial *trial) {
     if (!trial) return;
-    use_operands_finish(&trial->operands);
+    plan_operands_finish(&trial->operands);
     free(trial->first[0]);
     free(trial->first[1]);
     free(trial);
@@ -163,12 +162,12 @@ static double larger(double difference, double got, double right) {
 int conv_trial_measure(struct conv_trial *trial, struct device *device, const struct kernel_target *target,
                        double seconds, struct bench_kernel_result *result) {
     int status = RETORT_OK;
-    struct conv_use use;
+    struct kernel_plan plan;
     struct bench_kernel_result fresh = {0};
     const struct conv_sizes *s = &trial->class.sizes;
     const struct conv_terms *terms = &trial->class.terms;
-    TRY(kernels_conv_plan(target, &trial->class, &use));
-    TRY(measure_use(device, target, &use, seconds, &trial->operands, &fresh));
+    TRY(kernels_conv(target, &trial->class, &plan));
+    TRY(measure_plan(device, target, &plan, seconds, &trial->operands, &fresh));
     int products = trial->class.pass == CONV_BACKWARD_WEIGHT ? terms->inputs : __builtin_popcount(terms->mask);
     fresh.flops = 2.0 * products * (double)(s->kh * s->kw) * (double)(s->n * s->oh * s->ow) * (double)(s->c * s->o);
     for (int r = 0; r < trial->operands.results; r++) {

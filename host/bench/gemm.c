@@ -38,19 +38,18 @@ done:
 int bench_gemm(struct device *device, const struct kernel_target *target, const struct matmul_sizes *sizes,
                struct bench_kernel_result *result) {
     int status = RETORT_OK;
-    struct use_operands operands = {.results = 1, .count = 3, .packed = 1};
+    struct plan_operands operands = {.results = 1, .count = 3};
     struct bench_kernel_result fresh = {0};
-    struct matmul_use use;
+    struct kernel_plan plan;
     const int64_t m = sizes->m, n = sizes->n, k = sizes->k;
-    TRY(kernels_matmul(target, sizes, &use));
-    const struct conv_use launches = {.packed_floats = use.packed_floats, .pack = use.pack, .main = use.main};
+    TRY(kernels_matmul(target, sizes, &plan));
     const int64_t count[3] = {m * n, m * k, k * n};
     for (int i = 0; i < 3; i++) TRY(operand_fill(&operands.of[i], (size_t)(sizes->batch * count[i]), (uint32_t)i));
-    TRY(measure_use(device, target, &launches, BENCH_SECONDS, &operands, &fresh));
+    TRY(measure_plan(device, target, &plan, BENCH_SECONDS, &operands, &fresh));
     fresh.flops = 2.0 * (double)sizes->batch * (double)m * (double)n * (double)k;
     TRY(check(sizes, operands.of, &fresh.error));
     *result = fresh;
 done:
-    use_operands_finish(&operands);
+    plan_operands_finish(&operands);
     return status;
 }

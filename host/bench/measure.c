@@ -5,6 +5,7 @@
 #include "base/random.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 int operand_fill(struct operand *operand, size_t count, uint32_t stream) {
@@ -22,20 +23,17 @@ void operand_finish(struct operand *operand) {
     *operand = (struct operand){0};
 }
 
-static void add_kernel(struct text *text, const char *name, const struct kernel_use *use) {
-    if (use->file)
-        text_printf(text, "#define NAME %s\n%s%s\n#undef NAME\n", name, use->parameters, kernels_text(use->file));
-}
-
-static int build(struct device *device, const struct kernel_target *target, const struct conv_use *use,
+static int build(struct device *device, const struct kernel_target *target, const struct kernel_plan *plan,
                  struct device_program **program) {
     int status = RETORT_OK;
     struct text text;
     text_init(&text);
     kernels_preamble(&text, target->lanes);
-    add_kernel(&text, "pack", &use->pack);
-    add_kernel(&text, "product", &use->main);
-    add_kernel(&text, "finish", &use->finish);
+    for (int i = 0; i < plan->launch_count; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "k%d", i);
+        kernels_append(&text, name, &plan->launches[i].use);
+    }
     if (text.failed) RAISE(RETORT_ENOMEM, "out of memory writing kernels");
     TRY(device_program_create(device, text_get(&text), "", program));
 done:
@@ -43,67 +41,65 @@ done:
     return status;
 }
 
-/* Times a kernel on its buffers, after one launch that leaves what the next kernel reads. Nothing for no kernel. */
-static int time_kernel(struct device *device, struct device_program *program, const char *name,
-                       const struct kernel_use *use, struct device_buffer *const *buffers, int count, double budget,
-                       double *total) {
+/* Times the i-th launch of a plan, after one launch that leaves what the next reads. */
+static int time_launch(struct device *device, struct device_program *program, const struct plan_launch *launch, int i,
+                       struct device_buffer *const *operands, int results, struct device_buffer *const *scratch,
+                       double budget, double *total) {
     int status = RETORT_OK;
     struct device_kernel *kernel = NULL;
+    char name[16];
     double seconds;
-    if (!use->file) return RETORT_OK;
+    snprintf(name, sizeof name, "k%d", i);
     TRY(device_kernel_create(program, name, &kernel));
-    for (int i = 0; i < count; i++) TRY(device_kernel_set_buffer(kernel, (unsigned)i, buffers[i], 0));
-    TRY(device_launch(device, kernel, use->global, use->local));
-    TRY(device_time_launch(device, kernel, use->global, use->local, budget, &seconds));
+    for (int k = 0; k < launch->count; k++) {
+        const struct plan_operand *operand = &launch->operands[k];
+        struct device_buffer *buffer = operand->kind == OPERAND_RESULT  ? operands[operand->number]
+                                       : operand->kind == OPERAND_INPUT ? operands[results + operand->number]
+                                                                        : scratch[operand->number];
+        TRY(device_kernel_set_buffer(kernel, (unsigned)k, buffer, operand->offset));
+    }
+    TRY(device_launch(device, kernel, launch->use.global, launch->use.local));
+    TRY(device_time_launch(device, kernel, launch->use.global, launch->use.local, budget, &seconds));
     *total += seconds;
 done:
     device_kernel_destroy(kernel);
     return status;
 }
 
-void use_operands_finish(struct use_operands *operands) {
+void plan_operands_finish(struct plan_operands *operands) {
     if (!operands) return;
     for (int i = 0; i < MOST_OPERANDS; i++) operand_finish(&operands->of[i]);
 }
 
-int measure_use(struct device *device, const struct kernel_target *target, const struct conv_use *use, double budget,
-                struct use_operands *operands, struct bench_kernel_result *result) {
+int measure_plan(struct device *device, const struct kernel_target *target, const struct kernel_plan *plan,
+                 double budget, struct plan_operands *operands, struct bench_kernel_result *result) {
     int status = RETORT_OK;
-    const int count = operands->count, first_packed = use->packed_floats ? count - operands->packed : count;
     struct device_program *program = NULL;
-    struct device_buffer *buffers[MOST_OPERANDS] = {NULL}, *packed[MOST_OPERANDS] = {NULL}, *work = NULL;
-    struct device_buffer *product[MOST_OPERANDS];
-    double seconds = 0;
-    for (int i = 0; i < count; i++) {
+    struct device_buffer *buffers[MOST_OPERANDS] = {NULL}, *scratch[PLAN_SCRATCHES] = {NULL};
+    double seconds = 0, share = -1;
+    for (int i = 0; i < operands->count; i++) {
         struct operand *operand = &operands->of[i];
         size_t bytes = operand->count * sizeof *operand->values;
         for (size_t k = 0; i < operands->results && k < operand->count; k++) operand->values[k] = NAN;
         TRY(device_buffer_create(device, bytes, "operand", &buffers[i]));
         TRY(device_write(device, buffers[i], 0, bytes, operand->values));
-        product[i] = buffers[i];
     }
-    TRY(device_buffer_create(device, use->work_floats * sizeof(float), "parts of a product", &work));
-    TRY(build(device, target, use, &program));
-    for (int i = first_packed; i < count; i++) {
-        TRY(device_buffer_create(device, use->packed_floats * sizeof(float), "packed operand", &packed[i]));
-        product[i] = packed[i];
-        TRY(time_kernel(device, program, "pack", &use->pack, (struct device_buffer *[]){packed[i], buffers[i]}, 2,
-                        budget, &seconds));
+    for (int i = 0; i < plan->scratch_count; i++)
+        TRY(device_buffer_create(device, plan->scratch[i] * sizeof(float), "scratch memory", &scratch[i]));
+    TRY(build(device, target, plan, &program));
+    for (int i = 0; i < plan->launch_count; i++) {
+        const struct plan_launch *launch = &plan->launches[i];
+        TRY(time_launch(device, program, launch, i, buffers, operands->results, scratch, budget, &seconds));
+        if (launch->share <= share) continue;
+        share = launch->share;
+        result->file = launch->use.file;
     }
-    if (use->finish.file) product[0] = work;
-    TRY(time_kernel(device, program, "product", &use->main, product, count, budget, &seconds));
-    TRY(time_kernel(device, program, "finish", &use->finish, (struct device_buffer *[]){buffers[0], work}, 2, budget,
-                    &seconds));
     for (int i = 0; i < operands->results; i++)
         TRY(device_read(device, buffers[i], 0, operands->of[i].count * sizeof(float), operands->of[i].values));
-    result->file = use->main.file;
     result->seconds = seconds;
 done:
     device_program_destroy(program);
-    device_buffer_destroy(work);
-    for (int i = 0; i < count; i++) {
-        device_buffer_destroy(packed[i]);
-        device_buffer_destroy(buffers[i]);
-    }
+    for (int i = 0; i < plan->scratch_count; i++) device_buffer_destroy(scratch[i]);
+    for (int i = 0; i < operands->count; i++) device_buffer_destroy(buffers[i]);
     return status;
 }

@@ -1,4 +1,4 @@
-/* Timing the kernels of one use on random operands. */
+/* Timing the kernels of one operation on random operands. */
 #ifndef RETORT_BENCH_MEASURE_H
 #define RETORT_BENCH_MEASURE_H
 
@@ -14,17 +14,17 @@ struct operand {
 int operand_fill(struct operand *operand, size_t count, uint32_t stream);
 void operand_finish(struct operand *operand); /* NULL-safe */
 
-/* Builds and times what a use launches on its operands, results first, for about `seconds` each kernel; reads the
- * results, which begin as NaN. The last `packed` operands go through `pack` where there is one. Matrix products are
- * uses of the same form. Sets result->file and result->seconds. */
+/* Builds and times the launches of a plan on its operands, results first, for about `seconds` each kernel; reads the
+ * results, which begin as NaN. Sets result->file, that of the kernel that does most of the arithmetic, and
+ * result->seconds. */
 enum { MOST_OPERANDS = 6 };
-struct use_operands {
+struct plan_operands {
     struct operand of[MOST_OPERANDS];
-    int results, count, packed;
+    int results, count;
 };
-int measure_use(struct device *device, const struct kernel_target *target, const struct conv_use *use, double seconds,
-                struct use_operands *operands, struct bench_kernel_result *result);
-void use_operands_finish(struct use_operands *operands); /* NULL-safe */
+int measure_plan(struct device *device, const struct kernel_target *target, const struct kernel_plan *plan,
+                 double seconds, struct plan_operands *operands, struct bench_kernel_result *result);
+void plan_operands_finish(struct plan_operands *operands); /* NULL-safe */
 
 /* --- a class of convolutions, measured by one choice after another on the same operands --- */
 struct conv_trial;

@@ -6,16 +6,12 @@
 
 #include <string.h>
 
-/* Errors allowed, over the largest value: sums of products, and Winograd's, whose transforms lose about two bits. */
-#define DIRECT_ERROR   4e-6
-#define WINOGRAD_ERROR 1e-5
 /* What a choice must gain to be preferred to the built-in one: less is within the noise of a busy machine. */
 #define MARGIN 0.03
-/* A method whose time is within this factor of the fastest method's has its tiles tried too. */
+/* A way whose time is within this factor of the fastest one's has its tiles tried too. */
 #define NEAR 1.15
 
-static const int methods[] = {0, 4, 2};
-enum { METHODS = sizeof methods / sizeof *methods };
+enum { MOST_ROWS = 8 }; /* ways to compute convolutions */
 
 struct search {
     struct device *device;
@@ -25,14 +21,20 @@ struct search {
     struct tune_result *result;
     double seconds; /* of the best choice so far */
     uint64_t
-        seen[METHODS * CONV_CANDIDATES + 1]; /* hashes of the kernels measured: different choices may be the same */
+        seen[MOST_ROWS * CONV_CANDIDATES + 1]; /* hashes of the kernels measured: different choices may be the same */
     size_t seen_count;
 };
 
 static bool is_new(struct search *search, const struct kernel_target *target) {
-    struct conv_use use;
-    if (kernels_conv_plan(target, &search->spec->class, &use) < 0) return true; /* measuring it will say why */
-    uint64_t hash = hash_fast(use.main.parameters, strlen(use.main.parameters), use.main.global[0]);
+    struct kernel_plan plan;
+    uint64_t hash = 0;
+    if (kernels_conv(target, &search->spec->class, &plan) < 0) return true; /* measuring it will say why */
+    for (int i = 0; i < plan.launch_count; i++) {
+        const struct kernel_use *use = &plan.launches[i].use;
+        hash = hash_fast(use->file, strlen(use->file), hash);
+        hash = hash_fast(use->parameters, strlen(use->parameters), hash);
+        hash = hash_fast(use->global, sizeof use->global, hash);
+    }
     for (size_t i = 0; i < search->seen_count; i++)
         if (search->seen[i] == hash) return false;
     search->seen[search->seen_count++] = hash;
@@ -44,7 +46,7 @@ static bool interrupted(const struct search *search) {
 }
 
 static double error_allowed(const struct kernel_target *target, const struct conv_class *class) {
-    return kernels_conv_choice(target, class).method ? WINOGRAD_ERROR : DIRECT_ERROR;
+    return kernels_conv_variant(kernels_conv_choice(target, class).variant)->error;
 }
 
 /* Measures a choice; NULL: the built-in one. *seconds is 0 where its result is wrong, or was known already to a search
@@ -81,22 +83,23 @@ static int try_choice(struct search *search, const struct conv_choice *choice, d
     return status;
 }
 
-/* Methods by their own rules first, then the tiles of the fastest. */
+/* The ways by their own rules first, then the tiles of the fastest. */
 static int find(struct search *search) {
-    int status = RETORT_OK, counts[METHODS] = {0};
+    int status = RETORT_OK, counts[MOST_ROWS] = {0};
     const struct tune_spec *spec = search->spec;
-    struct conv_choice lists[METHODS][CONV_CANDIDATES];
-    double own[METHODS] = {0}, best = search->seconds;
-    int built_in = kernels_conv_choice(&search->target, &spec->class).method;
-    for (int i = 0; i < METHODS && !interrupted(search); i++) {
-        if (methods[i] == 0 && spec->joined) continue;
-        counts[i] = kernels_conv_candidates(&search->target, &spec->class, methods[i], lists[i]);
+    struct conv_choice lists[MOST_ROWS][CONV_CANDIDATES];
+    const struct conv_variant *row;
+    double own[MOST_ROWS] = {0}, best = search->seconds;
+    const char *built_in = kernels_conv_choice(&search->target, &spec->class).variant;
+    for (int i = 0; i < MOST_ROWS && (row = kernels_conv_row(&search->target, i)) && !interrupted(search); i++) {
+        if (!row->joins && spec->joined) continue;
+        counts[i] = kernels_conv_candidates(&search->target, &spec->class, row, lists[i]);
         if (counts[i] == 0) continue;
         own[i] = search->result->built_in_seconds;
-        if (methods[i] != built_in) TRY(try_choice(search, &lists[i][0], &own[i]));
+        if (strcmp(row->name, built_in) != 0) TRY(try_choice(search, &lists[i][0], &own[i]));
         if (own[i] > 0 && own[i] < best) best = own[i];
     }
-    for (int i = 0; i < METHODS; i++)
+    for (int i = 0; i < MOST_ROWS; i++)
         for (int k = 1; k < counts[i] && own[i] > 0 && own[i] <= NEAR * best && !interrupted(search); k++) {
             double seconds;
             if (!spec->quick || k % 3 == 1) TRY(try_choice(search, &lists[i][k], &seconds));

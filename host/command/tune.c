@@ -100,10 +100,10 @@ static int products(const struct conv_class *class) {
 }
 
 static void describe_choice(const struct conv_choice *choice, char text[64]) {
-    int length = choice->method ? snprintf(text, 64, "Winograd F(%d,3)", choice->method) : snprintf(text, 64, "direct");
-    if (choice->tile[0])
-        snprintf(text + length, 64 - (size_t)length, ", tile %d %d %d", choice->tile[0], choice->tile[1],
-                 choice->tile[2]);
+    const struct conv_variant *variant = kernels_conv_variant(choice->variant);
+    int length = snprintf(text, 64, "%s", variant->words);
+    for (int i = 0; i < variant->numbers && choice->parameters[0] && length < 63; i++)
+        length += snprintf(text + length, 64 - (size_t)length, "%s%d", i ? " " : ", tile ", choice->parameters[i]);
 }
 
 static void print_line(const struct conv_demand *demand, const struct tune_result *result) {

@@ -1,32 +1,11 @@
-/* The kernel choice: checks what is asked for, then leaves it to the family. */
+/* The kernel choice: the ways to compute convolutions as rows, and which of them is taken. */
 #include "compile/kernels_family.h"
 
 #include "base/error.h"
 #include "compile/wisdom.h"
 
-#include <assert.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
-
-void kernel_use_begin(struct kernel_use *use, const char *file) {
-    memset(use, 0, sizeof *use);
-    use->file = file;
-}
-
-void kernel_use_define(struct kernel_use *use, const char *name, int64_t value) {
-    size_t used = strlen(use->parameters);
-    int written =
-        snprintf(use->parameters + used, sizeof use->parameters - used, "#define %s %" PRId64 "\n", name, value);
-    assert(written > 0 && (size_t)written < sizeof use->parameters - used);
-    (void)written;
-}
-
-void kernel_use_launch(struct kernel_use *use, size_t x, size_t y, size_t z, size_t local_x, size_t local_y,
-                       size_t local_z) {
-    memcpy(use->global, (size_t[3]){x, y, z}, sizeof use->global);
-    memcpy(use->local, (size_t[3]){local_x, local_y, local_z}, sizeof use->local);
-}
 
 void kernel_use_launch_items(struct kernel_use *use, const struct kernel_target *target, int64_t items, int64_t y) {
     enum { GROUP = 64 }; /* a multiple of the width every GPU issues in */
@@ -57,11 +36,6 @@ int kernels_check_target(const struct kernel_target *target) {
         return error_set(RETORT_EINVAL, "kernel family %d with %d lanes: CPU takes 4, 8 or 16, GPU 1", target->family,
                          target->lanes);
     return RETORT_OK;
-}
-
-void kernels_preamble(struct text *text, int lanes) {
-    text_printf(text, "#define V %d\n%s\n%s\n%s\n", lanes, kernels_text("preamble.cl"), kernels_text("winograd.cl"),
-                kernels_text("fused.cl"));
 }
 
 static int check_conv(const struct kernel_target *target, const struct conv_sizes *s) {
@@ -98,50 +72,120 @@ enum layout kernels_conv_layout(const struct kernel_target *target, int64_t chan
     return target->lanes == 1 || channels <= 4 ? LAYOUT_PLAIN : LAYOUT_BLOCKED;
 }
 
-int kernels_conv(const struct kernel_target *target, const struct conv_sizes *sizes, enum layout x, enum layout y,
-                 struct conv_use *use) {
-    int status = RETORT_OK;
-    TRY(check_conv(target, sizes));
-    struct conv_use chosen = {0};
-    TRY(target->family == FAMILY_GPU ? kernels_gpu_conv(target, sizes, &chosen)
-                                     : kernels_cpu_conv(target, sizes, x, y, &chosen));
-    *use = chosen;
-done:
-    return status;
+void kernels_plan_product(const struct product_use *use, int results, int inputs, int packed,
+                          struct kernel_plan *plan) {
+    struct plan_operand operands[PLAN_OPERANDS];
+    int count = 0;
+    for (int k = 0; k < results; k++) operands[count++] = PLAN_RESULT(k);
+    if (use->finish.file) operands[0] = PLAN_SCRATCH(plan_scratch(plan, use->work_floats));
+    for (int k = 0; k < inputs; k++) {
+        bool packs = use->packed_floats && k >= inputs - packed;
+        operands[count++] = packs ? plan_pack(plan, &use->pack, use->packed_floats, k) : PLAN_INPUT(k);
+    }
+    plan_launch(plan, &use->main, results, count, operands)->share = 1;
+    if (use->finish.file) plan_launch(plan, &use->finish, 1, 2, (struct plan_operand[]){PLAN_RESULT(0), operands[0]});
 }
 
-int kernels_conv_backward_data(const struct kernel_target *target, const struct conv_sizes *sizes, enum layout x,
-                               enum layout y, struct conv_use *use) {
-    int status = RETORT_OK;
-    TRY(check_conv(target, sizes));
-    struct conv_use chosen = {0};
-    TRY(target->family == FAMILY_GPU ? kernels_gpu_conv_backward_data(target, sizes, &chosen)
-                                     : kernels_cpu_conv_backward_data(target, sizes, x, y, &chosen));
-    *use = chosen;
-done:
-    return status;
+void kernels_plan_conv(const struct product_use *use, const struct conv_class *class, struct kernel_plan *plan) {
+    const struct conv_terms *t = &class->terms;
+    if (class->pass == CONV_BACKWARD_WEIGHT)
+        kernels_plan_product(use, 1, 2 * t->inputs, 0, plan);
+    else
+        kernels_plan_product(use, t->outputs, t->inputs + t->weights, t->weights, plan);
 }
 
-int kernels_conv_backward_weight(const struct kernel_target *target, const struct conv_sizes *sizes, enum layout x,
-                                 enum layout y, struct conv_use *use) {
-    int status = RETORT_OK;
-    TRY(check_conv(target, sizes));
-    struct conv_use chosen = {0};
-    TRY(target->family == FAMILY_GPU ? kernels_gpu_conv_backward_weight(target, sizes, &chosen)
-                                     : kernels_cpu_conv_backward_weight(target, sizes, x, y, &chosen));
-    *use = chosen;
-done:
-    return status;
-}
-
-static bool is_single(const struct conv_class *class) {
+bool conv_is_single(const struct conv_class *class) {
     return class->terms.inputs == 1 && class->terms.outputs == 1 && class->terms.weights == 1 && class->terms.mask == 1;
 }
 
+/* --- the rows --- */
+static bool always(const struct kernel_target *target, const struct conv_class *class) {
+    (void)target;
+    return conv_is_single(class);
+}
+
+static bool winograd4_applies(const struct kernel_target *target, const struct conv_class *class) {
+    return kernels_winograd(target, class->pass, &class->sizes) == 4;
+}
+
+static bool winograd2_applies(const struct kernel_target *target, const struct conv_class *class) {
+    return kernels_winograd(target, class->pass, &class->sizes) == 2;
+}
+
+static bool winograd4_fits(const struct kernel_target *target, const struct conv_class *class, const int *parameters) {
+    return conv_winograd_fits(target, class, 4, parameters);
+}
+
+static bool winograd2_fits(const struct kernel_target *target, const struct conv_class *class, const int *parameters) {
+    return conv_winograd_fits(target, class, 2, parameters);
+}
+
+static int winograd4_plan(const struct kernel_target *target, const struct conv_class *class, const int *parameters,
+                          struct kernel_plan *plan) {
+    conv_winograd_plan(target, class, 4, parameters, plan);
+    return RETORT_OK;
+}
+
+static int winograd2_plan(const struct kernel_target *target, const struct conv_class *class, const int *parameters,
+                          struct kernel_plan *plan) {
+    conv_winograd_plan(target, class, 2, parameters, plan);
+    return RETORT_OK;
+}
+
+static bool product_fits(const struct kernel_target *target, const struct conv_class *class, const int *parameters) {
+    (void)target;
+    return conv_is_single(class) && !parameters[0];
+}
+
+static int no_candidates(const struct kernel_target *target, const struct conv_class *class,
+                         int list[][CHOICE_PARAMETERS], int most) {
+    (void)target, (void)class, (void)list, (void)most;
+    return 0;
+}
+
+static int product_plan(const struct kernel_target *target, const struct conv_class *class, const int *parameters,
+                        struct kernel_plan *plan) {
+    int status = RETORT_OK;
+    struct product_use use = {0};
+    (void)parameters;
+    TRY(kernels_gpu_conv(target, class->pass, &class->sizes, &use));
+    kernels_plan_conv(&use, class, plan);
+done:
+    return status;
+}
+
+/* Sums of products, and Winograd's, whose transforms lose about two bits. */
+#define DIRECT_ERROR   4e-6
+#define WINOGRAD_ERROR 1e-5
+
+static const struct conv_variant conv_variants[] = {
+    {"winograd4", "Winograd F(4,3)", FAMILY_CPU, 3, true, WINOGRAD_ERROR, winograd4_applies, winograd4_fits,
+     conv_winograd_candidates, winograd4_plan},
+    {"winograd2", "Winograd F(2,3)", FAMILY_CPU, 3, true, WINOGRAD_ERROR, winograd2_applies, winograd2_fits,
+     conv_winograd_candidates, winograd2_plan},
+    {"direct", "direct", FAMILY_CPU, 3, false, DIRECT_ERROR, always, conv_direct_fits, conv_direct_candidates,
+     conv_direct_plan},
+    {"product", "tiled product", FAMILY_GPU, 0, false, DIRECT_ERROR, always, product_fits, no_candidates, product_plan},
+};
+enum { CONV_VARIANTS = sizeof conv_variants / sizeof *conv_variants };
+
+const struct conv_variant *kernels_conv_variant(const char *name) {
+    for (int i = 0; i < CONV_VARIANTS && name; i++)
+        if (strcmp(conv_variants[i].name, name) == 0) return &conv_variants[i];
+    return NULL;
+}
+
+const struct conv_variant *kernels_conv_row(const struct kernel_target *target, int i) {
+    for (int k = 0; k < CONV_VARIANTS; k++)
+        if (conv_variants[k].family == target->family && i-- == 0) return &conv_variants[k];
+    return NULL;
+}
+
+/* --- choosing --- */
 /* Whether the compiler may ask for a launch of these terms. */
 static bool terms_fit(const struct conv_class *class) {
     const struct conv_terms *t = &class->terms;
-    if (is_single(class)) return true;
+    if (conv_is_single(class)) return true;
     if (class->pass == CONV_BACKWARD_WEIGHT) return t->outputs == 1 && t->inputs == 2 && t->weights == 2 && !t->mask;
     unsigned allowed = 0;
     for (int o = 0; o < t->outputs && o < 2; o++)
@@ -153,88 +197,85 @@ static bool terms_fit(const struct conv_class *class) {
 
 bool kernels_conv_fits(const struct kernel_target *target, const struct conv_class *class,
                        const struct conv_choice *choice) {
-    if (target->family != FAMILY_CPU || !terms_fit(class)) return false;
+    const struct conv_variant *row = kernels_conv_variant(choice->variant);
+    bool own = true, sane = true;
+    if (!row || row->family != target->family || !terms_fit(class) || (!row->joins && !conv_is_single(class)))
+        return false;
     if (check_conv(target, &class->sizes) < 0) {
         error_clear();
         return false;
     }
-    bool own = !choice->tile[0] && !choice->tile[1] && !choice->tile[2];
-    for (int i = 0; i < 3; i++)
-        if (!own && (choice->tile[i] < 1 || choice->tile[i] > 4096)) return false;
-    if (choice->method) return kernels_winograd_fits(target, class, choice);
-    return is_single(class) && (own || kernels_direct_fits(target, class, choice));
+    for (int i = 0; i < CHOICE_PARAMETERS; i++) {
+        own &= choice->parameters[i] == 0;
+        sane &= choice->parameters[i] >= (i < row->numbers) && choice->parameters[i] <= (i < row->numbers ? 4096 : 0);
+    }
+    return (own || sane) && row->fits(target, class, choice->parameters);
 }
 
 struct conv_choice kernels_conv_choice(const struct kernel_target *target, const struct conv_class *class) {
     const struct conv_choice *known = target->direct ? NULL : wisdom_find(target->wisdom, class);
+    const struct conv_variant *row;
     if (known && kernels_conv_fits(target, class, known)) return *known;
-    if (is_single(class)) return (struct conv_choice){.method = kernels_winograd(target, class->pass, &class->sizes)};
-    /* Joined convolutions for which nothing is known use the method chosen for the single one, whose choice let them be
-     * joined. */
-    struct conv_class single = {class->pass, class->sizes, CONV_SINGLE};
-    int method = kernels_winograd(target, class->pass, &class->sizes);
-    return (struct conv_choice){.method = method ? method : kernels_conv_choice(target, &single).method};
+    for (int i = 0; (row = kernels_conv_row(target, i)); i++)
+        if ((row->joins || conv_is_single(class)) && row->applies(target, class))
+            return (struct conv_choice){.variant = row->name};
+    if (conv_is_single(class)) return (struct conv_choice){0};
+    /* Joined convolutions for which nothing is known and no row applies are computed as the single one is, whose choice
+     * let them be joined. */
+    const struct conv_class single = {class->pass, class->sizes, CONV_SINGLE};
+    return (struct conv_choice){.variant = kernels_conv_choice(target, &single).variant};
 }
 
-int kernels_conv_candidates(const struct kernel_target *target, const struct conv_class *class, int method,
-                            struct conv_choice list[CONV_CANDIDATES]) {
-    int tiles[CONV_CANDIDATES - 1][3], count = 0;
-    list[0] = (struct conv_choice){.method = method};
+int kernels_conv_candidates(const struct kernel_target *target, const struct conv_class *class,
+                            const struct conv_variant *variant, struct conv_choice list[CONV_CANDIDATES]) {
+    int parameters[CONV_CANDIDATES - 1][CHOICE_PARAMETERS] = {{0}}, count = 0;
+    list[0] = (struct conv_choice){.variant = variant->name};
     if (!kernels_conv_fits(target, class, &list[0])) return 0;
-    int found = method ? kernels_winograd_tiles(target, class->pass, tiles, CONV_CANDIDATES - 1)
-                       : kernels_direct_tiles(target, class, tiles, CONV_CANDIDATES - 1);
+    int found = variant->candidates(target, class, parameters, CONV_CANDIDATES - 1);
     count++;
     for (int i = 0; i < found; i++) {
-        struct conv_choice choice = {method, {tiles[i][0], tiles[i][1], tiles[i][2]}};
+        struct conv_choice choice = {.variant = variant->name};
+        memcpy(choice.parameters, parameters[i], sizeof choice.parameters);
         if (kernels_conv_fits(target, class, &choice)) list[count++] = choice;
     }
     return count;
 }
 
-int kernels_conv_plan(const struct kernel_target *target, const struct conv_class *class, struct conv_use *use) {
-    enum layout x = kernels_conv_layout(target, class->sizes.c), y = kernels_conv_layout(target, class->sizes.o);
-    if (!is_single(class)) return kernels_conv_joined(target, class->pass, &class->sizes, &class->terms, use);
-    switch (class->pass) {
-    case CONV_FORWARD:
-        return kernels_conv(target, &class->sizes, x, y, use);
-    case CONV_BACKWARD_DATA:
-        return kernels_conv_backward_data(target, &class->sizes, x, y, use);
-    default:
-        return kernels_conv_backward_weight(target, &class->sizes, x, y, use);
-    }
-}
-
 bool kernels_conv_joins(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes) {
-    struct conv_class single = {pass, *sizes, CONV_SINGLE};
-    return target->family == FAMILY_CPU && check_conv(target, sizes) == RETORT_OK
-           && kernels_conv_layout(target, sizes->c) == LAYOUT_BLOCKED
-           && kernels_conv_layout(target, sizes->o) == LAYOUT_BLOCKED && kernels_conv_choice(target, &single).method;
+    const struct conv_class single = {pass, *sizes, CONV_SINGLE};
+    if (check_conv(target, sizes) < 0) {
+        error_clear();
+        return false;
+    }
+    const struct conv_variant *row = kernels_conv_variant(kernels_conv_choice(target, &single).variant);
+    return row && row->joins;
 }
 
-int kernels_conv_joined(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes,
-                        const struct conv_terms *terms, struct conv_use *use) {
+int kernels_conv(const struct kernel_target *target, const struct conv_class *class, struct kernel_plan *plan) {
     int status = RETORT_OK;
-    struct conv_use chosen = {0};
-    struct conv_class class = {pass, *sizes, *terms};
-    TRY(check_conv(target, sizes));
-    struct conv_choice choice = kernels_conv_choice(target, &class);
-    if (!choice.method) RAISE(RETORT_EINVAL, "convolutions of these sizes cannot be joined");
-    kernels_winograd_plan(target, &class, &choice, &chosen);
-    *use = chosen;
+    struct kernel_plan fresh = {0};
+    TRY(check_conv(target, &class->sizes));
+    const struct conv_choice choice = kernels_conv_choice(target, class);
+    const struct conv_variant *row = kernels_conv_variant(choice.variant);
+    if (!row || !terms_fit(class) || (!row->joins && !conv_is_single(class)))
+        RAISE(RETORT_EINVAL, "convolutions of these sizes cannot be joined");
+    TRY(row->plan(target, class, choice.parameters, &fresh));
+    *plan = fresh;
 done:
     return status;
 }
 
-int kernels_matmul(const struct kernel_target *target, const struct matmul_sizes *sizes, struct matmul_use *use) {
+int kernels_matmul(const struct kernel_target *target, const struct matmul_sizes *sizes, struct kernel_plan *plan) {
     int status = RETORT_OK;
     TRY(kernels_check_target(target));
     TRY(kernels_check_count("matmul operand a", sizes->batch, sizes->m, sizes->k, 1));
     TRY(kernels_check_count("matmul operand b", sizes->batch, sizes->k, sizes->n, 1));
     TRY(kernels_check_count("matmul result", sizes->batch, sizes->m, sizes->n, 1));
-    struct matmul_use chosen = {0};
-    TRY(target->family == FAMILY_GPU ? kernels_gpu_matmul(target, sizes, &chosen)
-                                     : kernels_cpu_matmul(target, sizes, &chosen));
-    *use = chosen;
+    struct product_use use = {0};
+    struct kernel_plan fresh = {0};
+    TRY((target->family == FAMILY_GPU ? kernels_gpu_matmul : matmul_cpu_plan)(target, sizes, &use));
+    kernels_plan_product(&use, 1, 2, 1, &fresh);
+    *plan = fresh;
 done:
     return status;
 }

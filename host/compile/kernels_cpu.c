@@ -99,8 +99,8 @@ static int best_tiles(const struct kernel_target *target, const struct conv_task
 
 /* Three templates: blocked input (conv_cpu.cl), blocked input to few channels (conv_few_cpu.cl), plain input
  * (conv_plain_cpu.cl). */
-static int choose_conv(const struct kernel_target *target, const struct conv_task *task,
-                       const struct conv_choice *choice, struct conv_use *use) {
+static int choose_conv(const struct kernel_target *target, const struct conv_task *task, const int *choice,
+                       struct product_use *use) {
     int status = RETORT_OK;
     const struct direct cut = cut_direct(target, task);
     int64_t v = target->lanes, taps = task->kernel_height * task->kernel_width, in_lanes = cut.in_lanes;
@@ -109,7 +109,7 @@ static int choose_conv(const struct kernel_target *target, const struct conv_tas
     if (in_depth > PRIVATE_LIMIT || private_floats(task, 1, 1, in_depth) > PRIVATE_LIMIT)
         RAISE(RETORT_EUNSUPPORTED, "convolution kernel %" PRId64 "x%" PRId64 " on %" PRId64 " channels is too large",
               task->kernel_height, task->kernel_width, task->in_channels);
-    struct tile tile = {choice->tile[0], choice->tile[1], choice->tile[2]};
+    struct tile tile = {choice[0], choice[1], choice[2]};
     if (!tile.rows) best_tiles(target, task, &cut, &tile, 1);
     int64_t groups = divide_up(out_blocks, tile.blocks), out_lanes = few ? task->out_channels : tile.blocks * v;
     use->packed_floats = (size_t)(groups * in_blocks * taps * in_lanes * out_lanes);
@@ -172,8 +172,9 @@ done:
     return status;
 }
 
-/* `x` and `y` tell the layouts; a forward pass from x to y, or one with mirrored weights from y to x. */
-static struct conv_task task_of(enum conv_pass pass, const struct conv_sizes *s, enum layout x, enum layout y) {
+/* A forward pass from x to y, or one with mirrored weights from y to x. */
+static struct conv_task task_of(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *s) {
+    enum layout x = kernels_conv_layout(target, s->c), y = kernels_conv_layout(target, s->o);
     if (pass == CONV_FORWARD)
         return (struct conv_task){
             .n = s->n,
@@ -213,62 +214,28 @@ static struct conv_task task_of(enum conv_pass pass, const struct conv_sizes *s,
     };
 }
 
-static struct conv_task usual_task(const struct kernel_target *target, const struct conv_class *class) {
-    return task_of(class->pass, &class->sizes, kernels_conv_layout(target, class->sizes.c),
-                   kernels_conv_layout(target, class->sizes.o));
-}
-
-bool kernels_direct_fits(const struct kernel_target *target, const struct conv_class *class,
-                         const struct conv_choice *choice) {
+bool conv_direct_fits(const struct kernel_target *target, const struct conv_class *class, const int *tile) {
+    if (!tile[0]) return true;
     if (class->pass == CONV_BACKWARD_WEIGHT) return false;
-    const struct conv_task task = usual_task(target, class);
+    const struct conv_task task = task_of(target, class->pass, &class->sizes);
     const struct direct cut = cut_direct(target, &task);
-    return tile_fits(target, &task, &cut, (struct tile){choice->tile[0], choice->tile[1], choice->tile[2]});
+    return tile_fits(target, &task, &cut, (struct tile){tile[0], tile[1], tile[2]});
 }
 
-int kernels_direct_tiles(const struct kernel_target *target, const struct conv_class *class, int tiles[][3], int most) {
+int conv_direct_candidates(const struct kernel_target *target, const struct conv_class *class,
+                           int list[][CHOICE_PARAMETERS], int most) {
     enum { BEST = 8 };
     struct tile best[BEST];
     if (class->pass == CONV_BACKWARD_WEIGHT) return 0;
-    const struct conv_task task = usual_task(target, class);
+    const struct conv_task task = task_of(target, class->pass, &class->sizes);
     const struct direct cut = cut_direct(target, &task);
     int count = best_tiles(target, &task, &cut, best, (int)min_of(most, BEST));
     for (int i = 0; i < count; i++) {
-        tiles[i][0] = (int)best[i].rows;
-        tiles[i][1] = (int)best[i].columns;
-        tiles[i][2] = (int)best[i].blocks;
+        list[i][0] = (int)best[i].rows;
+        list[i][1] = (int)best[i].columns;
+        list[i][2] = (int)best[i].blocks;
     }
     return count;
-}
-
-/* Choices are for operands in their usual layouts; others are convolved directly. */
-static struct conv_choice choice_of(const struct kernel_target *target, const struct conv_class *class, enum layout x,
-                                    enum layout y) {
-    if (x != kernels_conv_layout(target, class->sizes.c) || y != kernels_conv_layout(target, class->sizes.o))
-        return (struct conv_choice){0};
-    return kernels_conv_choice(target, class);
-}
-
-static int choose_pass(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *s,
-                       enum layout x, enum layout y, struct conv_use *use) {
-    const struct conv_class class = {pass, *s, CONV_SINGLE};
-    const struct conv_choice choice = choice_of(target, &class, x, y);
-    if (choice.method) {
-        kernels_winograd_plan(target, &class, &choice, use);
-        return RETORT_OK;
-    }
-    const struct conv_task task = task_of(pass, s, x, y);
-    return choose_conv(target, &task, &choice, use);
-}
-
-int kernels_cpu_conv(const struct kernel_target *target, const struct conv_sizes *s, enum layout x, enum layout y,
-                     struct conv_use *use) {
-    return choose_pass(target, CONV_FORWARD, s, x, y, use);
-}
-
-int kernels_cpu_conv_backward_data(const struct kernel_target *target, const struct conv_sizes *s, enum layout x,
-                                   enum layout y, struct conv_use *use) {
-    return choose_pass(target, CONV_BACKWARD_DATA, s, x, y, use);
 }
 
 /* --- backward-weight --- */
@@ -284,7 +251,7 @@ static int64_t choose_splits(const struct kernel_target *target, const struct co
     return max_of(1, min_of(min_of(s->n, worth), divide_up(SPLIT_ITEMS, items)));
 }
 
-void kernels_cpu_sum(int64_t count, int64_t splits, struct conv_use *use) {
+void kernels_cpu_sum(int64_t count, int64_t splits, struct product_use *use) {
     if (splits == 1) return;
     use->work_floats = (size_t)(splits * count);
     kernel_use_begin(&use->finish, "sum_cpu.cl");
@@ -294,15 +261,9 @@ void kernels_cpu_sum(int64_t count, int64_t splits, struct conv_use *use) {
     kernel_use_launch(&use->finish, (size_t)divide_up(count, SUM_SHARE), 1, 1, 1, 1, 1);
 }
 
-int kernels_cpu_conv_backward_weight(const struct kernel_target *target, const struct conv_sizes *s, enum layout x,
-                                     enum layout y, struct conv_use *use) {
-    bool blocked = x == LAYOUT_BLOCKED;
-    const struct conv_class class = {CONV_BACKWARD_WEIGHT, *s, CONV_SINGLE};
-    const struct conv_choice choice = choice_of(target, &class, x, y);
-    if (choice.method) {
-        kernels_winograd_plan(target, &class, &choice, use);
-        return RETORT_OK;
-    }
+static void plan_backward_weight(const struct kernel_target *target, const struct conv_sizes *s,
+                                 struct product_use *use) {
+    bool blocked = kernels_conv_layout(target, s->c) == LAYOUT_BLOCKED;
     int64_t v = target->lanes, out_blocks = divide_up(s->o, v), taps = s->kh * s->kw;
     int64_t tile_blocks = v < 16 && out_blocks % 3 == 0 ? 3 : min_of(out_blocks, 2);
     int64_t out_groups = divide_up(out_blocks, tile_blocks), in_items; /* work-items along channels and taps */
@@ -343,7 +304,7 @@ int kernels_cpu_conv_backward_weight(const struct kernel_target *target, const s
     kernel_use_define(&use->main, "OUT_CHANNELS", s->o);
     kernel_use_define(&use->main, "OUT_HEIGHT", s->oh);
     kernel_use_define(&use->main, "OUT_WIDTH", s->ow);
-    kernel_use_define(&use->main, "OUT_BLOCKED", y == LAYOUT_BLOCKED);
+    kernel_use_define(&use->main, "OUT_BLOCKED", kernels_conv_layout(target, s->o) == LAYOUT_BLOCKED);
     kernel_use_define(&use->main, "KERNEL_HEIGHT", s->kh);
     kernel_use_define(&use->main, "KERNEL_WIDTH", s->kw);
     kernel_use_define(&use->main, "STRIDE", s->stride);
@@ -361,7 +322,21 @@ int kernels_cpu_conv_backward_weight(const struct kernel_target *target, const s
     }
     kernel_use_launch(&use->main, (size_t)in_items, (size_t)out_groups, (size_t)splits, 1, 1, 1);
     kernels_cpu_sum(count, splits, use);
-    return RETORT_OK;
+}
+
+int conv_direct_plan(const struct kernel_target *target, const struct conv_class *class, const int *tile,
+                     struct kernel_plan *plan) {
+    int status = RETORT_OK;
+    struct product_use use = {0};
+    if (class->pass == CONV_BACKWARD_WEIGHT)
+        plan_backward_weight(target, &class->sizes, &use);
+    else {
+        const struct conv_task task = task_of(target, class->pass, &class->sizes);
+        TRY(choose_conv(target, &task, tile, &use));
+    }
+    kernels_plan_conv(&use, class, plan);
+done:
+    return status;
 }
 
 /* --- matrix product --- */
@@ -380,7 +355,7 @@ static int64_t choose_band(int64_t rows, int64_t tile_rows, int64_t others) {
     return divide_up(tiles, bands) * tile_rows;
 }
 
-static void choose_dot(const struct kernel_target *target, const struct product *p, struct matmul_use *use) {
+static void choose_dot(const struct kernel_target *target, const struct product *p, struct product_use *use) {
     int64_t most = target->lanes == 16 ? 20 : 8, tile_columns = divide_up(p->n, divide_up(p->n, 5));
     int64_t tile_rows = min_of(p->m, min_of(4, most / tile_columns)), band = choose_band(p->m, tile_rows, p->batch);
     kernel_use_begin(&use->main, "matmul_dot_cpu.cl");
@@ -394,7 +369,7 @@ static void choose_dot(const struct kernel_target *target, const struct product 
     kernel_use_launch(&use->main, (size_t)divide_up(p->m, band), (size_t)p->batch, 1, 1, 1, 1);
 }
 
-static int choose_product(const struct kernel_target *target, const struct product *p, struct matmul_use *use) {
+static int choose_product(const struct kernel_target *target, const struct product *p, struct product_use *use) {
     int status = RETORT_OK;
     int64_t v = target->lanes, blocks = divide_up(p->n, v), tile_blocks = min_of(blocks, 2);
     int64_t most = v == 16 ? 16 / tile_blocks : 12 / tile_blocks;
@@ -440,7 +415,7 @@ done:
     return status;
 }
 
-int kernels_cpu_matmul(const struct kernel_target *target, const struct matmul_sizes *s, struct matmul_use *use) {
+int matmul_cpu_plan(const struct kernel_target *target, const struct matmul_sizes *s, struct product_use *use) {
     int64_t v = target->lanes;
     struct product product = {
         .batch = s->batch,

@@ -1,57 +1,56 @@
-/* Inside the kernel choice: the two families behind kernels.h, and what they share.
+/* Inside the kernel choice: what the rows of kernels.c call, and what families share.
  *
- * kernels.c checks sizes and layouts and calls the family; so a family may take for granted that every size is
- * positive, that oh and ow follow from the rest, that no tensor has more than INT32_MAX elements, and, in the GPU
- * family, that both layouts are plain. `use` is zeroed. kernels_small.c serves both families itself: relayout,
- * scatter_rows, sample, eigh. */
+ * kernels.c checks sizes first; so a family may take for granted that every size is positive, that oh and ow follow
+ * from the rest, and that no tensor has more than INT32_MAX elements. Plans and uses are zeroed. kernels_small.c serves
+ * both families: relayout, scatter_rows, sample, eigh. */
 #ifndef RETORT_COMPILE_KERNELS_FAMILY_H
 #define RETORT_COMPILE_KERNELS_FAMILY_H
 
 #include "compile/kernels.h"
 
-int kernels_cpu_conv(const struct kernel_target *target, const struct conv_sizes *sizes, enum layout x, enum layout y,
-                     struct conv_use *use);
-int kernels_cpu_conv_backward_data(const struct kernel_target *target, const struct conv_sizes *sizes, enum layout x,
-                                   enum layout y, struct conv_use *use);
-int kernels_cpu_conv_backward_weight(const struct kernel_target *target, const struct conv_sizes *sizes, enum layout x,
-                                     enum layout y, struct conv_use *use);
-int kernels_cpu_matmul(const struct kernel_target *target, const struct matmul_sizes *sizes, struct matmul_use *use);
+/* What most kernels of products are: an operand is packed, a product is computed, parts of it are added. */
+struct product_use {
+    size_t packed_floats;     /* size of the packed second operand; 0: `main` reads it as it lies */
+    struct kernel_use pack;   /* (packed, second operand) */
+    size_t work_floats;       /* what `main` leaves for `finish` */
+    struct kernel_use main;   /* (results or work, inputs, packed or second operands) */
+    struct kernel_use finish; /* (result, work); no file: it is not needed */
+};
+/* As a plan of so many results and inputs; the last `packed` inputs are those that are packed. */
+void kernels_plan_product(const struct product_use *use, int results, int inputs, int packed, struct kernel_plan *plan);
+/* Likewise for a class of convolutions. */
+void kernels_plan_conv(const struct product_use *use, const struct conv_class *class, struct kernel_plan *plan);
 
-/* --- kernels_winograd.c: 3x3 convolutions with stride 1 between blocked tensors --- */
+bool conv_is_single(const struct conv_class *class);
+
+/* --- kernels_cpu.c: direct convolutions. Parameters: rows, columns, vectors of output channels of a register tile;
+ * backward-weight has none. --- */
+bool conv_direct_fits(const struct kernel_target *target, const struct conv_class *class, const int *tile);
+int conv_direct_candidates(const struct kernel_target *target, const struct conv_class *class,
+                           int list[][CHOICE_PARAMETERS], int most); /* the one taken without wisdom first */
+int conv_direct_plan(const struct kernel_target *target, const struct conv_class *class, const int *tile,
+                     struct kernel_plan *plan);
+int matmul_cpu_plan(const struct kernel_target *target, const struct matmul_sizes *sizes, struct product_use *use);
+/* Of a backward-weight: `finish`, which adds `splits` parts of `count` floats each in `work`; nothing for one part. */
+void kernels_cpu_sum(int64_t count, int64_t splits, struct product_use *use);
+
+/* --- kernels_winograd.c: 3x3 convolutions with stride 1 between blocked tensors, F(2,3) and F(4,3). Parameters of
+ * forward and backward-data: tiles of a work-item, and register tile: tiles, vectors of output channels; of
+ * backward-weight: blocks of input and of output channels of a work-item, those of output channels in a register tile.
+ * --- */
 /* The m of the F(m,3) that is fastest by a simple count of operations: 4, 2, or 0 where direct convolution is, or where
  * it is no such convolution. */
 int kernels_winograd(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes);
-/* Plans a use as the choice says, which must fit and have a method other than 0. */
-void kernels_winograd_plan(const struct kernel_target *target, const struct conv_class *class,
-                           const struct conv_choice *choice, struct conv_use *use);
-bool kernels_winograd_fits(const struct kernel_target *target, const struct conv_class *class,
-                           const struct conv_choice *choice);
-/* Tiles worth measuring, whether they fit or not. */
-int kernels_winograd_tiles(const struct kernel_target *target, enum conv_pass pass, int tiles[][3], int most);
+bool conv_winograd_fits(const struct kernel_target *target, const struct conv_class *class, int m, const int *tile);
+int conv_winograd_candidates(const struct kernel_target *target, const struct conv_class *class,
+                             int list[][CHOICE_PARAMETERS], int most);
+void conv_winograd_plan(const struct kernel_target *target, const struct conv_class *class, int m, const int *tile,
+                        struct kernel_plan *plan);
 
-/* --- kernels_cpu.c: direct convolutions --- */
-bool kernels_direct_fits(const struct kernel_target *target, const struct conv_class *class,
-                         const struct conv_choice *choice);
-/* Tiles worth measuring, the one taken without wisdom first. */
-int kernels_direct_tiles(const struct kernel_target *target, const struct conv_class *class, int tiles[][3], int most);
-
-/* Of a backward-weight: `finish`, which adds `splits` parts of `count` floats each in `work`; nothing for one part. */
-void kernels_cpu_sum(int64_t count, int64_t splits, struct conv_use *use);
-
-int kernels_gpu_conv(const struct kernel_target *target, const struct conv_sizes *sizes, struct conv_use *use);
-int kernels_gpu_conv_backward_data(const struct kernel_target *target, const struct conv_sizes *sizes,
-                                   struct conv_use *use);
-int kernels_gpu_conv_backward_weight(const struct kernel_target *target, const struct conv_sizes *sizes,
-                                     struct conv_use *use);
-int kernels_gpu_matmul(const struct kernel_target *target, const struct matmul_sizes *sizes, struct matmul_use *use);
-
-/* Begins a use: names the template and empties the parameters. */
-void kernel_use_begin(struct kernel_use *use, const char *file);
-/* Appends `#define NAME value`. Every template has a fixed number of parameters with bounded values, and `parameters`
- * is large enough for all of them; an assertion checks it. */
-void kernel_use_define(struct kernel_use *use, const char *name, int64_t value);
-void kernel_use_launch(struct kernel_use *use, size_t x, size_t y, size_t z, size_t local_x, size_t local_y,
-                       size_t local_z);
+/* --- kernels_gpu.c --- */
+int kernels_gpu_conv(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes,
+                     struct product_use *use);
+int kernels_gpu_matmul(const struct kernel_target *target, const struct matmul_sizes *sizes, struct product_use *use);
 
 /* At least `items` work-items along x, in groups of 64 where the device allows it. There may be more than `items`: the
  * kernel must check its number. */

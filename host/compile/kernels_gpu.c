@@ -60,7 +60,7 @@ static void define_conv(const struct conv_sizes *sizes, bool b_along_k, struct k
     kernel_use_define(use, "PADDING", sizes->padding);
 }
 
-int kernels_gpu_conv(const struct kernel_target *target, const struct conv_sizes *sizes, struct conv_use *use) {
+static int plan_forward(const struct kernel_target *target, const struct conv_sizes *sizes, struct product_use *use) {
     int64_t pixels = sizes->oh * sizes->ow;
     begin_product(target, FORWARD, sizes->o, sizes->n * pixels, sizes->c * sizes->kh * sizes->kw, 1, pixels,
                   &use->main);
@@ -68,8 +68,8 @@ int kernels_gpu_conv(const struct kernel_target *target, const struct conv_sizes
     return RETORT_OK;
 }
 
-int kernels_gpu_conv_backward_data(const struct kernel_target *target, const struct conv_sizes *sizes,
-                                   struct conv_use *use) {
+static int plan_backward_data(const struct kernel_target *target, const struct conv_sizes *sizes,
+                              struct product_use *use) {
     int64_t pixels = sizes->h * sizes->w;
     begin_product(target, BACKWARD_DATA, sizes->c, sizes->n * pixels, sizes->o * sizes->kh * sizes->kw, 1, pixels,
                   &use->main);
@@ -77,8 +77,8 @@ int kernels_gpu_conv_backward_data(const struct kernel_target *target, const str
     return RETORT_OK;
 }
 
-int kernels_gpu_conv_backward_weight(const struct kernel_target *target, const struct conv_sizes *sizes,
-                                     struct conv_use *use) {
+static int plan_backward_weight(const struct kernel_target *target, const struct conv_sizes *sizes,
+                                struct product_use *use) {
     int64_t m = sizes->o, n = sizes->c * sizes->kh * sizes->kw, k = sizes->n * sizes->oh * sizes->ow;
     /* How the sum is cut decides its rounding, so it follows from the sizes alone. */
     int64_t tiles = divide_up(m, 16 * WORK_MAX) * divide_up(n, 16 * WORK_MAX);
@@ -98,7 +98,14 @@ int kernels_gpu_conv_backward_weight(const struct kernel_target *target, const s
     return RETORT_OK;
 }
 
-int kernels_gpu_matmul(const struct kernel_target *target, const struct matmul_sizes *sizes, struct matmul_use *use) {
+int kernels_gpu_conv(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes,
+                     struct product_use *use) {
+    return (pass == CONV_FORWARD         ? plan_forward
+            : pass == CONV_BACKWARD_DATA ? plan_backward_data
+                                         : plan_backward_weight)(target, sizes, use);
+}
+
+int kernels_gpu_matmul(const struct kernel_target *target, const struct matmul_sizes *sizes, struct product_use *use) {
     begin_product(target, MATMUL, sizes->m, sizes->n, sizes->k, sizes->batch, sizes->n, &use->main);
     kernel_use_define(&use->main, "A_ALONG_M", sizes->transpose_a);
     kernel_use_define(&use->main, "B_ALONG_K", sizes->transpose_b);

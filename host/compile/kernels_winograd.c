@@ -78,10 +78,8 @@ int kernels_winograd(const struct kernel_target *target, enum conv_pass pass, co
     return tile;
 }
 
-bool kernels_winograd_fits(const struct kernel_target *target, const struct conv_class *class,
-                           const struct conv_choice *choice) {
-    const int m = choice->method, *tile = choice->tile;
-    if ((m != 2 && m != 4) || !applies(target, &class->sizes)) return false;
+bool conv_winograd_fits(const struct kernel_target *target, const struct conv_class *class, int m, const int *tile) {
+    if (!applies(target, &class->sizes)) return false;
     const struct winograd_task task = task_of(class->pass, &class->sizes);
     int64_t v = target->lanes, points = (m + 2) * (m + 2), in_blocks = divide_up(task.in_channels, v);
     int64_t out_blocks = divide_up(task.out_channels, v);
@@ -96,11 +94,12 @@ bool kernels_winograd_fits(const struct kernel_target *target, const struct conv
                   <= WEIGHT_FLOATS;
 }
 
-int kernels_winograd_tiles(const struct kernel_target *target, enum conv_pass pass, int tiles[][3], int most) {
+int conv_winograd_candidates(const struct kernel_target *target, const struct conv_class *class,
+                             int tiles[][CHOICE_PARAMETERS], int most) {
     int rows = (int)register_rows(target), count = 0;
     /* Register tiles that use most of the registers. */
     const int tile_groups[][2] = {{rows, 2}, {rows + rows / 2, 2}, {rows, 3}, {rows - rows / 4, 3}};
-    if (pass == CONV_BACKWARD_WEIGHT) {
+    if (class->pass == CONV_BACKWARD_WEIGHT) {
         for (int in = 1; in <= 8; in *= 2)
             for (int out = 1; out <= 8; out++) {
                 if (count == most || (out > 4 && out % 2)) break;
@@ -120,9 +119,8 @@ int kernels_winograd_tiles(const struct kernel_target *target, enum conv_pass pa
 }
 
 /* Forward and backward-data. */
-static void plan_conv(const struct kernel_target *target, const struct winograd_task *task,
-                      const struct conv_choice *choice, const struct conv_terms *terms, struct conv_use *use) {
-    const int tile = choice->method;
+static void plan_conv(const struct kernel_target *target, const struct winograd_task *task, int tile, const int *choice,
+                      const struct conv_terms *terms, struct product_use *use) {
     int64_t v = target->lanes, points = (tile + 2) * (tile + 2), total = tiles_of(task, tile);
     int64_t in_blocks = divide_up(task->in_channels, v);
     int64_t out_blocks = divide_up(task->out_channels, v), out_group = out_group_of(out_blocks);
@@ -134,7 +132,7 @@ static void plan_conv(const struct kernel_target *target, const struct winograd_
         tiles *= 2;
     while (tiles > 1 && tiles * tile_floats > FORWARD_FLOATS) tiles /= 2;
     tile_group = min_of(tile_group, tiles);
-    if (choice->tile[0]) tiles = choice->tile[0], tile_group = choice->tile[1], out_group = choice->tile[2];
+    if (choice[0]) tiles = choice[0], tile_group = choice[1], out_group = choice[2];
     int64_t items = divide_up(total, tiles), out_groups = divide_up(out_blocks, out_group),
             part_groups = divide_up(out_groups, min_of(out_groups, divide_up(busy_items(target), items)));
 
@@ -171,11 +169,9 @@ static void plan_conv(const struct kernel_target *target, const struct winograd_
     kernel_use_launch(&use->main, (size_t)items, (size_t)divide_up(out_groups, part_groups), 1, 1, 1, 1);
 }
 
-static void plan_backward_weight(const struct kernel_target *target, const struct winograd_task *task,
-                                 const struct conv_choice *choice, const struct conv_terms *terms,
-                                 struct conv_use *use) {
+static void plan_backward_weight(const struct kernel_target *target, const struct winograd_task *task, int tile,
+                                 const int *choice, const struct conv_terms *terms, struct product_use *use) {
     enum { TILES = WEIGHT_TILES };
-    const int tile = choice->method;
     int64_t v = target->lanes, points = (tile + 2) * (tile + 2), pairs = terms->inputs;
     int64_t total = pairs * tiles_of(task, tile);
     int64_t in_blocks = divide_up(task->in_channels, v), out_blocks = divide_up(task->out_channels, v);
@@ -190,7 +186,7 @@ static void plan_backward_weight(const struct kernel_target *target, const struc
         else if (out_group < out_blocks && weight_floats(points, v, in_group, 2 * out_group) <= WEIGHT_FLOATS)
             out_group *= 2, grown = true;
     }
-    if (choice->tile[0]) in_group = choice->tile[0], out_group = choice->tile[1], sum_blocks = choice->tile[2];
+    if (choice[0]) in_group = choice[0], out_group = choice[1], sum_blocks = choice[2];
     int64_t in_groups = divide_up(in_blocks, in_group), out_groups = divide_up(out_blocks, out_group);
     /* As few as keep the cores busy: each transforms all its sums back and writes the weights once more. */
     int64_t splits = min_of(divide_up(busy_items(target) / 2, in_groups * out_groups), max_of(1, total / TILES));
@@ -223,8 +219,11 @@ static void plan_backward_weight(const struct kernel_target *target, const struc
     kernels_cpu_sum(count, splits, use);
 }
 
-void kernels_winograd_plan(const struct kernel_target *target, const struct conv_class *class,
-                           const struct conv_choice *choice, struct conv_use *use) {
+void conv_winograd_plan(const struct kernel_target *target, const struct conv_class *class, int m, const int *tile,
+                        struct kernel_plan *plan) {
     const struct winograd_task task = task_of(class->pass, &class->sizes);
-    (class->pass == CONV_BACKWARD_WEIGHT ? plan_backward_weight : plan_conv)(target, &task, choice, &class->terms, use);
+    struct product_use use = {0};
+    (class->pass == CONV_BACKWARD_WEIGHT ? plan_backward_weight : plan_conv)(target, &task, m, tile, &class->terms,
+                                                                             &use);
+    kernels_plan_conv(&use, class, plan);
 }

@@ -45,35 +45,75 @@ struct launch *launch_add(struct launch_list *list, const struct launch *launch)
     return added;
 }
 
-struct launch *launch_kernel(struct launch_list *list, const struct kernel_use *use, struct value *const *buffers,
-                             int outputs, int count, double flops) {
-    struct text text;
-    text_init(&text);
-    text_printf(&text, "%s%s", use->parameters, kernels_text(use->file));
-    struct launch launch = {.text = text_get(&text),
-                            .buffers = (struct value **)buffers,
-                            .buffer_count = count,
-                            .output_count = outputs,
-                            .what = use->file,
-                            .flops = flops};
-    memcpy(launch.global, use->global, sizeof launch.global);
-    memcpy(launch.local, use->local, sizeof launch.local);
-    struct launch *added = text.failed ? NULL : launch_add(list, &launch);
-    text_finish(&text);
-    return added;
+/* The value of an operand, or of the part of it that a launch takes. */
+static struct value *operand_value(struct launch_list *list, const struct plan_operand *operand,
+                                   struct value *const *results, struct value *const *inputs, struct value **scratch) {
+    struct value *whole = operand->kind == OPERAND_RESULT  ? results[operand->number]
+                          : operand->kind == OPERAND_INPUT ? inputs[operand->number]
+                                                           : scratch[operand->number];
+    if (!whole || !operand->floats) return whole;
+    struct value *part = value_create(list, whole->node, whole->layout, operand->floats);
+    if (!part) return NULL;
+    part->parent = whole;
+    part->offset = operand->offset;
+    part->is_int = whole->is_int;
+    return part;
 }
 
-struct value *launch_packed(struct launch_list *list, const struct kernel_use *use, size_t floats, struct value *from) {
-    char *text = arena_printf(&list->arena, "%s%s", use->parameters, kernels_text(use->file));
-    if (!text) return NULL;
+/* What an earlier launch with this text has made of the value; NULL: there is none. */
+static struct value *packed_before(const struct launch_list *list, const char *text, const struct value *from) {
     for (size_t i = 0; i < list->launches.count; i++) {
         const struct launch *launch = list->launches.items[i];
         if (launch->buffer_count == 2 && launch->buffers[1] == from && strcmp(launch->text, text) == 0)
             return launch->buffers[0];
     }
-    struct value *to = value_create(list, NULL, LAYOUT_PLAIN, floats);
-    if (!to || !launch_kernel(list, use, (struct value *[]){to, from}, 1, 2, 0)) return NULL;
-    return to;
+    return NULL;
+}
+
+static int add_plan_launch(struct launch_list *list, const struct plan_launch *planned, struct value *const *results,
+                           struct value *const *inputs, struct value **scratch, double flops) {
+    int status = RETORT_OK;
+    struct value *buffers[PLAN_OPERANDS];
+    struct text text;
+    text_init(&text);
+    text_printf(&text, "%s%s", planned->use.parameters, kernels_text(planned->use.file));
+    if (text.failed) RAISE(RETORT_ENOMEM, "out of memory compiling %s", planned->use.file);
+    for (int k = 0; k < planned->count; k++) {
+        buffers[k] = operand_value(list, &planned->operands[k], results, inputs, scratch);
+        if (!buffers[k]) RAISE(RETORT_ENOMEM, "out of memory compiling %s", planned->use.file);
+    }
+    if (planned->packs) buffers[0]->is_int = buffers[1]->is_int;
+    struct value *before = planned->packs ? packed_before(list, text_get(&text), buffers[1]) : NULL;
+    if (before) {
+        scratch[planned->operands[0].number] = before;
+        goto done;
+    }
+    struct launch launch = {.text = text_get(&text),
+                            .buffers = buffers,
+                            .buffer_count = planned->count,
+                            .output_count = planned->outputs,
+                            .what = planned->use.file,
+                            .flops = flops * planned->share};
+    memcpy(launch.global, planned->use.global, sizeof launch.global);
+    memcpy(launch.local, planned->use.local, sizeof launch.local);
+    if (!launch_add(list, &launch)) RAISE(RETORT_ENOMEM, "out of memory compiling %s", planned->use.file);
+done:
+    text_finish(&text);
+    return status;
+}
+
+int launch_plan(struct launch_list *list, const struct kernel_plan *plan, struct value *const *results,
+                struct value *const *inputs, double flops) {
+    int status = RETORT_OK;
+    struct value *scratch[PLAN_SCRATCHES];
+    for (int k = 0; k < plan->scratch_count; k++) {
+        scratch[k] = value_create(list, NULL, LAYOUT_PLAIN, plan->scratch[k]);
+        if (!scratch[k]) RAISE(RETORT_ENOMEM, "out of memory compiling hand-written kernels");
+    }
+    for (int i = 0; i < plan->launch_count; i++)
+        TRY(add_plan_launch(list, &plan->launches[i], results, inputs, scratch, flops));
+done:
+    return status;
 }
 
 int launch_list_check(const struct launch_list *list) {

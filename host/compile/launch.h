@@ -62,11 +62,10 @@ bool values_overlap(const struct value *a, const struct value *b);
 
 /* A copy of the launch, with its text, name and buffers, at the end of the list. NULL when out of memory. */
 struct launch *launch_add(struct launch_list *list, const struct launch *launch);
-/* A launch of a hand-written kernel: its results first among the buffers. NULL when out of memory. */
-struct launch *launch_kernel(struct launch_list *list, const struct kernel_use *use, struct value *const *buffers,
-                             int outputs, int count, double flops);
-/* The result of packing `from` (weights, a matrix), of this launch or of an earlier one. NULL when out of memory. */
-struct value *launch_packed(struct launch_list *list, const struct kernel_use *use, size_t floats, struct value *from);
+/* The launches of a plan, with the values of its results and inputs; packing that an earlier launch has done already is
+ * not done again. Scratch becomes values. RETORT_ENOMEM. */
+int launch_plan(struct launch_list *list, const struct kernel_plan *plan, struct value *const *results,
+                struct value *const *inputs, double flops);
 /* What a launch must move at least: each of its buffers once. */
 double launch_bytes(const struct launch *launch);
 

@@ -7,143 +7,94 @@
 #include "compile/convolution.h"
 #include "compile/emit.h"
 
-#include <assert.h>
-
 struct context {
     const struct grouping *grouping;
     const struct kernel_target *target;
     struct launch_list *list;
 };
 
-static int no_memory(const struct node *node) {
-    return error_set(RETORT_ENOMEM, "out of memory compiling %s", op_info(node->op)->name);
-}
-
-/* --- operations, each with the value of its result and those of its operands --- */
-static int lower_matmul(struct context *c, const struct node *node, struct value *out, struct value *const *in) {
-    int status = RETORT_OK;
+/* --- operations: which kernels compute them --- */
+static int plan_matmul(const struct kernel_target *target, const struct node *node, struct kernel_plan *plan) {
     const struct attributes *attributes = &node->attributes;
     const int64_t *size = node->shape.size, *a = node->inputs[0]->shape.size;
     int r = node->shape.rank;
-    struct matmul_sizes sizes = {.batch = r == 3 ? size[0] : 1,
-                                 .m = size[r - 2],
-                                 .n = size[r - 1],
-                                 .k = a[attributes->transpose_a ? r - 2 : r - 1],
-                                 .transpose_a = attributes->transpose_a,
-                                 .transpose_b = attributes->transpose_b};
-    struct matmul_use use = {0};
-    struct value *b = in[1];
-    TRY(kernels_matmul(c->target, &sizes, &use));
-    if (use.packed_floats) b = launch_packed(c->list, &use.pack, use.packed_floats, b);
-    if (!b
-        || !launch_kernel(c->list, &use.main, (struct value *[]){out, in[0], b}, 1, 3, op_info(node->op)->cost(node)))
-        return no_memory(node);
-done:
-    return status;
+    const struct matmul_sizes sizes = {.batch = r == 3 ? size[0] : 1,
+                                       .m = size[r - 2],
+                                       .n = size[r - 1],
+                                       .k = a[attributes->transpose_a ? r - 2 : r - 1],
+                                       .transpose_a = attributes->transpose_a,
+                                       .transpose_b = attributes->transpose_b};
+    return kernels_matmul(target, &sizes, plan);
 }
 
-static int lower_scatter_rows(struct context *c, const struct node *node, struct value *out, struct value *const *in) {
-    int status = RETORT_OK;
+static int plan_scatter_rows(const struct kernel_target *target, const struct node *node, struct kernel_plan *plan) {
     const struct shape *values = &node->inputs[0]->shape;
     int64_t rows = values->size[0], width = rows ? shape_count(*values) / rows : 0;
-    struct scatter_use use = {0};
-    struct value *index = in[1];
-    TRY(kernels_scatter_rows(c->target, rows, width, node->shape.size[0], &use));
-    if (use.list_ints) {
-        index = launch_packed(c->list, &use.list, use.list_ints, index);
-        if (index) index->is_int = true;
-    }
-    if (!index
-        || !launch_kernel(c->list, &use.main, (struct value *[]){out, in[0], index}, 1, 3,
-                          op_info(node->op)->cost(node)))
-        return no_memory(node);
-done:
-    return status;
+    return kernels_scatter_rows(target, rows, width, node->shape.size[0], plan);
 }
 
-static int lower_sample(struct context *c, const struct node *node, struct value *out, struct value *const *in) {
-    int status = RETORT_OK;
+static int plan_sample(const struct kernel_target *target, const struct node *node, struct kernel_plan *plan) {
     const int64_t *size = node->shape.size;
-    struct kernel_use use = {0};
-    TRY(kernels_sample(c->target, size[0], size[1], size[2], size[3], node->op == OP_SAMPLE_TRANSPOSE, &use));
-    if (!launch_kernel(c->list, &use, (struct value *[]){out, in[0], in[1]}, 1, 3, op_info(node->op)->cost(node)))
-        return no_memory(node);
-done:
-    return status;
+    return kernels_sample(target, size[0], size[1], size[2], size[3], node->op == OP_SAMPLE_TRANSPOSE, plan);
 }
 
-static int lower_eigh(struct context *c, const struct node *node, struct value *out, struct value *const *in) {
-    int status = RETORT_OK;
-    struct kernel_use use = {0};
-    TRY(kernels_eigh(c->target, node->shape.size[1], &use));
-    if (!launch_kernel(c->list, &use, (struct value *[]){out, in[0]}, 1, 2, op_info(node->op)->cost(node)))
-        return no_memory(node);
-done:
-    return status;
+static int plan_eigh(const struct kernel_target *target, const struct node *node, struct kernel_plan *plan) {
+    return kernels_eigh(target, node->shape.size[1], plan);
 }
+
+_Static_assert(OP_COUNT == 43, "a new operation: if hand-written kernels compute it, it needs a row below");
+/* A row an operation that hand-written kernels compute. Convolutions, of which a plan may take several nodes, have none
+ * and go through lower_convolutions. */
+static int (*const operations[OP_COUNT])(const struct kernel_target *, const struct node *, struct kernel_plan *) = {
+    [OP_MATMUL] = plan_matmul, [OP_SCATTER_ROWS] = plan_scatter_rows,
+    [OP_SAMPLE] = plan_sample, [OP_SAMPLE_TRANSPOSE] = plan_sample,
+    [OP_EIGH] = plan_eigh,
+};
 
 static int lower_convolutions(struct context *c, const struct step *step) {
     int status = RETORT_OK;
-    const struct group *group = &c->grouping->groups[step->group];
-    const struct node *node = group->members.items[0];
-    struct conv_use use = {0};
+    struct kernel_plan plan;
     struct joined joined;
-    struct value *buffers[3 * TERMS], *out = step->results.items[0].value;
-    int count = 0, outputs = (int)step->results.count;
-    TRY(convolution_join(c->grouping, group, &joined));
-    TRY(kernels_conv_plan(c->target, &joined.class, &use));
-    for (int k = 0; k < outputs; k++) buffers[count++] = step->results.items[k].value;
-    if (use.work_floats) buffers[0] = value_create(c->list, NULL, LAYOUT_PLAIN, use.work_floats);
-    bool weight_pass = joined.class.pass == CONV_BACKWARD_WEIGHT;
+    struct value *results[TERMS], *inputs[2 * TERMS];
+    int count = 0;
+    TRY(convolution_join(c->grouping, &c->grouping->groups[step->group], &joined));
+    TRY(kernels_conv(c->target, &joined.class, &plan));
+    bool pairs = joined.class.pass == CONV_BACKWARD_WEIGHT;
+    for (size_t k = 0; k < step->results.count; k++) results[k] = step->results.items[k].value;
     for (int k = 0; k < joined.input_count; k++) {
-        buffers[count++] = step_value(step, joined.inputs[k], joined.from);
-        if (weight_pass) buffers[count++] = step_value(step, joined.weights[k], joined.second); /* in pairs */
+        inputs[count++] = step_value(step, joined.inputs[k], joined.from);
+        if (pairs) inputs[count++] = step_value(step, joined.weights[k], joined.second);
     }
-    for (int k = 0; k < joined.weight_count && !weight_pass; k++) {
-        struct value *weights = step_value(step, joined.weights[k], joined.second);
-        if (weights && use.packed_floats) weights = launch_packed(c->list, &use.pack, use.packed_floats, weights);
-        buffers[count++] = weights;
-    }
-    for (int k = 0; k < count; k++)
-        if (!buffers[k]) return no_memory(node);
-    if (!launch_kernel(c->list, &use.main, buffers, outputs, count, joined.flops)
-        || !array_push(&c->list->convolutions, joined.class))
-        return no_memory(node);
-    if (use.work_floats && !launch_kernel(c->list, &use.finish, (struct value *[]){out, buffers[0]}, 1, 2, 0))
-        return no_memory(node);
+    for (int k = 0; k < joined.weight_count && !pairs; k++)
+        inputs[count++] = step_value(step, joined.weights[k], joined.second);
+    TRY(launch_plan(c->list, &plan, results, inputs, joined.flops));
+    if (!array_push(&c->list->convolutions, joined.class)) RAISE(RETORT_ENOMEM, "out of memory compiling convolutions");
 done:
     return status;
 }
 
-/* One row a hand-written operation; convolutions, of which a launch takes several, have their own function above. */
-static const struct {
-    enum op op;
-    int (*lower)(struct context *c, const struct node *node, struct value *out, struct value *const *in);
-} operations[] = {
-    {OP_MATMUL, lower_matmul}, {OP_SCATTER_ROWS, lower_scatter_rows},
-    {OP_SAMPLE, lower_sample}, {OP_SAMPLE_TRANSPOSE, lower_sample},
-    {OP_EIGH, lower_eigh},
-};
-
 static int lower_operation(struct context *c, const struct step *step) {
     enum { OPERANDS = 3 };
+    int status = RETORT_OK;
     const struct node *node = c->grouping->groups[step->group].members.items[0];
-    struct value *in[OPERANDS];
+    struct value *inputs[OPERANDS];
+    struct kernel_plan plan;
     if (is_convolution(c->grouping, node)) return lower_convolutions(c, step);
-    assert(node->input_count <= OPERANDS);
-    for (int k = 0; k < node->input_count; k++) in[k] = step_value(step, node->inputs[k], LAYOUT_PLAIN);
-    for (size_t i = 0; i < sizeof operations / sizeof *operations; i++)
-        if (operations[i].op == node->op) return operations[i].lower(c, node, step->results.items[0].value, in);
-    return error_set(RETORT_EUNSUPPORTED, "cannot compile: no kernel for %s", op_info(node->op)->name);
+    if (!operations[node->op] || node->input_count > OPERANDS)
+        RAISE(RETORT_EUNSUPPORTED, "cannot compile: no kernel for %s", op_info(node->op)->name);
+    for (int k = 0; k < node->input_count; k++) inputs[k] = step_value(step, node->inputs[k], LAYOUT_PLAIN);
+    TRY(operations[node->op](c->target, node, &plan));
+    TRY(launch_plan(c->list, &plan, &step->results.items[0].value, inputs, op_info(node->op)->cost(node)));
+done:
+    return status;
 }
 
 static int lower_relayout(struct context *c, const struct step *step) {
     int status = RETORT_OK;
     const int64_t *size = step->to->node->shape.size;
-    struct kernel_use use = {0};
-    TRY(kernels_relayout(c->target, size[0], size[1], size[2], size[3], step->from->layout, step->to->layout, &use));
-    if (!launch_kernel(c->list, &use, (struct value *[]){step->to, step->from}, 1, 2, 0))
-        return no_memory(step->to->node);
+    struct kernel_plan plan;
+    TRY(kernels_relayout(c->target, size[0], size[1], size[2], size[3], step->from->layout, step->to->layout, &plan));
+    TRY(launch_plan(c->list, &plan, (struct value *[]){step->to}, (struct value *[]){step->from}, 0));
 done:
     return status;
 }

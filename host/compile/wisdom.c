@@ -13,11 +13,18 @@
 /* The file: this line, then lines of fields parted by tabs:
  *
  *     conv  DEVICE  DRIVER  LANES UNITS  PASS N C H W O KERNEL_HEIGHT KERNEL_WIDTH STRIDE PADDING
- *           OUTPUTS INPUTS WEIGHTS MASK  METHOD TILE TILE TILE
+ *           OUTPUTS INPUTS WEIGHTS MASK  VARIANT PARAMETER...
+ *
+ * VARIANT is a name of kernels.c with as many parameters as it has. Files of version 1 say METHOD TILE TILE TILE
+ * instead, where METHOD is 4, 2 or 0 for the variants named in version_1.
  */
-#define FIRST_LINE "retort wisdom 1"
+#define FIRST_LINE     "retort wisdom 2"
+#define OLD_FIRST_LINE "retort wisdom 1"
 
-enum { FILE_LIMIT = 4 << 20, FIELDS = 7, CLASS_NUMBERS = 9, TERMS_NUMBERS = 4, CHOICE_NUMBERS = 4 };
+enum { FILE_LIMIT = 4 << 20, FIELDS = 7, CLASS_NUMBERS = 9, TERMS_NUMBERS = 4 };
+
+static const char *const version_1[] = {[0] = "direct", [2] = "winograd2", [4] = "winograd4"};
+enum { VERSION_1 = sizeof version_1 / sizeof *version_1 };
 
 static const char *const pass_names[] = {"forward", "backward-data", "backward-weight"};
 
@@ -63,15 +70,29 @@ static char *device_fields(struct arena *arena, const struct kernel_target *targ
     return fields;
 }
 
-static void append_decision(struct text *text, const struct decision *d) {
+/* The variant and its parameters. `old` names variants of version 1 by their numbers: what names a set of decisions
+ * must not change because files do. */
+static void append_choice(struct text *text, const struct conv_choice *choice, bool old) {
+    const struct conv_variant *variant = kernels_conv_variant(choice->variant);
+    int number = VERSION_1 - 1;
+    while (number >= 0 && (!version_1[number] || strcmp(version_1[number], choice->variant) != 0)) number--;
+    if (old && number >= 0)
+        text_printf(text, "%d", number);
+    else
+        text_append(text, choice->variant);
+    for (int i = 0; i < variant->numbers; i++) text_printf(text, " %d", choice->parameters[i]);
+}
+
+static void append_decision(struct text *text, const struct decision *d, bool old) {
     const struct conv_sizes *s = &d->class.sizes;
     const struct conv_terms *t = &d->class.terms;
     text_printf(text,
                 "conv\t%s\t%s %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64
-                " %d %d\t%d %d %d %u\t%d %d %d %d\n",
+                " %d %d\t%d %d %d %u\t",
                 d->device, pass_names[d->class.pass], s->n, s->c, s->h, s->w, s->o, s->kh, s->kw, s->stride, s->padding,
-                t->outputs, t->inputs, t->weights, t->mask, d->choice.method, d->choice.tile[0], d->choice.tile[1],
-                d->choice.tile[2]);
+                t->outputs, t->inputs, t->weights, t->mask);
+    append_choice(text, &d->choice, old);
+    text_append(text, "\n");
 }
 
 /* Exactly `count` numbers from 0 to 2^31 - 1. */
@@ -107,10 +128,25 @@ static bool read_class(char *sizes, const char *terms, struct conv_class *class)
     return true;
 }
 
+/* A field as append_choice writes it, in either form. The field is changed. */
+static bool read_choice(char *field, struct conv_choice *choice) {
+    int64_t numbers[CHOICE_PARAMETERS];
+    char *parameters = strchr(field, ' ');
+    if (!parameters) return false;
+    *parameters++ = '\0';
+    const char *name = field;
+    if (field[0] >= '0' && field[0] < '0' + VERSION_1 && !field[1]) name = version_1[field[0] - '0'];
+    const struct conv_variant *variant = kernels_conv_variant(name);
+    if (!variant || !read_numbers(parameters, numbers, variant->numbers)) return false;
+    *choice = (struct conv_choice){.variant = variant->name};
+    for (int i = 0; i < variant->numbers; i++) choice->parameters[i] = (int)numbers[i];
+    return true;
+}
+
 /* Takes a line apart, which is changed. */
 static bool read_line(char *line, struct decision *decision) {
     char *fields[FIELDS] = {line};
-    int64_t units[2], choice[CHOICE_NUMBERS];
+    int64_t units[2];
     for (int i = 1; i < FIELDS; i++) {
         char *tab = strchr(fields[i - 1], '\t');
         if (!tab) return false;
@@ -118,12 +154,10 @@ static bool read_line(char *line, struct decision *decision) {
         fields[i] = tab + 1;
     }
     if (strcmp(fields[0], "conv") != 0 || !read_numbers(fields[3], units, 2)
-        || !read_class(fields[4], fields[5], &decision->class) || !read_numbers(fields[6], choice, CHOICE_NUMBERS))
+        || !read_class(fields[4], fields[5], &decision->class) || !read_choice(fields[6], &decision->choice))
         return false;
     fields[2][-1] = fields[3][-1] = '\t';
     decision->device = fields[1];
-    decision->choice.method = (int)choice[0];
-    for (int i = 0; i < 3; i++) decision->choice.tile[i] = (int)choice[1 + i];
     return true;
 }
 
@@ -180,7 +214,7 @@ static int read_file(const char *path, const struct kernel_target *target, struc
         next = end ? end + 1 : line + left;
         if (end) *end = '\0';
         if (++number == 1) {
-            if (strcmp(line, FIRST_LINE) == 0) continue;
+            if (strcmp(line, FIRST_LINE) == 0 || strcmp(line, OLD_FIRST_LINE) == 0) continue;
             if (!target)
                 RAISE(RETORT_EFORMAT,
                       "%s:1: expected \"%s\": no wisdom of this version; move it away or name another "
@@ -254,7 +288,7 @@ void wisdom_name(const struct wisdom *wisdom, char name[17]) {
     for (size_t i = 0; i < wisdom->decisions.count; i++) {
         struct text text;
         text_init(&text);
-        append_decision(&text, &wisdom->decisions.items[i]);
+        append_decision(&text, &wisdom->decisions.items[i], true);
         sum += hash_fast(text_get(&text), text.length, 1);
         text_finish(&text);
     }
@@ -266,7 +300,8 @@ int wisdom_save(const struct wisdom *wisdom, const char *path) {
     struct text text;
     text_init(&text);
     text_append(&text, FIRST_LINE "\n");
-    for (size_t i = 0; wisdom && i < wisdom->decisions.count; i++) append_decision(&text, &wisdom->decisions.items[i]);
+    for (size_t i = 0; wisdom && i < wisdom->decisions.count; i++)
+        append_decision(&text, &wisdom->decisions.items[i], false);
     if (text.failed) RAISE(RETORT_ENOMEM, "out of memory writing %s", path);
     TRY(file_write(path, text_get(&text), text.length));
 done:

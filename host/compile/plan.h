@@ -1,0 +1,69 @@
+/* How one operation is computed by hand-written kernels: its launches in order, apart from where its operands lie.
+ *
+ * A kernel is a template: a file of cl/ holding one kernel called NAME, its parameters being macros. The program's text
+ * repeats, for each use, `#define NAME k7`, the parameters, the file, and the `#undef`s (which the file's last lines
+ * do). Every buffer argument is a pair (global pointer, ulong offset in elements); outputs come first. */
+#ifndef RETORT_COMPILE_PLAN_H
+#define RETORT_COMPILE_PLAN_H
+
+#include "base/memory.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct kernel_use {
+    const char *file;           /* "conv_cpu.cl"; NULL: no kernel needed */
+    char parameters[1024];      /* lines "#define KEY value\n" */
+    size_t global[3], local[3]; /* local[0] = 0: the driver chooses */
+};
+
+enum operand_kind { OPERAND_RESULT, OPERAND_INPUT, OPERAND_SCRATCH };
+struct plan_operand {
+    enum operand_kind kind;
+    int number;
+    size_t offset, floats; /* the part of it that the launch takes, in elements; floats 0: all of it */
+};
+#define PLAN_RESULT(n)  ((struct plan_operand){.kind = OPERAND_RESULT, .number = (n)})
+#define PLAN_INPUT(n)   ((struct plan_operand){.kind = OPERAND_INPUT, .number = (n)})
+#define PLAN_SCRATCH(n) ((struct plan_operand){.kind = OPERAND_SCRATCH, .number = (n)})
+
+enum { PLAN_LAUNCHES = 24, PLAN_OPERANDS = 8, PLAN_SCRATCHES = 8 };
+struct plan_launch {
+    struct kernel_use use;
+    struct plan_operand operands[PLAN_OPERANDS]; /* outputs first */
+    int outputs, count;
+    bool packs;   /* brings its input into another form, which later operations may share */
+    double share; /* of the operation's arithmetic; all shares are 1 together */
+};
+
+struct kernel_plan {
+    struct plan_launch launches[PLAN_LAUNCHES];
+    size_t scratch[PLAN_SCRATCHES]; /* elements of 4 bytes */
+    int launch_count, scratch_count;
+};
+
+/* Memory between two launches; its number. Plans have a fixed number of scratches and launches, which an assertion
+ * checks. */
+int plan_scratch(struct kernel_plan *plan, size_t elements);
+/* Adds a launch of a kernel on these operands. */
+struct plan_launch *plan_launch(struct kernel_plan *plan, const struct kernel_use *use, int outputs, int count,
+                                const struct plan_operand *operands);
+/* Adds a launch that packs an input into new scratch memory, and returns what holds it. */
+struct plan_operand plan_pack(struct kernel_plan *plan, const struct kernel_use *use, size_t elements, int input);
+
+/* Begins a use: names the template and empties the parameters. */
+void kernel_use_begin(struct kernel_use *use, const char *file);
+/* Appends `#define NAME value`. Every template has a fixed number of parameters with bounded values, and `parameters`
+ * is large enough for all of them; an assertion checks it. */
+void kernel_use_define(struct kernel_use *use, const char *name, int64_t value);
+void kernel_use_launch(struct kernel_use *use, size_t x, size_t y, size_t z, size_t local_x, size_t local_y,
+                       size_t local_z);
+
+/* The text of a file of cl/ by name, embedded in the library; NULL where there is none. */
+const char *kernels_text(const char *file);
+/* Appends what stands first in every program: the definition of V, cl/preamble.cl, cl/winograd.cl and cl/fused.cl. */
+void kernels_preamble(struct text *text, int lanes);
+/* Appends a kernel of that name to a program. */
+void kernels_append(struct text *text, const char *name, const struct kernel_use *use);
+
+#endif
