@@ -2,7 +2,7 @@
 
 #include "base/memory.h"
 #include "base/random.h"
-#include "compile/kernels.h"
+#include "compile/kernels_family.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -172,65 +172,80 @@ static void convolve(const struct conv_sizes *s, enum direction direction, const
                             }
 }
 
+/* A convolution's launches in a program: `pack`, `main`, `finish`, those that there are. */
+struct planned {
+    enum direction direction;
+    struct conv_sizes sizes;
+    struct conv_use use;
+    int pack, main, finish;
+    char what[64];
+};
+
+static struct conv_sizes with_result(const struct conv_sizes *sizes) {
+    struct conv_sizes s = *sizes;
+    s.oh = (s.h + 2 * s.padding - s.kh) / s.stride + 1;
+    s.ow = (s.w + 2 * s.padding - s.kw) / s.stride + 1;
+    return s;
+}
+
+static void planned_add(struct planned *planned, struct kernels *kernels) {
+    const struct conv_use *use = &planned->use;
+    planned->pack = use->pack.file ? kernels_add(kernels, &use->pack) : -1;
+    planned->main = kernels_add(kernels, &use->main);
+    planned->finish = use->finish.file ? kernels_add(kernels, &use->finish) : -1;
+}
+
+static void planned_check(const struct planned *planned, const struct kernels *kernels, size_t number) {
+    const struct conv_sizes *s = &planned->sizes;
+    const struct conv_use *use = &planned->use;
+    enum direction direction = planned->direction;
+    size_t counts[DIRECTIONS] = {(size_t)(s->n * s->o * s->oh * s->ow), (size_t)(s->n * s->c * s->h * s->w),
+                                 (size_t)(s->o * s->c * s->kh * s->kw)};
+    struct tensor tensors[DIRECTIONS]; /* y, x, w */
+    for (int t = 0; t < DIRECTIONS; t++)
+        tensors[t] = t == (int)direction ? tensor_create(counts[t]) : tensor_random(counts[t]);
+    struct tensor *out = &tensors[direction], *y = &tensors[0], *x = &tensors[1], *w = &tensors[2];
+    double *sums = calloc(out->count, sizeof *sums), *magnitudes = calloc(out->count, sizeof *sums);
+    assert_true(sums && magnitudes);
+    convolve(s, direction, x->values, w->values, y->values, sums, magnitudes);
+    struct tensor packed = tensor_create(use->packed_floats), work = tensor_create(use->work_floats);
+    if (planned->pack >= 0) RUN(kernels, planned->pack, &use->pack, &packed, w);
+    struct tensor *to = planned->finish >= 0 ? &work : out;
+    if (direction == FORWARD)
+        RUN(kernels, planned->main, &use->main, to, x, use->pack.file ? &packed : w);
+    else if (direction == BACKWARD_DATA)
+        RUN(kernels, planned->main, &use->main, to, y, use->pack.file ? &packed : w);
+    else
+        RUN(kernels, planned->main, &use->main, to, x, y);
+    if (planned->finish >= 0) RUN(kernels, planned->finish, &use->finish, out, &work);
+    assert_close(out, sums, magnitudes, planned->what, number);
+    tensor_destroy(&packed);
+    tensor_destroy(&work);
+    for (int t = 0; t < DIRECTIONS; t++) tensor_destroy(&tensors[t]);
+    free(sums);
+    free(magnitudes);
+}
+
+static const char *const direction_names[] = {"conv", "conv_backward_data", "conv_backward_weight"};
+static const enum conv_pass passes[] = {CONV_FORWARD, CONV_BACKWARD_DATA, CONV_BACKWARD_WEIGHT};
+
 static void check_convolutions(const struct device_traits *traits, size_t step) {
     struct kernel_target target = {traits, FAMILY_GPU, 1};
     struct kernels kernels;
-    struct conv_use uses[CONVOLUTIONS][DIRECTIONS];
-    struct conv_sizes sizes[CONVOLUTIONS];
-    int first[CONVOLUTIONS][DIRECTIONS];
-    static int (*const choose[DIRECTIONS])(const struct kernel_target *, const struct conv_sizes *, enum layout,
-                                           enum layout, struct conv_use *) = {kernels_conv, kernels_conv_backward_data,
-                                                                              kernels_conv_backward_weight};
-    bool in_parts = false;
+    struct planned all[CONVOLUTIONS * DIRECTIONS];
+    size_t count = 0;
     kernels_begin(&kernels, 1);
-    for (size_t i = 0; i < CONVOLUTIONS; i += step) {
-        struct conv_sizes *s = &sizes[i];
-        *s = convolutions[i];
-        s->oh = (s->h + 2 * s->padding - s->kh) / s->stride + 1;
-        s->ow = (s->w + 2 * s->padding - s->kw) / s->stride + 1;
-        for (int direction = 0; direction < DIRECTIONS; direction++) {
-            struct conv_use *use = &uses[i][direction];
-            assert_ok(choose[direction](&target, s, LAYOUT_PLAIN, LAYOUT_PLAIN, use));
-            assert_int_equal(use->packed_floats, 0);
-            assert_null(use->pack.file);
-            first[i][direction] = kernels_add(&kernels, &use->main);
-            if (use->finish.file) kernels_add(&kernels, &use->finish);
-        }
-        in_parts |= uses[i][BACKWARD_WEIGHT].finish.file != NULL;
-    }
-    assert_true(in_parts);
-    kernels_build(&kernels);
     for (size_t i = 0; i < CONVOLUTIONS; i += step)
         for (int direction = 0; direction < DIRECTIONS; direction++) {
-            const struct conv_sizes *s = &sizes[i];
-            const struct conv_use *use = &uses[i][direction];
-            size_t counts[DIRECTIONS] = {(size_t)(s->n * s->o * s->oh * s->ow), (size_t)(s->n * s->c * s->h * s->w),
-                                         (size_t)(s->o * s->c * s->kh * s->kw)};
-            struct tensor tensors[DIRECTIONS]; /* y, x, w */
-            for (int t = 0; t < DIRECTIONS; t++)
-                tensors[t] = t == direction ? tensor_create(counts[t]) : tensor_random(counts[t]);
-            struct tensor *out = &tensors[direction], *y = &tensors[0], *x = &tensors[1], *w = &tensors[2];
-            double *sums = calloc(out->count, sizeof *sums), *magnitudes = calloc(out->count, sizeof *sums);
-            assert_true(sums && magnitudes);
-            convolve(s, direction, x->values, w->values, y->values, sums, magnitudes);
-            int number = first[i][direction];
-            if (use->finish.file) {
-                struct tensor work = tensor_create(use->work_floats);
-                RUN(&kernels, number, &use->main, &work, x, y);
-                RUN(&kernels, number + 1, &use->finish, out, &work);
-                tensor_destroy(&work);
-            } else if (direction == FORWARD)
-                RUN(&kernels, number, &use->main, out, x, w);
-            else if (direction == BACKWARD_DATA)
-                RUN(&kernels, number, &use->main, out, y, w);
-            else
-                RUN(&kernels, number, &use->main, out, x, y);
-            static const char *const names[] = {"conv", "conv_backward_data", "conv_backward_weight"};
-            assert_close(out, sums, magnitudes, names[direction], i);
-            for (int t = 0; t < DIRECTIONS; t++) tensor_destroy(&tensors[t]);
-            free(sums);
-            free(magnitudes);
+            struct planned *planned = &all[count++];
+            *planned = (struct planned){.direction = direction, .sizes = with_result(&convolutions[i])};
+            struct conv_class class = {passes[direction], planned->sizes, CONV_SINGLE};
+            snprintf(planned->what, sizeof planned->what, "%s", direction_names[direction]);
+            assert_ok(kernels_conv_plan(&target, &class, &planned->use));
+            planned_add(planned, &kernels);
         }
+    kernels_build(&kernels);
+    for (size_t i = 0; i < count; i++) planned_check(&all[i], &kernels, i / DIRECTIONS * step);
     kernels_end(&kernels);
 }
 
@@ -246,9 +261,75 @@ static void test_other_tiles(void **state) {
     traits.compute_units = 0;
     traits.max_work_group = 17;
     check_convolutions(&traits, 4);
+    traits.max_work_group = 1;
+    check_convolutions(&traits, 5);
+}
+
+/* Every tile there is, whatever is chosen, whole sums and sums in parts: ragged rows and columns, sums that do not
+ * divide by the stripe, images whose rows are odd, many and few channels, taps with holes between them. */
+static const struct conv_sizes forced[] = {
+    {2, 20, 9, 7, 70, 3, 3, 0, 0, 1, 1},  {3, 3, 8, 8, 33, 3, 3, 0, 0, 1, 1}, {1, 64, 8, 8, 32, 3, 3, 0, 0, 1, 1},
+    {2, 37, 11, 10, 9, 5, 5, 0, 0, 2, 2}, {2, 34, 6, 6, 5, 1, 1, 0, 0, 1, 0}, {5, 1, 12, 12, 17, 3, 3, 0, 0, 1, 1},
+};
+enum { FORCED = sizeof forced / sizeof *forced };
+
+static void test_every_tile_of_convolutions(void **state) {
+    (void)state;
+    struct kernel_target target = {device_traits(device), FAMILY_GPU, 1};
+    int tile_count, used = 0;
+    const struct product_tile *tiles = gpu_tiles(&tile_count);
+    for (int t = 0; t < tile_count; t++) {
+        struct kernels kernels;
+        struct planned all[DIRECTIONS];
+        size_t count = 0;
+        kernels_begin(&kernels, 1);
+        for (int k = 0; k < DIRECTIONS; k++) {
+            struct planned planned = {.direction = k};
+            int parts = (t + k) % 2 ? 1 : 3;
+            planned.sizes = with_result(&forced[(t * 5 + k) % FORCED]);
+            struct gpu_product product = gpu_product_conv(passes[planned.direction], &planned.sizes);
+            if (!gpu_tile_fits(&target, &product, &tiles[t])) continue;
+            gpu_plan_conv(&target, passes[planned.direction], &planned.sizes, &tiles[t], parts, &planned.use);
+            snprintf(planned.what, sizeof planned.what, "%s, %d parts, size %d, tile", direction_names[k], parts,
+                     (t * 5 + k) % FORCED);
+            planned_add(&planned, &kernels);
+            all[count++] = planned;
+        }
+        used += count > 0;
+        if (count) kernels_build(&kernels);
+        for (size_t i = 0; i < count; i++) planned_check(&all[i], &kernels, (size_t)t);
+        kernels_end(&kernels);
+    }
+    assert_true(used > tile_count / 2); /* a device whose groups are small cannot run all */
 }
 
 /* --- matrix products --- */
+static void check_matmul(const struct matmul_sizes *s, const struct matmul_use *use, const struct kernels *kernels,
+                         int number, const char *what, size_t i) {
+    int64_t batch = s->batch, m = s->m, n = s->n, k = s->k;
+    struct tensor a = tensor_random((size_t)(batch * m * k)), b = tensor_random((size_t)(batch * k * n));
+    struct tensor c = tensor_create((size_t)(batch * m * n)), work = tensor_create(use->work_floats);
+    double *sums = calloc(c.count, sizeof *sums), *magnitudes = calloc(c.count, sizeof *sums);
+    assert_true(sums && magnitudes);
+    for (int64_t at = 0; at < batch * m * n; at++)
+        for (int64_t l = 0; l < k; l++) {
+            int64_t layer = at / (m * n), row = at / n % m, column = at % n;
+            double term = (double)a.values[layer * m * k + (s->transpose_a ? l * m + row : row * k + l)]
+                          * b.values[layer * k * n + (s->transpose_b ? column * k + l : l * n + column)];
+            sums[at] += term;
+            magnitudes[at] += fabs(term);
+        }
+    RUN(kernels, number, &use->main, use->finish.file ? &work : &c, &a, &b);
+    if (use->finish.file) RUN(kernels, number + 1, &use->finish, &c, &work);
+    assert_close(&c, sums, magnitudes, what, i);
+    tensor_destroy(&a);
+    tensor_destroy(&b);
+    tensor_destroy(&c);
+    tensor_destroy(&work);
+    free(sums);
+    free(magnitudes);
+}
+
 static void test_matmul(void **state) {
     (void)state;
     static const struct matmul_sizes products[] = {
@@ -256,43 +337,64 @@ static void test_matmul(void **state) {
         {2, 33, 3, 17}, {1, 3, 1, 33}, {1, 65, 130, 33}, {1, 17, 15, 300},
     };
     enum { PRODUCTS = sizeof products / sizeof *products };
+    struct device_traits traits = *device_traits(device);
+    for (int wide = 0; wide < 2; wide++) {
+        struct kernel_target target = {&traits, FAMILY_GPU, 1};
+        struct kernels kernels;
+        struct matmul_use uses[PRODUCTS];
+        struct matmul_sizes sizes[PRODUCTS];
+        int first[PRODUCTS];
+        bool in_parts = false;
+        kernels_begin(&kernels, 1);
+        for (int i = 0; i < PRODUCTS; i++) {
+            sizes[i] = products[i];
+            sizes[i].transpose_a = i % 2;
+            sizes[i].transpose_b = i / 2 % 2;
+            assert_ok(kernels_matmul(&target, &sizes[i], &uses[i]));
+            assert_int_equal(uses[i].packed_floats, 0);
+            first[i] = kernels_add(&kernels, &uses[i].main);
+            if (uses[i].finish.file) kernels_add(&kernels, &uses[i].finish);
+            in_parts |= uses[i].finish.file != NULL;
+        }
+        kernels_build(&kernels);
+        for (int i = 0; i < PRODUCTS; i++) check_matmul(&sizes[i], &uses[i], &kernels, first[i], "matmul", (size_t)i);
+        kernels_end(&kernels);
+        /* Then on a device so large that long sums are cut. */
+        assert_int_equal(in_parts, wide);
+        traits.compute_units = 500;
+    }
+}
+
+static void test_every_tile_of_matmul(void **state) {
+    (void)state;
+    static const struct matmul_sizes sizes[] = {{2, 70, 37, 45}, {1, 128, 64, 64}, {3, 5, 140, 33}};
     struct kernel_target target = {device_traits(device), FAMILY_GPU, 1};
-    struct kernels kernels;
-    struct matmul_use uses[PRODUCTS];
-    struct matmul_sizes sizes[PRODUCTS];
-    kernels_begin(&kernels, 1);
-    for (int i = 0; i < PRODUCTS; i++) {
-        sizes[i] = products[i];
-        sizes[i].transpose_a = i % 2;
-        sizes[i].transpose_b = i / 2 % 2;
-        assert_ok(kernels_matmul(&target, &sizes[i], &uses[i]));
-        assert_int_equal(uses[i].packed_floats, 0);
-        kernels_add(&kernels, &uses[i].main);
+    int tile_count;
+    const struct product_tile *tiles = gpu_tiles(&tile_count);
+    for (int t = 0; t < tile_count; t++) {
+        enum { WAYS = 2 };
+        struct kernels kernels;
+        struct matmul_use uses[WAYS];
+        struct matmul_sizes taken[WAYS];
+        int first[WAYS], count = 0;
+        kernels_begin(&kernels, 1);
+        for (int way = 0; way < WAYS; way++) {
+            struct matmul_sizes s = sizes[(t + way) % 3];
+            s.transpose_a = (t + way) & 1;
+            s.transpose_b = t >> 1 & 1;
+            struct gpu_product product = gpu_product_matmul(&s);
+            if (!gpu_tile_fits(&target, &product, &tiles[t])) continue;
+            taken[count] = s;
+            gpu_plan_matmul(&target, &s, &tiles[t], 1 + (t / 4 + way) % 2, &uses[count]);
+            first[count] = kernels_add(&kernels, &uses[count].main);
+            if (uses[count].finish.file) kernels_add(&kernels, &uses[count].finish);
+            count++;
+        }
+        if (count) kernels_build(&kernels);
+        for (int i = 0; i < count; i++)
+            check_matmul(&taken[i], &uses[i], &kernels, first[i], "matmul in tile", (size_t)t);
+        kernels_end(&kernels);
     }
-    kernels_build(&kernels);
-    for (int i = 0; i < PRODUCTS; i++) {
-        int64_t batch = sizes[i].batch, m = sizes[i].m, n = sizes[i].n, k = sizes[i].k;
-        struct tensor a = tensor_random((size_t)(batch * m * k)), b = tensor_random((size_t)(batch * k * n));
-        struct tensor c = tensor_create((size_t)(batch * m * n));
-        double *sums = calloc(c.count, sizeof *sums), *magnitudes = calloc(c.count, sizeof *sums);
-        assert_true(sums && magnitudes);
-        for (int64_t at = 0; at < batch * m * n; at++)
-            for (int64_t l = 0; l < k; l++) {
-                int64_t layer = at / (m * n), row = at / n % m, column = at % n;
-                double term = (double)a.values[layer * m * k + (sizes[i].transpose_a ? l * m + row : row * k + l)]
-                              * b.values[layer * k * n + (sizes[i].transpose_b ? column * k + l : l * n + column)];
-                sums[at] += term;
-                magnitudes[at] += fabs(term);
-            }
-        RUN(&kernels, i, &uses[i].main, &c, &a, &b);
-        assert_close(&c, sums, magnitudes, "matmul", (size_t)i);
-        tensor_destroy(&a);
-        tensor_destroy(&b);
-        tensor_destroy(&c);
-        free(sums);
-        free(magnitudes);
-    }
-    kernels_end(&kernels);
 }
 
 /* --- the small kernels: first for the GPU family, then for the CPU family with vectors of 4 and of 16 --- */
@@ -531,8 +633,14 @@ static void test_eigh(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_convolutions), cmocka_unit_test(test_other_tiles),  cmocka_unit_test(test_matmul),
-        cmocka_unit_test(test_relayout),     cmocka_unit_test(test_scatter_rows), cmocka_unit_test(test_sample),
+        cmocka_unit_test(test_convolutions),
+        cmocka_unit_test(test_other_tiles),
+        cmocka_unit_test(test_every_tile_of_convolutions),
+        cmocka_unit_test(test_matmul),
+        cmocka_unit_test(test_every_tile_of_matmul),
+        cmocka_unit_test(test_relayout),
+        cmocka_unit_test(test_scatter_rows),
+        cmocka_unit_test(test_sample),
         cmocka_unit_test(test_eigh),
     };
     return cmocka_run_group_tests_name("kernels_gpu", tests, begin, end);

@@ -43,7 +43,7 @@ int bench_gemm(struct device *device, const struct kernel_target *target, const 
     struct matmul_use use;
     const int64_t m = sizes->m, n = sizes->n, k = sizes->k;
     TRY(kernels_matmul(target, sizes, &use));
-    const struct conv_use launches = {.packed_floats = use.packed_floats, .pack = use.pack, .main = use.main};
+    const struct conv_use launches = {use.packed_floats, use.pack, use.work_floats, use.main, use.finish};
     const int64_t count[3] = {m * n, m * k, k * n};
     for (int i = 0; i < 3; i++) TRY(operand_fill(&operands.of[i], (size_t)(sizes->batch * count[i]), (uint32_t)i));
     TRY(measure_use(device, target, &launches, BENCH_SECONDS, &operands, &fresh));

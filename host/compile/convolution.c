@@ -171,7 +171,10 @@ int lower_convolutions(struct lowering *l, const struct group *group) {
     double flops = op_info(parts[0]->op)->cost(parts[0]) * __builtin_popcount(terms.mask);
     for (int k = 0; k < count; k++)
         if (!buffers[k]) return l->arena.failed ? RETORT_ENOMEM : RETORT_EUNSUPPORTED; /* lowering_value has said why */
-    if (!convolution_launch(l, &class, &use, buffers, terms.outputs, count, flops))
+    struct value *out = buffers[0];
+    if (use.finish.file) buffers[0] = lowering_scratch(l, NULL, use.work_floats);
+    if (!buffers[0] || !convolution_launch(l, &class, &use, buffers, terms.outputs, count, flops)
+        || (use.finish.file && !lowering_launch(l, &use.finish, (struct value *[]){out, buffers[0]}, 1, 2, 0)))
         RAISE(RETORT_ENOMEM, "out of memory compiling %s", op_info(parts[0]->op)->name);
 done:
     return status;

@@ -103,7 +103,7 @@ int kernels_conv(const struct kernel_target *target, const struct conv_sizes *si
     int status = RETORT_OK;
     TRY(check_conv(target, sizes));
     struct conv_use chosen = {0};
-    TRY(target->family == FAMILY_GPU ? kernels_gpu_conv(target, sizes, &chosen)
+    TRY(target->family == FAMILY_GPU ? kernels_gpu_conv(target, CONV_FORWARD, sizes, &chosen)
                                      : kernels_cpu_conv(target, sizes, x, y, &chosen));
     *use = chosen;
 done:
@@ -115,7 +115,7 @@ int kernels_conv_backward_data(const struct kernel_target *target, const struct 
     int status = RETORT_OK;
     TRY(check_conv(target, sizes));
     struct conv_use chosen = {0};
-    TRY(target->family == FAMILY_GPU ? kernels_gpu_conv_backward_data(target, sizes, &chosen)
+    TRY(target->family == FAMILY_GPU ? kernels_gpu_conv(target, CONV_BACKWARD_DATA, sizes, &chosen)
                                      : kernels_cpu_conv_backward_data(target, sizes, x, y, &chosen));
     *use = chosen;
 done:
@@ -127,7 +127,7 @@ int kernels_conv_backward_weight(const struct kernel_target *target, const struc
     int status = RETORT_OK;
     TRY(check_conv(target, sizes));
     struct conv_use chosen = {0};
-    TRY(target->family == FAMILY_GPU ? kernels_gpu_conv_backward_weight(target, sizes, &chosen)
+    TRY(target->family == FAMILY_GPU ? kernels_gpu_conv(target, CONV_BACKWARD_WEIGHT, sizes, &chosen)
                                      : kernels_cpu_conv_backward_weight(target, sizes, x, y, &chosen));
     *use = chosen;
 done:

@@ -23,7 +23,7 @@ enum layout { LAYOUT_PLAIN, LAYOUT_BLOCKED };
 
 struct kernel_use {
     const char *file;           /* "conv_cpu.cl"; NULL: no kernel needed */
-    char parameters[768];       /* lines "#define KEY value\n" */
+    char parameters[1024];      /* lines "#define KEY value\n" */
     size_t global[3], local[3]; /* local[0] = 0: the driver chooses */
 };
 
@@ -53,8 +53,8 @@ struct conv_use {
     size_t packed_floats;     /* size of the packed weights; 0: `main` reads the weights [O,C,KH,KW] as they are */
     struct kernel_use pack;   /* (packed, weights) */
     size_t work_floats;       /* scratch of `main` and `finish` */
-    struct kernel_use main;   /* forward: (y, x, packed), data: (x, y, packed), weight: (gw or work, x, y) */
-    struct kernel_use finish; /* weight only: (gw, work) */
+    struct kernel_use main;   /* forward: (y, x, packed), data: (x, y, packed), weight: (gw, x, y) */
+    struct kernel_use finish; /* (result, work), where the result of `main` is `work`; no file: it is not needed */
 };
 /* Layouts are those of the tensors as they lie; gw and weights are plain [O,C,KH,KW]. */
 int kernels_conv(const struct kernel_target *target, const struct conv_sizes *sizes, enum layout x, enum layout y,
@@ -117,9 +117,11 @@ struct matmul_sizes {
     bool transpose_a, transpose_b;
 };
 struct matmul_use {
-    size_t packed_floats;   /* of b; 0: read as it is */
-    struct kernel_use pack; /* (packed, b) */
-    struct kernel_use main; /* (c, a, packed or b) */
+    size_t packed_floats;     /* of b; 0: read as it is */
+    struct kernel_use pack;   /* (packed, b) */
+    size_t work_floats;       /* scratch of `main` and `finish` */
+    struct kernel_use main;   /* (c or work, a, packed or b) */
+    struct kernel_use finish; /* (c, work); no file: not needed */
 };
 int kernels_matmul(const struct kernel_target *target, const struct matmul_sizes *sizes, struct matmul_use *use);
 

@@ -191,7 +191,9 @@ static int lower_library(struct lowering *l, const struct node *node, struct val
         TRY(kernels_matmul(target, &sizes, &use));
         struct value *x = lowering_value(l, a, LAYOUT_PLAIN), *y = lowering_value(l, b, LAYOUT_PLAIN);
         if (x && y && use.packed_floats) y = lowering_packed(l, &use.pack, use.packed_floats, y);
-        added = x && y && lowering_launch(l, &use.main, (struct value *[]){out, x, y}, 1, 3, flops);
+        struct value *to = use.finish.file ? lowering_scratch(l, NULL, use.work_floats) : out;
+        added = x && y && to && lowering_launch(l, &use.main, (struct value *[]){to, x, y}, 1, 3, flops)
+                && (to == out || lowering_launch(l, &use.finish, (struct value *[]){out, to}, 1, 2, 0));
         break;
     }
     case OP_SCATTER_ROWS: {
