@@ -1,123 +1,309 @@
 /* Matrix product and the convolution triad, GPU family: one tiled product, out(m, n) = sum over k of A(m, k) B(k, n),
  * with four ways of reading its operands. NAME(out, first, second):
  *
- *     MATMUL           c [batch,M,N],                a [batch,M,K] or transposed,  b [batch,K,N] or transposed
- *     FORWARD          y [N,OUTPUTS,OUT_H,OUT_W],    x [N,CHANNELS,IN_H,IN_W],     weights [OUTPUTS,CHANNELS,TAPS]
- *     BACKWARD_DATA    x,                            y,                            weights
- *     BACKWARD_WEIGHT  weights, or [parts][weights], x,                            y
+ *     MATMUL           c [BATCH,M,N],             a [BATCH,M,K] or transposed, b [BATCH,K,N] or transposed
+ *     FORWARD          y [images,M,OUT_H,OUT_W],  x [images,K,IN_H,IN_W],      packed weights [TAPS][K up][M up]
+ *     BACKWARD_DATA    x [images,M,IN_H,IN_W],    y [images,K,OUT_H,OUT_W],    packed weights [TAPS][K up][M up]
+ *     BACKWARD_WEIGHT  weights [M,CHANNELS,TAPS], x [images,CHANNELS,IN_H,IN_W], y [images,M,OUT_H,OUT_W]
  *
- * One of the four is 1. In a convolution A holds weights and k counts (channel, tap) of each pixel n = (image, row,
- * column); in BACKWARD_WEIGHT A is y, k counts pixels and n (channel, tap). The sum over pixels is long and the result
- * small: parts of K_PER_PART pixels then go to work-groups of their own, and sum_parts_gpu.cl adds the partial results.
+ * One of the four is 1. "Up" is rounded up to whole tiles and stripes, zeros filling the rest (pack_gpu.cl). Of a
+ * convolution forward or to the data, A holds weights, a column n is a pixel of an image of the result, and the sum
+ * runs over (tap, channel), the tap outermost: a column is taken apart into image, row and column once, and its place
+ * in the other images tested once a tap. Of a backward-weight, A is y, k counts pixels (image, row, column), and n
+ * (tap, channel) in TILES_N tiles for each of SHEETS taps, or for all taps together where SHEETS is 1.
  *
- * A group of SIDE x SIDE work-items computes a tile of SIDE * WORK_M rows and SIDE * WORK_N columns, each work-item
- * every SIDE-th of both: global (columns, rows, batch or parts). Every sum runs over k upwards whatever the tile, so the
- * tile is free to choose. Stripes of DEPTH along k pass through local memory, one column wider than needed, so that
- * writing them transposed does not hit one bank. */
-#define DEPTH 16
-#define TILE_M (SIDE * WORK_M)
-#define TILE_N (SIDE * WORK_N)
-#define TAPS (KERNEL_H * KERNEL_W)
+ * A group of ITEMS work-items computes a tile of TILE_M rows and TILE_N columns, each item WORK_M x WORK_N of them.
+ * Stripes of DEPTH along k pass through local memory: an item asks for its numbers of the next stripe, works on the
+ * present one, and then writes what has arrived. Where LOCAL_A or LOCAL_B is 0, items read that operand for themselves.
+ * Addresses are clamped and what lies outside is replaced by zero, so that no read has a condition.
+ *
+ * The sum is cut into PARTS of STRIPES_PER_PART stripes for groups of their own; sum_parts_gpu.cl adds their results,
+ * which lie one after another. Every sum runs over k upwards whatever the tile. Global (columns, rows, parts of all
+ * layers). Offsets of packed weights must be multiples of 4. */
+#define ITEMS ((TILE_M / WORK_M) * (TILE_N / WORK_N))
+#define COLUMNS (TILE_N / WORK_N)
 #define OUT_PIXELS (OUT_H * OUT_W)
 #define IN_PIXELS (IN_H * IN_W)
-
-__attribute__((reqd_work_group_size(SIDE, SIDE, 1))) kernel void NAME(global float *restrict out, ulong out_offset,
-                                                                      global const float *restrict first,
-                                                                      ulong first_offset,
-                                                                      global const float *restrict second,
-                                                                      ulong second_offset) {
-    local float tile_a[DEPTH][TILE_M + 1], tile_b[DEPTH][TILE_N + 1];
-    const int column = get_local_id(0), row = get_local_id(1), item = row * SIDE + column;
-    const int n0 = get_group_id(0) * TILE_N, m0 = get_group_id(1) * TILE_M, z = get_group_id(2);
-    first += first_offset;
-    second += second_offset;
-    out += out_offset;
-    int k_begin = 0, k_end = K;
-#if MATMUL
-    first += (ulong)z * M * K;
-    second += (ulong)z * K * N;
-    out += (ulong)z * M * N;
-#elif BACKWARD_WEIGHT
-    k_begin = z * K_PER_PART;
-    k_end = min(k_begin + K_PER_PART, K);
-    out += (ulong)z * M * N;
+#define PACKED (FORWARD || BACKWARD_DATA)
+#define STRIPES_A_TAP ((K + DEPTH - 1) / DEPTH)
+#if PACKED
+#define STRIPES (STRIPES_A_TAP * TAPS)
+#else
+#define STRIPES STRIPES_A_TAP
 #endif
-    float sum[WORK_M][WORK_N];
+/* Rows of a local tile are four numbers longer than needed, so that writing them transposed hits several banks. */
+#define PITCH_A (TILE_M + 4)
+#define PITCH_B (TILE_N + 4)
+#define PITCH_PACKED ((M + TILE_M - 1) / TILE_M * TILE_M)
+/* How the numbers of a stripe are dealt to items: neighbouring items take neighbours in memory. A stripe of rows of
+ * `width` numbers; the i-th number of an item is in row OUTER, column INNER. Widths are powers of two. */
+#define OUTER(i, width) (ITEMS >= (width) ? item / (width) + (i) * (ITEMS / (width)) : (i) * ITEMS / (width))
+#define INNER(i, width) (ITEMS >= (width) ? item % (width) : item + (i) * ITEMS % (width))
+/* BRINGS: how many numbers of a stripe an item brings in. ROW: which k the i-th has, COLUMN: which m or n in the tile. */
+#if !LOCAL_A
+#define BRINGS_A (DEPTH * WORK_M)
+#define ROW_A(i) ((i) / WORK_M)
+#define COLUMN_A(i) (item / COLUMNS * WORK_M + (i) % WORK_M)
+#else
+#define BRINGS_A (DEPTH * TILE_M / ITEMS)
+#if PACKED
+#define ROW_A(i) OUTER((i) / 4, TILE_M / 4)
+#define COLUMN_A(i) (INNER((i) / 4, TILE_M / 4) * 4 + (i) % 4)
+#else
+#define ROW_A(i) (A_ALONG_K ? INNER(i, DEPTH) : OUTER(i, TILE_M))
+#define COLUMN_A(i) (A_ALONG_K ? OUTER(i, DEPTH) : INNER(i, TILE_M))
+#endif
+#endif
+#if !LOCAL_B
+#define BRINGS_B (DEPTH * WORK_N)
+#define ROW_B(i) ((i) / WORK_N)
+#define COLUMN_B(i) (item % COLUMNS + (i) % WORK_N * COLUMNS)
+#else
+#define BRINGS_B (DEPTH * TILE_N / ITEMS)
+#define ROW_B(i) (B_ALONG_K ? INNER(i, DEPTH) : OUTER(i, TILE_N))
+#define COLUMN_B(i) (B_ALONG_K ? OUTER(i, DEPTH) : INNER(i, TILE_N))
+#endif
+/* How many different columns those numbers of B have: the i-th has the (i % KEPT)-th. */
+#if BACKWARD_WEIGHT
+#define KEPT BRINGS_B
+#elif !LOCAL_B
+#define KEPT WORK_N
+#else
+#define KEPT (TILE_N > ITEMS ? TILE_N / ITEMS : 1)
+#endif
+/* The j-th column of an item's sums: fours side by side where local memory gives them in one read. */
+#define FOURS (LOCAL_B && WORK_N % 4 == 0)
+#define SUM_COLUMN(j) \
+    (FOURS ? item % COLUMNS * 4 + (j) / 4 * (4 * COLUMNS) + (j) % 4 : item % COLUMNS + (j) * COLUMNS)
+/* Reading past the end of the sum: the last number there is, in whose place zero is taken. */
+#define NEAR(k) (K % DEPTH == 0 ? (k) : min((k), K - 1))
+#define WITHIN_SUM(k, value) (K % DEPTH == 0 || (k) < K ? (value) : 0)
+/* Functions of this kernel. */
+#define OWN_(name, function) name##_##function
+#define OWN_NAME(name, function) OWN_(name, function)
+#define OWN(function) OWN_NAME(NAME, function)
+
+/* Where each column that an item reads begins, in the images it is gathered from: (offset, row, column); for a
+ * backward-weight the channel's offset and the tap's shift. */
+static inline void OWN(find)(int4 *place, int item, int n0, int sheet) {
+    UNROLL for (int i = 0; i < KEPT; i++) {
+        const uint n = min(n0 + COLUMN_B(i), N - 1);
+#if FORWARD
+        const uint pixel = n % OUT_PIXELS, image = n / OUT_PIXELS * (K * IN_PIXELS);
+        place[i] = (int4)(image, pixel / OUT_W * STRIDE - PADDING, pixel % OUT_W * STRIDE - PADDING, 0);
+#elif BACKWARD_DATA
+        const uint pixel = n % IN_PIXELS, image = n / IN_PIXELS * (K * OUT_PIXELS);
+        place[i] = (int4)(image, pixel / IN_W + PADDING, pixel % IN_W + PADDING, 0);
+#elif BACKWARD_WEIGHT
+        const uint tap = SHEETS > 1 ? sheet : n / CHANNELS, channel = SHEETS > 1 ? n : n % CHANNELS;
+        place[i] = (int4)(channel * IN_PIXELS, (int)(tap / KERNEL_W) - PADDING, (int)(tap % KERNEL_W) - PADDING, 0);
+#endif
+    }
+}
+
+static inline void OWN(bring_a)(float *a, int item, global const float *from, int stripe, int m0) {
+#if PACKED
+    UNROLL for (int i = 0; i < BRINGS_A; i += 4) {
+        const float4 v = *(global const float4 *)(from + (stripe * DEPTH + ROW_A(i)) * PITCH_PACKED + m0 + COLUMN_A(i));
+        a[i] = v.x, a[i + 1] = v.y, a[i + 2] = v.z, a[i + 3] = v.w;
+    }
+#else
+    UNROLL for (int i = 0; i < BRINGS_A; i++) {
+        const int m = min(m0 + COLUMN_A(i), M - 1), k = stripe * DEPTH + ROW_A(i);
+        const uint near = NEAR(k);
+#if BACKWARD_WEIGHT
+        const float v = from[near / OUT_PIXELS * (M * OUT_PIXELS) + near % OUT_PIXELS + m * OUT_PIXELS];
+#else
+        const float v = from[A_ALONG_K ? m * K + near : near * M + m];
+#endif
+        a[i] = WITHIN_SUM(k, v);
+    }
+#endif
+}
+
+#if PACKED
+static inline void OWN(bring_b)(float *b, int item, global const float *from, int stripe, int n0,
+                                const int4 *place) {
+    const int tap = stripe / STRIPES_A_TAP, k0 = stripe % STRIPES_A_TAP * DEPTH;
+    uint begin[KEPT];
+    bool inside[KEPT];
+    UNROLL for (int i = 0; i < KEPT; i++) {
+#if FORWARD
+        const int y = place[i].y + tap / KERNEL_W, x = place[i].z + tap % KERNEL_W;
+        inside[i] = (uint)y < IN_H && (uint)x < IN_W;
+        begin[i] = place[i].x + (inside[i] ? y * IN_W + x : 0);
+#else
+        const int below = place[i].y - tap / KERNEL_W, right = place[i].z - tap % KERNEL_W;
+        inside[i] = (uint)below < OUT_H * STRIDE && (uint)right < OUT_W * STRIDE && (uint)below % STRIDE == 0
+                    && (uint)right % STRIDE == 0;
+        begin[i] = place[i].x + (inside[i] ? (uint)below / STRIDE * OUT_W + (uint)right / STRIDE : 0);
+#endif
+    }
+    UNROLL for (int i = 0; i < BRINGS_B; i++) {
+        const int k = k0 + ROW_B(i);
+        const float v = from[begin[i % KEPT] + NEAR(k) * (FORWARD ? IN_PIXELS : OUT_PIXELS)];
+        b[i] = inside[i % KEPT] ? WITHIN_SUM(k, v) : 0;
+    }
+}
+#else
+static inline void OWN(bring_b)(float *b, int item, global const float *from, int stripe, int n0,
+                                const int4 *place) {
+    UNROLL for (int i = 0; i < BRINGS_B; i++) {
+        const int k = stripe * DEPTH + ROW_B(i);
+        const uint near = NEAR(k);
+#if BACKWARD_WEIGHT
+        const uint pixel = near % OUT_PIXELS;
+        const int y = (int)(pixel / OUT_W * STRIDE) + place[i].y, x = (int)(pixel % OUT_W * STRIDE) + place[i].z;
+        const bool inside = (uint)y < IN_H && (uint)x < IN_W;
+        const float v = from[near / OUT_PIXELS * (CHANNELS * IN_PIXELS) + place[i].x + (inside ? y * IN_W + x : 0)];
+        b[i] = inside ? WITHIN_SUM(k, v) : 0;
+#else
+        const uint n = min(n0 + COLUMN_B(i), N - 1);
+        const float v = from[B_ALONG_K ? n * K + near : near * N + n];
+        b[i] = WITHIN_SUM(k, v);
+#endif
+    }
+}
+#endif
+
+/* Writes what was brought to the local tiles. */
+static inline void OWN(put)(local float *tile_a, local float *tile_b, int item, const float *a, const float *b) {
+#if LOCAL_A && PACKED
+    UNROLL for (int i = 0; i < BRINGS_A; i += 4)
+        *(local float4 *)(tile_a + ROW_A(i) * PITCH_A + COLUMN_A(i)) = (float4)(a[i], a[i + 1], a[i + 2], a[i + 3]);
+#elif LOCAL_A
+    UNROLL for (int i = 0; i < BRINGS_A; i++) tile_a[ROW_A(i) * PITCH_A + COLUMN_A(i)] = a[i];
+#endif
+#if LOCAL_B
+    UNROLL for (int i = 0; i < BRINGS_B; i++) tile_b[ROW_B(i) * PITCH_B + COLUMN_B(i)] = b[i];
+#endif
+}
+
+/* Adds a stripe's products to an item's sums: operands from the local tiles, or from what the item brought itself. */
+static inline void OWN(multiply)(float sum[WORK_M][WORK_N], local const float *tile_a, local const float *tile_b,
+                                 int item, const float *own_a, const float *own_b) {
+    UNROLL for (int k = 0; k < DEPTH; k++) {
+        float a[WORK_M], b[WORK_N];
+#if !LOCAL_A
+        UNROLL for (int i = 0; i < WORK_M; i++) a[i] = own_a[k * WORK_M + i];
+#elif WORK_M % 4 == 0
+        UNROLL for (int i = 0; i < WORK_M; i += 4) {
+            const float4 v = *(local const float4 *)(tile_a + k * PITCH_A + item / COLUMNS * WORK_M + i);
+            a[i] = v.x, a[i + 1] = v.y, a[i + 2] = v.z, a[i + 3] = v.w;
+        }
+#else
+        UNROLL for (int i = 0; i < WORK_M; i++) a[i] = tile_a[k * PITCH_A + item / COLUMNS * WORK_M + i];
+#endif
+#if !LOCAL_B
+        UNROLL for (int j = 0; j < WORK_N; j++) b[j] = own_b[k * WORK_N + j];
+#elif FOURS
+        UNROLL for (int j = 0; j < WORK_N; j += 4) {
+            const float4 v = *(local const float4 *)(tile_b + k * PITCH_B + SUM_COLUMN(j));
+            b[j] = v.x, b[j + 1] = v.y, b[j + 2] = v.z, b[j + 3] = v.w;
+        }
+#else
+        UNROLL for (int j = 0; j < WORK_N; j++) b[j] = tile_b[k * PITCH_B + SUM_COLUMN(j)];
+#endif
+        UNROLL for (int i = 0; i < WORK_M; i++)
+            UNROLL for (int j = 0; j < WORK_N; j++) sum[i][j] = FMA(a[i], b[j], sum[i][j]);
+    }
+}
+
+/* Where row m, column n of a result stands. A backward-weight in parts is written tap by tap, side by side. */
+static inline int OWN(position)(int m, int n, int sheet) {
+#if MATMUL
+    return m * N + n;
+#elif BACKWARD_WEIGHT
+    const int tap = SHEETS > 1 ? sheet : n / CHANNELS, channel = SHEETS > 1 ? n : n % CHANNELS;
+    return PARTS > 1 ? (tap * M + m) * CHANNELS + channel : (m * CHANNELS + channel) * TAPS + tap;
+#else
+    return ((uint)n / PLANE * M + m) * PLANE + (uint)n % PLANE;
+#endif
+}
+
+static inline void OWN(store)(float sum[WORK_M][WORK_N], global float *out, int item, int m0, int n0, int sheet) {
+    UNROLL for (int i = 0; i < WORK_M; i++) {
+        const int m = m0 + item / COLUMNS * WORK_M + i;
+#if FOURS && ROW_LENGTH % 4 == 0
+        UNROLL for (int j = 0; j < WORK_N; j += 4) {
+            const int n = n0 + SUM_COLUMN(j);
+            if (m < M && n < N)
+                vstore4((float4)(sum[i][j], sum[i][j + 1], sum[i][j + 2], sum[i][j + 3]), 0,
+                        out + OWN(position)(m, n, sheet));
+        }
+#else
+        UNROLL for (int j = 0; j < WORK_N; j++) {
+            const int n = n0 + SUM_COLUMN(j);
+            if (m < M && n < N) out[OWN(position)(m, n, sheet)] = sum[i][j];
+        }
+#endif
+    }
+}
+
+#ifdef SUB_GROUP
+__attribute__((intel_reqd_sub_group_size(SUB_GROUP)))
+#endif
+__attribute__((reqd_work_group_size(ITEMS, 1, 1))) kernel void NAME(global float *restrict out, ulong out_offset,
+                                                                    global const float *restrict first,
+                                                                    ulong first_offset,
+                                                                    global const float *restrict second,
+                                                                    ulong second_offset) {
+    local float tile_a[LOCAL_A ? DEPTH * PITCH_A : 4] __attribute__((aligned(16)));
+    local float tile_b[LOCAL_B ? DEPTH * PITCH_B : 4] __attribute__((aligned(16)));
+    const int item = get_local_id(0), m0 = get_group_id(1) * TILE_M;
+    const int sheet = get_group_id(0) / TILES_N, n0 = get_group_id(0) % TILES_N * TILE_N;
+    const int layer = get_group_id(2) % BATCH, part = get_group_id(2) / BATCH;
+    /* A of a convolution is its second argument: weights, or y of a backward-weight. */
+    global const float *a_from = MATMUL ? first + first_offset + (ulong)layer * (M * K) : second + second_offset;
+    global const float *b_from = MATMUL ? second + second_offset + (ulong)layer * (K * N) : first + first_offset;
+    const int begin = part * STRIPES_A_PART, end = min(begin + STRIPES_A_PART, STRIPES);
+    float sum[WORK_M][WORK_N], a[BRINGS_A], b[BRINGS_B];
+    int4 place[KEPT];
     UNROLL for (int i = 0; i < WORK_M; i++)
         UNROLL for (int j = 0; j < WORK_N; j++) sum[i][j] = 0;
-
-    for (int k0 = k_begin; k0 < k_end; k0 += DEPTH) {
-        for (int i = item; i < DEPTH * TILE_M; i += SIDE * SIDE) {
-            /* Neighbouring work-items read neighbouring elements: along k, or along m where A lies transposed. */
-            const int tile_k = A_ALONG_M ? i / TILE_M : i % DEPTH, tile_m = A_ALONG_M ? i % TILE_M : i / DEPTH;
-            const int k = k0 + tile_k, m = m0 + tile_m;
-            float value = 0;
-            if (k < k_end && m < M) {
-#if MATMUL
-                value = first[A_ALONG_M ? k * M + m : m * K + k];
-#elif FORWARD
-                value = second[m * K + k];
-#elif BACKWARD_DATA
-                value = second[(k / TAPS * CHANNELS + m) * TAPS + k % TAPS];
-#elif BACKWARD_WEIGHT
-                value = second[(k / OUT_PIXELS * OUTPUTS + m) * OUT_PIXELS + k % OUT_PIXELS];
-#endif
-            }
-            tile_a[tile_k][tile_m] = value;
-        }
-        for (int i = item; i < DEPTH * TILE_N; i += SIDE * SIDE) {
-            const int tile_k = B_ALONG_K ? i % DEPTH : i / TILE_N, tile_n = B_ALONG_K ? i / DEPTH : i % TILE_N;
-            const int k = k0 + tile_k, n = n0 + tile_n;
-            float value = 0;
-            if (k < k_end && n < N) {
-#if MATMUL
-                value = second[B_ALONG_K ? n * K + k : k * N + n];
-#elif BACKWARD_DATA
-                const int pixel = n % IN_PIXELS, tap = k % TAPS;
-                const int below = pixel / IN_W + PADDING - tap / KERNEL_W;
-                const int right = pixel % IN_W + PADDING - tap % KERNEL_W;
-                const int y = below / STRIDE, x = right / STRIDE;
-                if (below >= 0 && right >= 0 && below % STRIDE == 0 && right % STRIDE == 0 && y < OUT_H && x < OUT_W)
-                    value = first[((n / IN_PIXELS * OUTPUTS + k / TAPS) * OUT_H + y) * OUT_W + x];
-#else
-#if FORWARD
-                const int pixels = n, taps = k;
-#else
-                const int pixels = k, taps = n;
-#endif
-                const int pixel = pixels % OUT_PIXELS, tap = taps % TAPS;
-                const int y = pixel / OUT_W * STRIDE - PADDING + tap / KERNEL_W;
-                const int x = pixel % OUT_W * STRIDE - PADDING + tap % KERNEL_W;
-                if (y >= 0 && y < IN_H && x >= 0 && x < IN_W)
-                    value = first[((pixels / OUT_PIXELS * CHANNELS + taps / TAPS) * IN_H + y) * IN_W + x];
-#endif
-            }
-            tile_b[tile_k][tile_n] = value;
-        }
+    OWN(find)(place, item, n0, sheet);
+    for (int stripe = begin - AHEAD; stripe < end; stripe++) {
+        /* Past the last stripe the last one is read once more: cheaper than a condition. */
+        const int next = min(stripe + AHEAD, end - 1);
+        OWN(bring_a)(a, item, a_from, LOCAL_A ? next : max(stripe, begin), m0);
+        OWN(bring_b)(b, item, b_from, LOCAL_B ? next : max(stripe, begin), n0, place);
+        if (AHEAD && stripe >= begin) OWN(multiply)(sum, tile_a, tile_b, item, a, b);
+#if LOCAL_A || LOCAL_B
         barrier(CLK_LOCAL_MEM_FENCE);
-        for (int k = 0; k < DEPTH; k++) {
-            float a[WORK_M], b[WORK_N];
-            UNROLL for (int i = 0; i < WORK_M; i++) a[i] = tile_a[k][row + i * SIDE];
-            UNROLL for (int j = 0; j < WORK_N; j++) b[j] = tile_b[k][column + j * SIDE];
-            UNROLL for (int i = 0; i < WORK_M; i++)
-                UNROLL for (int j = 0; j < WORK_N; j++) sum[i][j] = FMA(a[i], b[j], sum[i][j]);
-        }
+        OWN(put)(tile_a, tile_b, item, a, b);
         barrier(CLK_LOCAL_MEM_FENCE);
+#endif
+        if (!AHEAD) OWN(multiply)(sum, tile_a, tile_b, item, a, b);
     }
-
-    /* Row m of the result is a matrix's row, or plane m of an image tensor whose images stand M planes apart. */
-    UNROLL for (int i = 0; i < WORK_M; i++)
-        UNROLL for (int j = 0; j < WORK_N; j++) {
-            const int m = m0 + row + i * SIDE, n = n0 + column + j * SIDE;
-            if (m < M && n < N) out[(n / PLANE * M + m) * PLANE + n % PLANE] = sum[i][j];
-        }
+    OWN(store)(sum, out + out_offset + (ulong)get_group_id(2) * RESULT, item, m0, n0, sheet);
 }
-#undef DEPTH
-#undef TILE_M
-#undef TILE_N
+#undef ITEMS
+#undef COLUMNS
 #undef TAPS
 #undef OUT_PIXELS
 #undef IN_PIXELS
+#undef PACKED
+#undef STRIPES_A_TAP
+#undef STRIPES
+#undef PITCH_A
+#undef PITCH_B
+#undef PITCH_PACKED
+#undef OUTER
+#undef INNER
+#undef BRINGS_A
+#undef ROW_A
+#undef COLUMN_A
+#undef BRINGS_B
+#undef ROW_B
+#undef COLUMN_B
+#undef KEPT
+#undef FOURS
+#undef SUM_COLUMN
+#undef NEAR
+#undef WITHIN_SUM
+#undef OWN_
+#undef OWN_NAME
+#undef OWN
 #undef NAME
 #undef MATMUL
 #undef FORWARD
@@ -126,15 +312,26 @@ __attribute__((reqd_work_group_size(SIDE, SIDE, 1))) kernel void NAME(global flo
 #undef M
 #undef N
 #undef K
-#undef K_PER_PART
+#undef BATCH
+#undef PARTS
+#undef STRIPES_A_PART
+#undef RESULT
+#undef SHEETS
+#undef TILES_N
+#undef ROW_LENGTH
 #undef PLANE
-#undef A_ALONG_M
+#undef A_ALONG_K
 #undef B_ALONG_K
-#undef SIDE
+#undef TILE_M
+#undef TILE_N
 #undef WORK_M
 #undef WORK_N
+#undef DEPTH
+#undef LOCAL_A
+#undef LOCAL_B
+#undef AHEAD
+#undef SUB_GROUP
 #undef CHANNELS
-#undef OUTPUTS
 #undef IN_H
 #undef IN_W
 #undef OUT_H

@@ -21,9 +21,8 @@ static const char *const kind_names[] = {"conv", "conv_backward_data", "conv_bac
 struct test_case {
     enum kind kind;
     struct conv_sizes conv;
-    enum layout x, y; /* of a convolution */
     struct matmul_sizes product;
-    struct conv_use use;
+    struct kernel_plan plan;
     const struct wisdom *wisdom;
 };
 
@@ -116,42 +115,39 @@ static void describe(const struct test_case *k, int lanes, char *text, size_t si
     else
         snprintf(text, size,
                  "%s [%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64 "] to %" PRId64 " channels by %" PRId64 "x%" PRId64
-                 " stride %d padding %d layouts %d%d, %d lanes",
-                 kind_names[k->kind], s->n, s->c, s->h, s->w, s->o, s->kh, s->kw, s->stride, s->padding, k->x, k->y,
-                 lanes);
+                 " stride %d padding %d, %d lanes",
+                 kind_names[k->kind], s->n, s->c, s->h, s->w, s->o, s->kh, s->kw, s->stride, s->padding, lanes);
 }
 
 static int plan(const struct kernel_target *target, struct test_case *k) {
-    switch (k->kind) {
-    case CONV:
-        return kernels_conv(target, &k->conv, k->x, k->y, &k->use);
-    case CONV_DATA:
-        return kernels_conv_backward_data(target, &k->conv, k->x, k->y, &k->use);
-    case CONV_WEIGHT:
-        return kernels_conv_backward_weight(target, &k->conv, k->x, k->y, &k->use);
-    default:
-        break;
+    static const enum conv_pass passes[] = {CONV_FORWARD, CONV_BACKWARD_DATA, CONV_BACKWARD_WEIGHT};
+    if (k->kind == MATMUL) return kernels_matmul(target, &k->product, &k->plan);
+    const struct conv_class class = {passes[k->kind], k->conv, CONV_SINGLE};
+    return kernels_conv(target, &class, &k->plan);
+}
+
+enum { GUARD = 259, RESULT = 0, LEFT, RIGHT, SCRATCH };
+
+/* The launches of a case, whose operands and scratch memory lie at these places of one buffer. */
+static void launch(struct device_program *program, const struct kernel_plan *plan, int index,
+                   struct device_buffer *buffer, const size_t *offsets) {
+    for (int i = 0; i < plan->launch_count; i++) {
+        const struct plan_launch *launch = &plan->launches[i];
+        char name[32];
+        struct device_kernel *kernel;
+        snprintf(name, sizeof name, "k%d_%d", index, i);
+        assert_ok(device_kernel_create(program, name, &kernel));
+        for (int k = 0; k < launch->count; k++) {
+            const struct plan_operand *operand = &launch->operands[k];
+            int region = operand->kind == OPERAND_RESULT  ? RESULT
+                         : operand->kind == OPERAND_INPUT ? LEFT + operand->number
+                                                          : SCRATCH + operand->number;
+            assert_ok(device_kernel_set_buffer(kernel, (unsigned)k, buffer, offsets[region] + operand->offset));
+        }
+        assert_ok(device_launch(device, kernel, launch->use.global, launch->use.local));
+        device_kernel_destroy(kernel);
     }
-    struct matmul_use use;
-    int status = kernels_matmul(target, &k->product, &use);
-    if (status == RETORT_OK)
-        k->use = (struct conv_use){.packed_floats = use.packed_floats, .pack = use.pack, .main = use.main};
-    return status;
 }
-
-static void launch(struct device_program *program, const struct kernel_use *use, const char *part, int index,
-                   struct device_buffer *buffer, const size_t *offsets, int count) {
-    char name[32];
-    struct device_kernel *kernel;
-    if (!use->file) return;
-    snprintf(name, sizeof name, "%s_%d", part, index);
-    assert_ok(device_kernel_create(program, name, &kernel));
-    for (int i = 0; i < count; i++) assert_ok(device_kernel_set_buffer(kernel, (unsigned)i, buffer, offsets[i]));
-    assert_ok(device_launch(device, kernel, use->global, use->local));
-    device_kernel_destroy(kernel);
-}
-
-enum { GUARD = 259, RESULT = 0, LEFT, RIGHT, PACKED, WORK, REGIONS };
 
 static void run(const struct kernel_target *target, struct device_program *program, const struct test_case *k,
                 int index) {
@@ -163,9 +159,9 @@ static void run(const struct kernel_target *target, struct device_program *progr
         tensors[LEFT] = tensor_make(p->batch, p->m, p->k, 1, LAYOUT_PLAIN);
         tensors[RIGHT] = tensor_make(p->batch, p->k, p->n, 1, LAYOUT_PLAIN);
     } else {
-        x = tensor_make(s->n, s->c, s->h, s->w, k->x);
+        x = tensor_make(s->n, s->c, s->h, s->w, kernels_conv_layout(target, s->c));
         w = tensor_make(s->o, s->c, s->kh, s->kw, LAYOUT_PLAIN);
-        y = tensor_make(s->n, s->o, s->oh, s->ow, k->y);
+        y = tensor_make(s->n, s->o, s->oh, s->ow, kernels_conv_layout(target, s->o));
         tensors[RESULT] = k->kind == CONV ? y : k->kind == CONV_DATA ? x : w;
         tensors[LEFT] = k->kind == CONV_DATA ? y : x;
         tensors[RIGHT] = k->kind == CONV_WEIGHT ? y : w;
@@ -176,11 +172,10 @@ static void run(const struct kernel_target *target, struct device_program *progr
     (k->kind == MATMUL ? reference_matmul : reference_conv)(k, &tensors[RESULT], tensors[LEFT].values,
                                                             tensors[RIGHT].values);
 
-    size_t sizes[REGIONS], offsets[REGIONS], total = GUARD;
-    for (int r = 0; r < REGIONS; r++) {
-        sizes[r] = r == PACKED ? k->use.packed_floats
-                   : r == WORK ? k->use.work_floats
-                               : (size_t)stored_count(&tensors[r], target->lanes);
+    const int regions = SCRATCH + k->plan.scratch_count;
+    size_t sizes[SCRATCH + PLAN_SCRATCHES], offsets[SCRATCH + PLAN_SCRATCHES], total = GUARD;
+    for (int r = 0; r < regions; r++) {
+        sizes[r] = r >= SCRATCH ? k->plan.scratch[r - SCRATCH] : (size_t)stored_count(&tensors[r], target->lanes);
         offsets[r] = total;
         total += sizes[r] + GUARD;
     }
@@ -195,12 +190,7 @@ static void run(const struct kernel_target *target, struct device_program *progr
         after[turn] = malloc(total * sizeof(float));
         assert_non_null(after[turn]);
         assert_ok(device_write(device, buffer, 0, total * sizeof(float), before));
-        launch(program, &k->use.pack, "pack", index, buffer, (size_t[]){offsets[PACKED], offsets[RIGHT]}, 2);
-        launch(program, &k->use.main, "main", index, buffer,
-               (size_t[]){offsets[k->use.finish.file ? WORK : RESULT], offsets[LEFT],
-                          offsets[sizes[PACKED] ? PACKED : RIGHT]},
-               3);
-        launch(program, &k->use.finish, "finish", index, buffer, (size_t[]){offsets[RESULT], offsets[WORK]}, 2);
+        launch(program, &k->plan, index, buffer, offsets);
         assert_ok(device_read(device, buffer, 0, total * sizeof(float), after[turn]));
     }
     device_buffer_destroy(buffer);
@@ -208,7 +198,7 @@ static void run(const struct kernel_target *target, struct device_program *progr
     char text[256];
     describe(k, target->lanes, text, sizeof text);
     if (memcmp(after[0], after[1], total * sizeof(float)) != 0) fail_msg("%s: does not repeat bit for bit", text);
-    for (int r = 0; r < REGIONS; r++) {
+    for (int r = 0; r < regions; r++) {
         if (memcmp(after[0] + offsets[r] - GUARD, before + offsets[r] - GUARD, GUARD * sizeof(float)) != 0
             || memcmp(after[0] + offsets[r] + sizes[r], before + offsets[r] + sizes[r], GUARD * sizeof(float)) != 0)
             fail_msg("%s: region %d: written past its ends", text, r);
@@ -236,13 +226,6 @@ static void run(const struct kernel_target *target, struct device_program *progr
     free(after[1]);
 }
 
-static void add_text(struct text *text, const struct kernel_use *use, const char *part, int index) {
-    if (!use->file) return;
-    text_printf(text, "#define NAME %s_%d\n%s", part, index, use->parameters);
-    assert_non_null(kernels_text(use->file));
-    text_append(text, kernels_text(use->file));
-}
-
 static void run_cases(const struct kernel_target *target, struct test_case *cases, int count) {
     struct text text;
     text_init(&text);
@@ -251,9 +234,11 @@ static void run_cases(const struct kernel_target *target, struct test_case *case
         struct kernel_target wise = *target;
         wise.wisdom = cases[i].wisdom;
         assert_ok(plan(&wise, &cases[i]));
-        add_text(&text, &cases[i].use.pack, "pack", i);
-        add_text(&text, &cases[i].use.main, "main", i);
-        add_text(&text, &cases[i].use.finish, "finish", i);
+        for (int l = 0; l < cases[i].plan.launch_count; l++) {
+            char name[32];
+            snprintf(name, sizeof name, "k%d_%d", i, l);
+            kernels_append(&text, name, &cases[i].plan.launches[l].use);
+        }
     }
     assert_false(text.failed);
     struct device_program *program;
@@ -278,8 +263,6 @@ static void run_conv_rows(const struct kernel_target *target, const struct conv_
                 .kind = (enum kind)kind,
                 .conv = {r->n, r->c, r->h, r->w, r->o, r->kh, r->kw, (r->h + 2 * r->padding - r->kh) / r->stride + 1,
                          (r->w + 2 * r->padding - r->kw) / r->stride + 1, r->stride, r->padding},
-                .x = kernels_conv_layout(target, r->c),
-                .y = kernels_conv_layout(target, r->o),
             };
         }
     run_cases(target, cases, (int)(3 * count));
@@ -331,29 +314,15 @@ static void test_conv_lanes(void **state) {
     }
 }
 
-/* Layouts other than those the compiler would choose, and enough images that the sum over them is split. */
-static void test_conv_layouts(void **state) {
+/* Enough images that the sum over them is split. */
+static void test_conv_splits(void **state) {
     (void)state;
     struct kernel_target target = cpu_target(16);
-    struct test_case cases[3 * 3 + 2];
-    int count = 0;
-    const enum layout layouts[3][2] = {
-        {LAYOUT_PLAIN, LAYOUT_PLAIN}, {LAYOUT_PLAIN, LAYOUT_BLOCKED}, {LAYOUT_BLOCKED, LAYOUT_PLAIN}};
-    for (int i = 0; i < 3; i++)
-        for (int kind = CONV; kind <= CONV_WEIGHT; kind++)
-            cases[count++] = (struct test_case){.kind = (enum kind)kind,
-                                                .conv = {2, 18, 5, 5, 21, 3, 3, 5, 5, 1, 1},
-                                                .x = layouts[i][0],
-                                                .y = layouts[i][1]};
-    cases[count++] = (struct test_case){.kind = CONV_WEIGHT,
-                                        .conv = {50, 12, 16, 16, 20, 3, 3, 16, 16, 1, 1},
-                                        .x = LAYOUT_BLOCKED,
-                                        .y = LAYOUT_BLOCKED};
-    cases[count++] = (struct test_case){
-        .kind = CONV_WEIGHT, .conv = {50, 3, 16, 16, 16, 3, 3, 16, 16, 1, 1}, .x = LAYOUT_PLAIN, .y = LAYOUT_BLOCKED};
-    run_cases(&target, cases, count);
-    assert_non_null(cases[count - 1].use.finish.file);
-    assert_non_null(cases[count - 2].use.finish.file);
+    static struct test_case cases[2];
+    cases[0] = (struct test_case){.kind = CONV_WEIGHT, .conv = {50, 12, 16, 16, 20, 3, 3, 16, 16, 1, 1}};
+    cases[1] = (struct test_case){.kind = CONV_WEIGHT, .conv = {50, 3, 16, 16, 16, 3, 3, 16, 16, 1, 1}};
+    run_cases(&target, cases, 2);
+    for (int i = 0; i < 2; i++) assert_int_equal(cases[i].plan.launch_count, 2);
 }
 
 /* Every choice that a search may try is right, between its guards; so is what a file may say beyond that. */
@@ -367,21 +336,20 @@ static void test_choices(void **state) {
     for (size_t row = 0; row < sizeof rows / sizeof *rows; row++) {
         const struct conv_row *r = &rows[row];
         int count = 0;
+        const struct conv_variant *variant;
         for (int kind = CONV; kind <= CONV_WEIGHT; kind++)
-            for (int method = 0; method <= 4; method += 2) {
+            for (int way = 0; (variant = kernels_conv_row(&target, way)); way++) {
                 struct conv_class class = {
                     (enum conv_pass)kind, {r->n, r->c, r->h, r->w, r->o, 3, 3, r->h, r->w, 1, 1}, CONV_SINGLE};
                 struct conv_choice list[CONV_CANDIDATES];
-                int found = kernels_conv_candidates(&target, &class, method, list);
+                int found = kernels_conv_candidates(&target, &class, variant, list);
                 /* The tiles of F(2,3) are those of F(4,3). */
-                for (int i = 0; i < found && (method != 2 || i < 4); i += kind == CONV_WEIGHT ? 2 : 3) {
+                for (int i = 0; i < found && (strcmp(variant->name, "winograd2") != 0 || i < 4);
+                     i += kind == CONV_WEIGHT ? 2 : 3) {
                     assert_true(kernels_conv_fits(&target, &class, &list[i]));
                     assert_ok(wisdom_of_one(&class, &list[i], &wisdoms[count]));
-                    cases[count] = (struct test_case){.kind = (enum kind)kind,
-                                                      .conv = class.sizes,
-                                                      .x = kernels_conv_layout(&target, r->c),
-                                                      .y = kernels_conv_layout(&target, r->o),
-                                                      .wisdom = wisdoms[count]};
+                    cases[count] =
+                        (struct test_case){.kind = (enum kind)kind, .conv = class.sizes, .wisdom = wisdoms[count]};
                     count++;
                 }
             }
@@ -403,7 +371,7 @@ static void test_matmul(void **state) {
     (void)state;
     for (int lanes = 4; lanes <= 16; lanes *= 2) {
         struct kernel_target target = cpu_target(lanes);
-        struct test_case cases[sizeof products / sizeof *products];
+        static struct test_case cases[sizeof products / sizeof *products];
         int count = 0;
         for (size_t i = lanes == 16 ? 0 : 1; i < (lanes == 16 ? sizeof products / sizeof *products : 6); i++)
             cases[count++] = (struct test_case){.kind = MATMUL, .product = products[i]};
@@ -415,31 +383,35 @@ static void test_matmul(void **state) {
 static void test_refusals(void **state) {
     (void)state;
     struct kernel_target target = cpu_target(16), odd = cpu_target(3);
-    struct conv_sizes good = {2, 3, 8, 8, 16, 3, 3, 8, 8, 1, 1}, bad;
-    struct conv_use use = {.work_floats = 77};
-    assert_ok(kernels_conv(&target, &good, LAYOUT_PLAIN, LAYOUT_BLOCKED, &(struct conv_use){0}));
-    assert_int_equal(kernels_conv(&odd, &good, LAYOUT_PLAIN, LAYOUT_BLOCKED, &use), RETORT_EINVAL);
-    bad = good, bad.oh = 9;
-    assert_int_equal(kernels_conv(&target, &bad, LAYOUT_PLAIN, LAYOUT_BLOCKED, &use), RETORT_EINVAL);
-    bad = good, bad.n = 0;
-    assert_int_equal(kernels_conv_backward_data(&target, &bad, LAYOUT_PLAIN, LAYOUT_BLOCKED, &use), RETORT_EINVAL);
-    bad = good, bad.n = (int64_t)1 << 40;
-    assert_int_equal(kernels_conv_backward_weight(&target, &bad, LAYOUT_PLAIN, LAYOUT_BLOCKED, &use), RETORT_ELIMIT);
-    bad = good, bad.c = INT64_MAX;
-    assert_int_equal(kernels_conv(&target, &bad, LAYOUT_PLAIN, LAYOUT_BLOCKED, &use), RETORT_ELIMIT);
-    bad = good, bad.kh = 11;
-    assert_int_equal(kernels_conv(&target, &bad, LAYOUT_PLAIN, LAYOUT_BLOCKED, &use), RETORT_EINVAL);
-    bad = good, bad.stride = 0;
-    assert_int_equal(kernels_conv(&target, &bad, LAYOUT_PLAIN, LAYOUT_BLOCKED, &use), RETORT_EINVAL);
-    bad = good, bad.padding = -1;
-    assert_int_equal(kernels_conv(&target, &bad, LAYOUT_PLAIN, LAYOUT_BLOCKED, &use), RETORT_EINVAL);
-    struct matmul_use product = {.packed_floats = 77};
-    assert_int_equal(kernels_matmul(&target, &(struct matmul_sizes){1, 0, 1, 1, false, false}, &product),
-                     RETORT_EINVAL);
-    assert_int_equal(kernels_matmul(&target, &(struct matmul_sizes){1, 1 << 20, 1 << 20, 1, false, false}, &product),
+    const struct conv_sizes good = {2, 3, 8, 8, 16, 3, 3, 8, 8, 1, 1};
+    static struct kernel_plan plan;
+    plan.launch_count = 77;
+    assert_ok(kernels_conv(&target, &(struct conv_class){CONV_FORWARD, good, CONV_SINGLE}, &(struct kernel_plan){0}));
+    assert_int_equal(kernels_conv(&odd, &(struct conv_class){CONV_FORWARD, good, CONV_SINGLE}, &plan), RETORT_EINVAL);
+    const struct {
+        enum conv_pass pass;
+        struct conv_sizes sizes;
+        int status;
+    } refused[] = {
+        {CONV_FORWARD, {2, 3, 8, 8, 16, 3, 3, 9, 8, 1, 1}, RETORT_EINVAL},
+        {CONV_BACKWARD_DATA, {0, 3, 8, 8, 16, 3, 3, 8, 8, 1, 1}, RETORT_EINVAL},
+        {CONV_BACKWARD_WEIGHT, {(int64_t)1 << 40, 3, 8, 8, 16, 3, 3, 8, 8, 1, 1}, RETORT_ELIMIT},
+        {CONV_FORWARD, {2, INT64_MAX, 8, 8, 16, 3, 3, 8, 8, 1, 1}, RETORT_ELIMIT},
+        {CONV_FORWARD, {2, 3, 8, 8, 16, 11, 3, 8, 8, 1, 1}, RETORT_EINVAL},
+        {CONV_FORWARD, {2, 3, 8, 8, 16, 3, 3, 8, 8, 0, 1}, RETORT_EINVAL},
+        {CONV_FORWARD, {2, 3, 8, 8, 16, 3, 3, 8, 8, 1, -1}, RETORT_EINVAL},
+    };
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
+        assert_int_equal(
+            kernels_conv(&target, &(struct conv_class){refused[i].pass, refused[i].sizes, CONV_SINGLE}, &plan),
+            refused[i].status);
+    /* Direct convolutions take one term. */
+    const struct conv_terms two = {.outputs = 1, .inputs = 2, .weights = 2, .mask = 9};
+    assert_int_equal(kernels_conv(&target, &(struct conv_class){CONV_FORWARD, good, two}, &plan), RETORT_EINVAL);
+    assert_int_equal(kernels_matmul(&target, &(struct matmul_sizes){1, 0, 1, 1, false, false}, &plan), RETORT_EINVAL);
+    assert_int_equal(kernels_matmul(&target, &(struct matmul_sizes){1, 1 << 20, 1 << 20, 1, false, false}, &plan),
                      RETORT_ELIMIT);
-    assert_int_equal(use.work_floats, 77);
-    assert_int_equal(product.packed_floats, 77);
+    assert_int_equal(plan.launch_count, 77);
 }
 
 static int begin(void **state) {
@@ -457,8 +429,8 @@ static int end(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_conv),         cmocka_unit_test(test_winograd), cmocka_unit_test(test_conv_lanes),
-        cmocka_unit_test(test_conv_layouts), cmocka_unit_test(test_choices),  cmocka_unit_test(test_matmul),
+        cmocka_unit_test(test_conv),        cmocka_unit_test(test_winograd), cmocka_unit_test(test_conv_lanes),
+        cmocka_unit_test(test_conv_splits), cmocka_unit_test(test_choices),  cmocka_unit_test(test_matmul),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests_name("kernels", tests, begin, end);

@@ -2,7 +2,7 @@
 
 #include "base/memory.h"
 #include "base/random.h"
-#include "compile/kernels.h"
+#include "compile/kernels_family.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -108,24 +108,49 @@ static void tensor_destroy(struct tensor *tensor) {
     free(tensor->image);
 }
 
-/* The first argument is the output. */
-static void run(const struct kernels *kernels, int number, const struct kernel_use *use, struct tensor *arguments[],
-                int count) {
+/* The first `outputs` arguments are outputs. */
+static void run_at(const struct kernels *kernels, int number, const struct kernel_use *use,
+                   struct tensor *const *arguments, const size_t *offsets, int outputs, int count) {
     char name[16];
     struct device_kernel *kernel;
     snprintf(name, sizeof name, "k%d", number);
     assert_ok(device_kernel_create(kernels->program, name, &kernel));
     for (int i = 0; i < count; i++) {
         tensor_upload(arguments[i]);
-        assert_ok(device_kernel_set_buffer(kernel, (unsigned)i, arguments[i]->buffer, GUARD));
+        assert_ok(device_kernel_set_buffer(kernel, (unsigned)i, arguments[i]->buffer, GUARD + offsets[i]));
     }
     assert_ok(device_launch(device, kernel, use->global, use->local));
-    for (int i = 0; i < count; i++) tensor_download(arguments[i], i == 0);
+    for (int i = 0; i < count; i++) tensor_download(arguments[i], i < outputs);
     device_kernel_destroy(kernel);
 }
-#define RUN(kernels, number, use, ...)                          \
-    run(kernels, number, use, (struct tensor *[]){__VA_ARGS__}, \
-        sizeof((struct tensor *[]){__VA_ARGS__}) / sizeof(void *))
+
+/* Adds the kernels of a plan; the number of the first. */
+static int plan_add(struct kernels *kernels, const struct kernel_plan *plan) {
+    int first = kernels->count;
+    for (int i = 0; i < plan->launch_count; i++) kernels_add(kernels, &plan->launches[i].use);
+    return first;
+}
+
+/* Runs a plan of one result, its scratch memory between guards too. A launch is to change its outputs alone. */
+static void run_plan(const struct kernels *kernels, int first, const struct kernel_plan *plan, struct tensor *result,
+                     struct tensor *const *inputs) {
+    struct tensor scratch[PLAN_SCRATCHES];
+    for (int k = 0; k < plan->scratch_count; k++) scratch[k] = tensor_create(plan->scratch[k]);
+    for (int i = 0; i < plan->launch_count; i++) {
+        const struct plan_launch *launch = &plan->launches[i];
+        struct tensor *arguments[PLAN_OPERANDS];
+        size_t offsets[PLAN_OPERANDS];
+        for (int k = 0; k < launch->count; k++) {
+            const struct plan_operand *operand = &launch->operands[k];
+            arguments[k] = operand->kind == OPERAND_RESULT  ? result
+                           : operand->kind == OPERAND_INPUT ? inputs[operand->number]
+                                                            : &scratch[operand->number];
+            offsets[k] = operand->offset;
+        }
+        run_at(kernels, first + i, &launch->use, arguments, offsets, launch->outputs, launch->count);
+    }
+    for (int k = 0; k < plan->scratch_count; k++) tensor_destroy(&scratch[k]);
+}
 
 /* `sums` and the sums of magnitudes that belong to them, in double. */
 static void assert_close(const struct tensor *got, const double *sums, const double *magnitudes, const char *what,
@@ -172,65 +197,62 @@ static void convolve(const struct conv_sizes *s, enum direction direction, const
                             }
 }
 
+/* A convolution's launches in a program, from kernel `first` on. */
+struct planned {
+    enum direction direction;
+    struct conv_sizes sizes;
+    struct kernel_plan plan;
+    int first;
+    char what[64];
+};
+
+static struct conv_sizes with_result(const struct conv_sizes *sizes) {
+    struct conv_sizes s = *sizes;
+    s.oh = (s.h + 2 * s.padding - s.kh) / s.stride + 1;
+    s.ow = (s.w + 2 * s.padding - s.kw) / s.stride + 1;
+    return s;
+}
+
+static void planned_check(const struct planned *planned, const struct kernels *kernels, size_t number) {
+    const struct conv_sizes *s = &planned->sizes;
+    enum direction direction = planned->direction;
+    size_t counts[DIRECTIONS] = {(size_t)(s->n * s->o * s->oh * s->ow), (size_t)(s->n * s->c * s->h * s->w),
+                                 (size_t)(s->o * s->c * s->kh * s->kw)};
+    struct tensor tensors[DIRECTIONS]; /* y, x, w */
+    for (int t = 0; t < DIRECTIONS; t++)
+        tensors[t] = t == (int)direction ? tensor_create(counts[t]) : tensor_random(counts[t]);
+    struct tensor *out = &tensors[direction], *y = &tensors[0], *x = &tensors[1], *w = &tensors[2];
+    double *sums = calloc(out->count, sizeof *sums), *magnitudes = calloc(out->count, sizeof *sums);
+    assert_true(sums && magnitudes);
+    convolve(s, direction, x->values, w->values, y->values, sums, magnitudes);
+    struct tensor *inputs[] = {direction == BACKWARD_DATA ? y : x, direction == BACKWARD_WEIGHT ? y : w};
+    run_plan(kernels, planned->first, &planned->plan, out, inputs);
+    assert_close(out, sums, magnitudes, planned->what, number);
+    for (int t = 0; t < DIRECTIONS; t++) tensor_destroy(&tensors[t]);
+    free(sums);
+    free(magnitudes);
+}
+
+static const char *const direction_names[] = {"conv", "conv_backward_data", "conv_backward_weight"};
+static const enum conv_pass passes[] = {CONV_FORWARD, CONV_BACKWARD_DATA, CONV_BACKWARD_WEIGHT};
+
 static void check_convolutions(const struct device_traits *traits, size_t step) {
     struct kernel_target target = {traits, FAMILY_GPU, 1};
     struct kernels kernels;
-    struct conv_use uses[CONVOLUTIONS][DIRECTIONS];
-    struct conv_sizes sizes[CONVOLUTIONS];
-    int first[CONVOLUTIONS][DIRECTIONS];
-    static int (*const choose[DIRECTIONS])(const struct kernel_target *, const struct conv_sizes *, enum layout,
-                                           enum layout, struct conv_use *) = {kernels_conv, kernels_conv_backward_data,
-                                                                              kernels_conv_backward_weight};
-    bool in_parts = false;
+    static struct planned all[CONVOLUTIONS * DIRECTIONS];
+    size_t count = 0;
     kernels_begin(&kernels, 1);
-    for (size_t i = 0; i < CONVOLUTIONS; i += step) {
-        struct conv_sizes *s = &sizes[i];
-        *s = convolutions[i];
-        s->oh = (s->h + 2 * s->padding - s->kh) / s->stride + 1;
-        s->ow = (s->w + 2 * s->padding - s->kw) / s->stride + 1;
-        for (int direction = 0; direction < DIRECTIONS; direction++) {
-            struct conv_use *use = &uses[i][direction];
-            assert_ok(choose[direction](&target, s, LAYOUT_PLAIN, LAYOUT_PLAIN, use));
-            assert_int_equal(use->packed_floats, 0);
-            assert_null(use->pack.file);
-            first[i][direction] = kernels_add(&kernels, &use->main);
-            if (use->finish.file) kernels_add(&kernels, &use->finish);
-        }
-        in_parts |= uses[i][BACKWARD_WEIGHT].finish.file != NULL;
-    }
-    assert_true(in_parts);
-    kernels_build(&kernels);
     for (size_t i = 0; i < CONVOLUTIONS; i += step)
         for (int direction = 0; direction < DIRECTIONS; direction++) {
-            const struct conv_sizes *s = &sizes[i];
-            const struct conv_use *use = &uses[i][direction];
-            size_t counts[DIRECTIONS] = {(size_t)(s->n * s->o * s->oh * s->ow), (size_t)(s->n * s->c * s->h * s->w),
-                                         (size_t)(s->o * s->c * s->kh * s->kw)};
-            struct tensor tensors[DIRECTIONS]; /* y, x, w */
-            for (int t = 0; t < DIRECTIONS; t++)
-                tensors[t] = t == direction ? tensor_create(counts[t]) : tensor_random(counts[t]);
-            struct tensor *out = &tensors[direction], *y = &tensors[0], *x = &tensors[1], *w = &tensors[2];
-            double *sums = calloc(out->count, sizeof *sums), *magnitudes = calloc(out->count, sizeof *sums);
-            assert_true(sums && magnitudes);
-            convolve(s, direction, x->values, w->values, y->values, sums, magnitudes);
-            int number = first[i][direction];
-            if (use->finish.file) {
-                struct tensor work = tensor_create(use->work_floats);
-                RUN(&kernels, number, &use->main, &work, x, y);
-                RUN(&kernels, number + 1, &use->finish, out, &work);
-                tensor_destroy(&work);
-            } else if (direction == FORWARD)
-                RUN(&kernels, number, &use->main, out, x, w);
-            else if (direction == BACKWARD_DATA)
-                RUN(&kernels, number, &use->main, out, y, w);
-            else
-                RUN(&kernels, number, &use->main, out, x, y);
-            static const char *const names[] = {"conv", "conv_backward_data", "conv_backward_weight"};
-            assert_close(out, sums, magnitudes, names[direction], i);
-            for (int t = 0; t < DIRECTIONS; t++) tensor_destroy(&tensors[t]);
-            free(sums);
-            free(magnitudes);
+            struct planned *planned = &all[count++];
+            *planned = (struct planned){.direction = direction, .sizes = with_result(&convolutions[i])};
+            struct conv_class class = {passes[direction], planned->sizes, CONV_SINGLE};
+            snprintf(planned->what, sizeof planned->what, "%s", direction_names[direction]);
+            assert_ok(kernels_conv(&target, &class, &planned->plan));
+            planned->first = plan_add(&kernels, &planned->plan);
         }
+    kernels_build(&kernels);
+    for (size_t i = 0; i < count; i++) planned_check(&all[i], &kernels, i / DIRECTIONS * step);
     kernels_end(&kernels);
 }
 
@@ -246,9 +268,76 @@ static void test_other_tiles(void **state) {
     traits.compute_units = 0;
     traits.max_work_group = 17;
     check_convolutions(&traits, 4);
+    traits.max_work_group = 1;
+    check_convolutions(&traits, 5);
+}
+
+/* Every tile there is, whatever is chosen, whole sums and sums in parts: ragged rows and columns, sums that do not
+ * divide by the stripe, images whose rows are odd, many and few channels, taps with holes between them. */
+static const struct conv_sizes forced[] = {
+    {2, 20, 9, 7, 70, 3, 3, 0, 0, 1, 1},  {3, 3, 8, 8, 33, 3, 3, 0, 0, 1, 1}, {1, 64, 8, 8, 32, 3, 3, 0, 0, 1, 1},
+    {2, 37, 11, 10, 9, 5, 5, 0, 0, 2, 2}, {2, 34, 6, 6, 5, 1, 1, 0, 0, 1, 0}, {5, 1, 12, 12, 17, 3, 3, 0, 0, 1, 1},
+};
+enum { FORCED = sizeof forced / sizeof *forced };
+
+static void test_every_tile_of_convolutions(void **state) {
+    (void)state;
+    struct kernel_target target = {device_traits(device), FAMILY_GPU, 1};
+    int tile_count, used = 0;
+    const struct product_tile *tiles = gpu_tiles(&tile_count);
+    for (int t = 0; t < tile_count; t++) {
+        struct kernels kernels;
+        static struct planned all[DIRECTIONS];
+        size_t count = 0;
+        kernels_begin(&kernels, 1);
+        for (int k = 0; k < DIRECTIONS; k++) {
+            struct planned planned = {.direction = k};
+            int parts = (t + k) % 2 ? 1 : 3;
+            planned.sizes = with_result(&forced[(t * 5 + k) % FORCED]);
+            struct gpu_product product = gpu_product_conv(passes[planned.direction], &planned.sizes);
+            if (!gpu_tile_fits(&target, &product, &tiles[t])) continue;
+            const struct conv_class class = {passes[k], planned.sizes, CONV_SINGLE};
+            struct product_use use = {0};
+            gpu_plan_conv(&target, class.pass, &class.sizes, &tiles[t], parts, &use);
+            kernels_plan_conv(&use, &class, &planned.plan);
+            snprintf(planned.what, sizeof planned.what, "%s, %d parts, size %d, tile", direction_names[k], parts,
+                     (t * 5 + k) % FORCED);
+            planned.first = plan_add(&kernels, &planned.plan);
+            all[count++] = planned;
+        }
+        used += count > 0;
+        if (count) kernels_build(&kernels);
+        for (size_t i = 0; i < count; i++) planned_check(&all[i], &kernels, (size_t)t);
+        kernels_end(&kernels);
+    }
+    assert_true(used > tile_count / 2); /* a device whose groups are small cannot run all */
 }
 
 /* --- matrix products --- */
+static void check_matmul(const struct matmul_sizes *s, const struct kernel_plan *plan, const struct kernels *kernels,
+                         int number, const char *what, size_t i) {
+    int64_t batch = s->batch, m = s->m, n = s->n, k = s->k;
+    struct tensor a = tensor_random((size_t)(batch * m * k)), b = tensor_random((size_t)(batch * k * n));
+    struct tensor c = tensor_create((size_t)(batch * m * n));
+    double *sums = calloc(c.count, sizeof *sums), *magnitudes = calloc(c.count, sizeof *sums);
+    assert_true(sums && magnitudes);
+    for (int64_t at = 0; at < batch * m * n; at++)
+        for (int64_t l = 0; l < k; l++) {
+            int64_t layer = at / (m * n), row = at / n % m, column = at % n;
+            double term = (double)a.values[layer * m * k + (s->transpose_a ? l * m + row : row * k + l)]
+                          * b.values[layer * k * n + (s->transpose_b ? column * k + l : l * n + column)];
+            sums[at] += term;
+            magnitudes[at] += fabs(term);
+        }
+    run_plan(kernels, number, plan, &c, (struct tensor *[]){&a, &b});
+    assert_close(&c, sums, magnitudes, what, i);
+    tensor_destroy(&a);
+    tensor_destroy(&b);
+    tensor_destroy(&c);
+    free(sums);
+    free(magnitudes);
+}
+
 static void test_matmul(void **state) {
     (void)state;
     static const struct matmul_sizes products[] = {
@@ -256,43 +345,64 @@ static void test_matmul(void **state) {
         {2, 33, 3, 17}, {1, 3, 1, 33}, {1, 65, 130, 33}, {1, 17, 15, 300},
     };
     enum { PRODUCTS = sizeof products / sizeof *products };
+    struct device_traits traits = *device_traits(device);
+    for (int wide = 0; wide < 2; wide++) {
+        struct kernel_target target = {&traits, FAMILY_GPU, 1};
+        struct kernels kernels;
+        static struct kernel_plan plans[PRODUCTS];
+        struct matmul_sizes sizes[PRODUCTS];
+        int first[PRODUCTS];
+        bool in_parts = false;
+        kernels_begin(&kernels, 1);
+        for (int i = 0; i < PRODUCTS; i++) {
+            sizes[i] = products[i];
+            sizes[i].transpose_a = i % 2;
+            sizes[i].transpose_b = i / 2 % 2;
+            assert_ok(kernels_matmul(&target, &sizes[i], &plans[i]));
+            first[i] = plan_add(&kernels, &plans[i]);
+            in_parts |= plans[i].launch_count > 1;
+        }
+        kernels_build(&kernels);
+        for (int i = 0; i < PRODUCTS; i++) check_matmul(&sizes[i], &plans[i], &kernels, first[i], "matmul", (size_t)i);
+        kernels_end(&kernels);
+        /* Then on a device so large that long sums are cut. */
+        assert_int_equal(in_parts, wide);
+        traits.compute_units = 500;
+    }
+}
+
+static void test_every_tile_of_matmul(void **state) {
+    (void)state;
+    static const struct matmul_sizes sizes[] = {{2, 70, 37, 45}, {1, 128, 64, 64}, {3, 5, 140, 33}};
     struct kernel_target target = {device_traits(device), FAMILY_GPU, 1};
-    struct kernels kernels;
-    struct matmul_use uses[PRODUCTS];
-    struct matmul_sizes sizes[PRODUCTS];
-    kernels_begin(&kernels, 1);
-    for (int i = 0; i < PRODUCTS; i++) {
-        sizes[i] = products[i];
-        sizes[i].transpose_a = i % 2;
-        sizes[i].transpose_b = i / 2 % 2;
-        assert_ok(kernels_matmul(&target, &sizes[i], &uses[i]));
-        assert_int_equal(uses[i].packed_floats, 0);
-        kernels_add(&kernels, &uses[i].main);
+    int tile_count;
+    const struct product_tile *tiles = gpu_tiles(&tile_count);
+    for (int t = 0; t < tile_count; t++) {
+        enum { WAYS = 2 };
+        struct kernels kernels;
+        static struct kernel_plan plans[WAYS];
+        struct matmul_sizes taken[WAYS];
+        int first[WAYS], count = 0;
+        kernels_begin(&kernels, 1);
+        for (int way = 0; way < WAYS; way++) {
+            struct matmul_sizes s = sizes[(t + way) % 3];
+            s.transpose_a = (t + way) & 1;
+            s.transpose_b = t >> 1 & 1;
+            struct gpu_product product = gpu_product_matmul(&s);
+            if (!gpu_tile_fits(&target, &product, &tiles[t])) continue;
+            taken[count] = s;
+            struct product_use use = {0};
+            gpu_plan_matmul(&target, &s, &tiles[t], 1 + (t / 4 + way) % 2, &use);
+            plans[count] = (struct kernel_plan){0};
+            kernels_plan_product(&use, 1, 2, 1, &plans[count]);
+            first[count] = plan_add(&kernels, &plans[count]);
+            count++;
+        }
+        if (count) kernels_build(&kernels);
+        for (int i = 0; i < count; i++)
+            check_matmul(&taken[i], &plans[i], &kernels, first[i], "matmul in tile", (size_t)t);
+        kernels_end(&kernels);
     }
-    kernels_build(&kernels);
-    for (int i = 0; i < PRODUCTS; i++) {
-        int64_t batch = sizes[i].batch, m = sizes[i].m, n = sizes[i].n, k = sizes[i].k;
-        struct tensor a = tensor_random((size_t)(batch * m * k)), b = tensor_random((size_t)(batch * k * n));
-        struct tensor c = tensor_create((size_t)(batch * m * n));
-        double *sums = calloc(c.count, sizeof *sums), *magnitudes = calloc(c.count, sizeof *sums);
-        assert_true(sums && magnitudes);
-        for (int64_t at = 0; at < batch * m * n; at++)
-            for (int64_t l = 0; l < k; l++) {
-                int64_t layer = at / (m * n), row = at / n % m, column = at % n;
-                double term = (double)a.values[layer * m * k + (sizes[i].transpose_a ? l * m + row : row * k + l)]
-                              * b.values[layer * k * n + (sizes[i].transpose_b ? column * k + l : l * n + column)];
-                sums[at] += term;
-                magnitudes[at] += fabs(term);
-            }
-        RUN(&kernels, i, &uses[i].main, &c, &a, &b);
-        assert_close(&c, sums, magnitudes, "matmul", (size_t)i);
-        tensor_destroy(&a);
-        tensor_destroy(&b);
-        tensor_destroy(&c);
-        free(sums);
-        free(magnitudes);
-    }
-    kernels_end(&kernels);
 }
 
 /* --- the small kernels: first for the GPU family, then for the CPU family with vectors of 4 and of 16 --- */
@@ -309,21 +419,20 @@ static void test_relayout(void **state) {
     for (int f = 0; f < FAMILIES; f++) {
         struct kernel_target target = {device_traits(device), families[f].family, families[f].lanes};
         struct kernels kernels;
-        struct kernel_use there[SHAPES], back[SHAPES], none;
+        static struct kernel_plan there[SHAPES], back[SHAPES], none;
         kernels_begin(&kernels, target.lanes);
         for (int i = 0; i < SHAPES; i++) {
             const int64_t *s = shapes[i];
             assert_ok(kernels_relayout(&target, s[0], s[1], s[2], s[3], LAYOUT_PLAIN, LAYOUT_PLAIN, &none));
-            assert_null(none.file);
+            assert_int_equal(none.launch_count, 0);
             assert_ok(kernels_relayout(&target, s[0], s[1], s[2], s[3], LAYOUT_PLAIN, LAYOUT_BLOCKED, &there[i]));
             assert_ok(kernels_relayout(&target, s[0], s[1], s[2], s[3], LAYOUT_BLOCKED, LAYOUT_PLAIN, &back[i]));
             if (target.lanes == 1) {
-                assert_null(there[i].file);
-                assert_null(back[i].file);
+                assert_int_equal(there[i].launch_count + back[i].launch_count, 0);
                 continue;
             }
-            kernels_add(&kernels, &there[i]);
-            kernels_add(&kernels, &back[i]);
+            plan_add(&kernels, &there[i]);
+            plan_add(&kernels, &back[i]);
         }
         if (target.lanes > 1) kernels_build(&kernels);
         for (int i = 0; i < SHAPES && target.lanes > 1; i++) {
@@ -331,14 +440,14 @@ static void test_relayout(void **state) {
             size_t lanes = (size_t)target.lanes, blocks = (c + lanes - 1) / lanes;
             struct tensor plain = tensor_random(n * c * pixels), again = tensor_create(n * c * pixels);
             struct tensor blocked = tensor_create(n * blocks * pixels * lanes);
-            RUN(&kernels, 2 * i, &there[i], &blocked, &plain);
+            run_plan(&kernels, 2 * i, &there[i], &blocked, (struct tensor *[]){&plain});
             for (size_t at = 0; at < blocked.count; at++) {
                 size_t channel = at / lanes / pixels % blocks * lanes + at % lanes, pixel = at / lanes % pixels;
                 size_t image = at / lanes / pixels / blocks;
                 float expected = channel < c ? plain.values[(image * c + channel) * pixels + pixel] : 0;
                 assert_true(blocked.values[at] == expected);
             }
-            RUN(&kernels, 2 * i + 1, &back[i], &again, &blocked);
+            run_plan(&kernels, 2 * i + 1, &back[i], &again, (struct tensor *[]){&blocked});
             assert_memory_equal(again.values, plain.values, 4 * plain.count);
             tensor_destroy(&plain);
             tensor_destroy(&again);
@@ -356,15 +465,15 @@ static void test_scatter_rows(void **state) {
     for (int f = 0; f < FAMILIES; f++) {
         struct kernel_target target = {device_traits(device), families[f].family, families[f].lanes};
         struct kernels kernels;
-        struct scatter_use uses[SHAPES];
-        int list[SHAPES], main[SHAPES];
+        static struct kernel_plan plans[SHAPES];
+        int first[SHAPES];
         kernels_begin(&kernels, target.lanes);
         for (int i = 0; i < SHAPES; i++) {
-            assert_ok(kernels_scatter_rows(&target, shapes[i][0], shapes[i][1], shapes[i][2], &uses[i]));
+            assert_ok(kernels_scatter_rows(&target, shapes[i][0], shapes[i][1], shapes[i][2], &plans[i]));
             /* All indices are looked at only where they are few. */
-            assert_int_equal(uses[i].list_ints, shapes[i][0] > 64 ? shapes[i][0] + shapes[i][2] : 0);
-            list[i] = uses[i].list_ints ? kernels_add(&kernels, &uses[i].list) : -1;
-            main[i] = kernels_add(&kernels, &uses[i].main);
+            assert_int_equal(plans[i].scratch_count, shapes[i][0] > 64);
+            if (plans[i].scratch_count) assert_int_equal(plans[i].scratch[0], shapes[i][0] + shapes[i][2]);
+            first[i] = plan_add(&kernels, &plans[i]);
         }
         kernels_build(&kernels);
         for (int i = 0; i < SHAPES; i++) {
@@ -381,13 +490,7 @@ static void test_scatter_rows(void **state) {
                 for (size_t j = 0; j < width; j++)
                     expected[(size_t)indices[row] * width + j] += values.values[row * width + j];
             }
-            if (uses[i].list_ints) {
-                struct tensor chains = tensor_create(uses[i].list_ints);
-                RUN(&kernels, list[i], &uses[i].list, &chains, &index);
-                RUN(&kernels, main[i], &uses[i].main, &out, &values, &chains);
-                tensor_destroy(&chains);
-            } else
-                RUN(&kernels, main[i], &uses[i].main, &out, &values, &index);
+            run_plan(&kernels, first[i], &plans[i], &out, (struct tensor *[]){&values, &index});
             assert_memory_equal(out.values, expected, 4 * out.count); /* the same additions in the same order */
             tensor_destroy(&values);
             tensor_destroy(&index);
@@ -434,13 +537,13 @@ static void test_sample(void **state) {
     for (int f = 0; f < 2; f++) {
         struct kernel_target target = {device_traits(device), families[f].family, families[f].lanes};
         struct kernels kernels;
-        struct kernel_use uses[SHAPES][2];
+        static struct kernel_plan plans[SHAPES][2];
         kernels_begin(&kernels, target.lanes);
         for (int i = 0; i < SHAPES; i++)
             for (int transpose = 0; transpose < 2; transpose++) {
                 const int64_t *s = shapes[i];
-                assert_ok(kernels_sample(&target, s[0], s[1], s[2], s[3], transpose, &uses[i][transpose]));
-                kernels_add(&kernels, &uses[i][transpose]);
+                assert_ok(kernels_sample(&target, s[0], s[1], s[2], s[3], transpose, &plans[i][transpose]));
+                plan_add(&kernels, &plans[i][transpose]);
             }
         kernels_build(&kernels);
         for (int i = 0; i < SHAPES; i++)
@@ -449,7 +552,7 @@ static void test_sample(void **state) {
                 struct tensor image = tensor_random((size_t)(n * c * pixels)), map = tensor_create((size_t)n * 6);
                 struct tensor out = tensor_create(image.count);
                 memcpy(map.values, maps, sizeof maps);
-                RUN(&kernels, 2 * i + transpose, &uses[i][transpose], &out, &image, &map);
+                run_plan(&kernels, 2 * i + transpose, &plans[i][transpose], &out, (struct tensor *[]){&image, &map});
                 for (int64_t plane = 0; plane < 8 * c; plane++) {
                     double *matrix = sampling_matrix(maps[plane / c], h, w);
                     for (int64_t to = 0; to < pixels; to++) {
@@ -480,19 +583,19 @@ static void test_eigh(void **state) {
     static const int64_t orders[SIZES] = {1, 2, 3, 16, 33, 128};
     struct kernel_target target = {device_traits(device), FAMILY_GPU, 1};
     struct kernels kernels;
-    struct kernel_use uses[SIZES];
+    static struct kernel_plan plans[SIZES];
     /* Mesa's llvmpipe ends every loop of a work-item after 65535 turns in all (the self-test finds that), and Oclgrind
      * needs minutes. */
     const char *platform = device_traits(device)->platform;
     int sizes = strcmp(platform, "rusticl") == 0 || strcmp(platform, "Oclgrind") == 0 ? 4 : SIZES;
     kernels_begin(&kernels, 1);
     for (int i = 0; i < sizes; i++) {
-        assert_ok(kernels_eigh(&target, orders[i], &uses[i]));
-        kernels_add(&kernels, &uses[i]);
+        assert_ok(kernels_eigh(&target, orders[i], &plans[i]));
+        plan_add(&kernels, &plans[i]);
     }
-    assert_int_equal(kernels_eigh(&target, 129, &uses[0]), RETORT_EUNSUPPORTED);
-    assert_int_equal(kernels_eigh(&target, 0, &uses[0]), RETORT_EUNSUPPORTED);
-    assert_ok(kernels_eigh(&target, orders[0], &uses[0]));
+    assert_int_equal(kernels_eigh(&target, 129, &plans[0]), RETORT_EUNSUPPORTED);
+    assert_int_equal(kernels_eigh(&target, 0, &plans[0]), RETORT_EUNSUPPORTED);
+    assert_ok(kernels_eigh(&target, orders[0], &plans[0]));
     kernels_build(&kernels);
     for (int i = 0; i < sizes; i++)
         for (int kind = 0; kind < KINDS; kind++) {
@@ -508,7 +611,7 @@ static void test_eigh(void **state) {
                 }
             for (size_t at = 0; at < k * k; at++) norm += (double)matrix.values[at] * (double)matrix.values[at];
             norm = sqrt(norm);
-            RUN(&kernels, i, &uses[i], &out, &matrix);
+            run_plan(&kernels, i, &plans[i], &out, (struct tensor *[]){&matrix});
             const float *values = out.values, *vectors = out.values + k;
             for (size_t a = 0; a < k; a++) {
                 if (a) assert_true(fabsf(values[a - 1]) >= fabsf(values[a]));
@@ -531,8 +634,14 @@ static void test_eigh(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_convolutions), cmocka_unit_test(test_other_tiles),  cmocka_unit_test(test_matmul),
-        cmocka_unit_test(test_relayout),     cmocka_unit_test(test_scatter_rows), cmocka_unit_test(test_sample),
+        cmocka_unit_test(test_convolutions),
+        cmocka_unit_test(test_other_tiles),
+        cmocka_unit_test(test_every_tile_of_convolutions),
+        cmocka_unit_test(test_matmul),
+        cmocka_unit_test(test_every_tile_of_matmul),
+        cmocka_unit_test(test_relayout),
+        cmocka_unit_test(test_scatter_rows),
+        cmocka_unit_test(test_sample),
         cmocka_unit_test(test_eigh),
     };
     return cmocka_run_group_tests_name("kernels_gpu", tests, begin, end);

@@ -295,7 +295,8 @@ static void test_wisdom(void **state) {
     /* The first layer's forward pass on the set, one pixel at a time. */
     const struct conv_class first = {
         CONV_FORWARD, {CLASSES, 1, SIDE, SIDE, 4, 3, 3, SIDE, SIDE, .stride = 1, .padding = 1}, CONV_SINGLE};
-    assert_ok(wisdom_remember(path_in("users wisdom", path), &target, &first, &(struct conv_choice){0, {1, 1, 1}}));
+    assert_ok(
+        wisdom_remember(path_in("users wisdom", path), &target, &first, &(struct conv_choice){"direct", {1, 1, 1}}));
     assert_ok(wisdom_load(path, &target, &wisdom));
     wisdom_name(wisdom, name);
     wisdom_destroy(wisdom);

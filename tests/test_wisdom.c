@@ -61,7 +61,8 @@ static void assert_known(const struct wisdom *wisdom, const struct conv_class *c
         return;
     }
     assert_non_null(found);
-    assert_memory_equal(found, right, sizeof *right);
+    assert_string_equal(found->variant, right->variant);
+    assert_memory_equal(found->parameters, right->parameters, sizeof right->parameters);
 }
 
 static void write_text(const char *text) {
@@ -72,8 +73,8 @@ static void test_round_trip(void **state) {
     (void)state;
     const struct kernel_target target = kernels_target(&traits, FAMILY_AUTO),
                                others = kernels_target(&other_driver, FAMILY_AUTO);
-    const struct conv_choice winograd = {4, {16, 8, 2}}, direct = {0, {2, 4, 2}}, own = {2, {0, 0, 0}},
-                             groups = {4, {2, 4, 2}};
+    const struct conv_choice winograd = {"winograd4", {16, 8, 2}}, direct = {"direct", {2, 4, 2}},
+                             own = {"winograd2", {0}}, groups = {"winograd4", {2, 4, 2}};
     char name[17], again[17];
     assert_int_equal(file_exists(path), 0);
     struct wisdom *wisdom = load(&traits);
@@ -169,7 +170,7 @@ static void test_damaged(void **state) {
         DEVICE "forward 10 3 9 9 64 3 3 1 1\t1 1 1 1\t4 0 0 0",
         DEVICE "forward 10 40 9 9 64 3 3 1 1\t2 2 2 97\t0 0 0 0",
     };
-    const struct conv_choice right = {4, {16, 8, 2}};
+    const struct conv_choice right = {"winograd4", {16, 8, 2}};
     char text[4096];
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         snprintf(text, sizeof text, "retort wisdom 1\n%s%s\n%s4 16 8 2\n", i % 2 ? DEVICE CLASS "2 0 0 0\n" : "",
@@ -193,7 +194,7 @@ static void test_damaged(void **state) {
     static const char zero[] = "retort wisdom 1\n" DEVICE CLASS "4 16 8 2\0 2\n" DEVICE CLASS "2 0 0 0\n";
     assert_ok(file_write(path, zero, sizeof zero - 1));
     wisdom = load(&traits);
-    assert_known(wisdom, &forward, &(struct conv_choice){.method = 2});
+    assert_known(wisdom, &forward, &(struct conv_choice){.variant = "winograd2"});
     assert_int_equal(lines_said(), 1);
     wisdom_destroy(wisdom);
 }
@@ -201,7 +202,7 @@ static void test_damaged(void **state) {
 static void test_foreign_file(void **state) {
     (void)state;
     const struct kernel_target target = kernels_target(&traits, FAMILY_AUTO);
-    const struct conv_choice choice = {4, {16, 8, 2}};
+    const struct conv_choice choice = {"winograd4", {16, 8, 2}};
     static const char letter[] = "Dear reader,\n" DEVICE CLASS "4 16 8 2\n";
     write_text(letter);
     struct wisdom *wisdom = load(&traits);
@@ -224,41 +225,107 @@ static void test_foreign_file(void **state) {
     assert_ok(path_join(folder, "wisdom", path));
 }
 
+/* A file of the first version, in which ways had numbers, says the same as one of today, and its decisions keep their
+ * name; entering a decision brings it up to date. */
+static void test_first_version(void **state) {
+    (void)state;
+    const struct kernel_target target = kernels_target(&traits, FAMILY_AUTO);
+    const struct conv_choice winograd = {"winograd4", {16, 8, 2}}, own = {"direct", {0}};
+    char old[17], new[17];
+    write_text("retort wisdom 1\n" DEVICE CLASS "4 16 8 2\n" DEVICE
+               "backward-data 10 40 9 9 64 3 3 1 1\t1 1 1 1\t0 0 0 0\n");
+    struct wisdom *wisdom = load(&traits);
+    assert_string_equal(said, "");
+    assert_known(wisdom, &forward, &winograd);
+    assert_known(wisdom, &data, &own);
+    wisdom_name(wisdom, old);
+    wisdom_destroy(wisdom);
+    write_text("retort wisdom 2\n" DEVICE CLASS "winograd4 16 8 2\n" DEVICE
+               "backward-data 10 40 9 9 64 3 3 1 1\t1 1 1 1\tdirect 0 0 0\n");
+    wisdom = load(&traits);
+    assert_string_equal(said, "");
+    wisdom_name(wisdom, new);
+    assert_string_equal(old, new);
+    wisdom_destroy(wisdom);
+    write_text("retort wisdom 1\n" DEVICE CLASS "4 16 8 2\n");
+    assert_ok(wisdom_remember(path, &target, &data, &own));
+    wisdom = load(&traits);
+    assert_known(wisdom, &forward, &winograd);
+    wisdom_name(wisdom, new);
+    assert_string_equal(old, new);
+    wisdom_destroy(wisdom);
+    unsigned char *text;
+    size_t size;
+    assert_ok(file_read(path, 1 << 16, &text, &size));
+    assert_int_equal(strncmp((const char *)text, "retort wisdom 2\n", 16), 0);
+    free(text);
+}
+
+static const char *parameters_of_main(const struct kernel_plan *plan) {
+    for (int i = 0; i < plan->launch_count; i++)
+        if (plan->launches[i].share == 1) return plan->launches[i].use.parameters;
+    return "";
+}
+
 /* What is asked for is what is chosen; what does not fit is as if nothing was known. */
 static void test_choice(void **state) {
     (void)state;
     struct kernel_target target = kernels_target(&traits, FAMILY_AUTO);
-    struct conv_use built_in, use;
+    static struct kernel_plan built_in, plan;
     struct wisdom *wisdom;
-    assert_ok(kernels_conv_plan(&target, &forward, &built_in));
-    assert_int_equal(kernels_conv_choice(&target, &forward).method, 4);
-    assert_ok(wisdom_of_one(&forward, &(struct conv_choice){0, {2, 4, 3}}, &wisdom));
+    assert_ok(kernels_conv(&target, &forward, &built_in));
+    assert_string_equal(kernels_conv_choice(&target, &forward).variant, "winograd4");
+    assert_ok(wisdom_of_one(&forward, &(struct conv_choice){"direct", {2, 4, 3}}, &wisdom));
     target.wisdom = wisdom;
-    assert_ok(kernels_conv_plan(&target, &forward, &use));
-    assert_string_equal(use.main.file, "conv_cpu.cl");
-    assert_non_null(strstr(use.main.parameters, "TILE_COLUMNS 4\n"));
+    assert_ok(kernels_conv(&target, &forward, &plan));
+    assert_string_equal(plan.launches[plan.launch_count - 1].use.file, "conv_cpu.cl");
+    assert_non_null(strstr(parameters_of_main(&plan), "TILE_COLUMNS 4\n"));
     assert_false(kernels_conv_joins(&target, CONV_FORWARD, &forward.sizes));
     assert_true(kernels_conv_joins(&target, CONV_BACKWARD_DATA, &forward.sizes));
     wisdom_destroy(wisdom);
 
-    assert_ok(wisdom_of_one(&joined, &(struct conv_choice){2, {0, 0, 0}}, &wisdom));
+    assert_ok(wisdom_of_one(&joined, &(struct conv_choice){"winograd2", {0, 0, 0}}, &wisdom));
     target.wisdom = wisdom;
     assert_true(kernels_conv_joins(&target, CONV_FORWARD, &forward.sizes));
-    assert_ok(kernels_conv_plan(&target, &joined, &use));
-    assert_non_null(strstr(use.main.parameters, "OUT_TILE 2\n"));
-    assert_ok(kernels_conv_plan(&target, &forward, &use));
-    assert_string_equal(use.main.parameters, built_in.main.parameters);
+    assert_ok(kernels_conv(&target, &joined, &plan));
+    assert_non_null(strstr(parameters_of_main(&plan), "OUT_TILE 2\n"));
+    assert_ok(kernels_conv(&target, &forward, &plan));
+    assert_string_equal(parameters_of_main(&plan), parameters_of_main(&built_in));
     wisdom_destroy(wisdom);
 
-    assert_ok(wisdom_of_one(&forward, &(struct conv_choice){4, {4096, 1, 1}}, &wisdom));
+    assert_ok(wisdom_of_one(&forward, &(struct conv_choice){"winograd4", {4096, 1, 1}}, &wisdom));
     target.wisdom = wisdom;
-    assert_ok(kernels_conv_plan(&target, &forward, &use));
-    assert_string_equal(use.main.parameters, built_in.main.parameters);
-    /* The other family has nothing to choose. */
-    target = kernels_target(&traits, FAMILY_GPU);
-    struct conv_choice list[CONV_CANDIDATES];
-    assert_int_equal(kernels_conv_candidates(&target, &forward, 0, list), 0);
+    assert_ok(kernels_conv(&target, &forward, &plan));
+    assert_string_equal(parameters_of_main(&plan), parameters_of_main(&built_in));
     wisdom_destroy(wisdom);
+}
+
+/* The GPU family's tiles: a tile of its table is taken, one that is not in it is as if nothing was known. */
+static void test_choice_of_tiles(void **state) {
+    (void)state;
+    struct device_traits gpu = traits;
+    gpu.kind = DEVICE_GPU;
+    gpu.max_work_group = 256;
+    gpu.local_memory = 32768;
+    struct kernel_target target = kernels_target(&gpu, FAMILY_AUTO);
+    static struct kernel_plan built_in, plan;
+    struct conv_choice list[CONV_CANDIDATES];
+    struct wisdom *wisdom;
+    assert_ok(kernels_conv(&target, &forward, &built_in));
+    int count = kernels_conv_candidates(&target, &forward, kernels_conv_variant("product"), list), others = 0;
+    assert_true(count > 4);
+    assert_false(kernels_conv_fits(&target, &forward, &(struct conv_choice){.variant = "winograd4"}));
+    for (int i = 1; i < count; i++) {
+        assert_ok(wisdom_of_one(&forward, &list[i], &wisdom));
+        target.wisdom = wisdom;
+        assert_ok(kernels_conv(&target, &forward, &plan));
+        others += strcmp(parameters_of_main(&plan), parameters_of_main(&built_in)) != 0;
+        wisdom_destroy(wisdom);
+        target.wisdom = NULL;
+    }
+    assert_true(others >= count - 2);
+    list[1].parameters[0]++;
+    assert_false(kernels_conv_fits(&target, &forward, &list[1]));
 }
 
 static void test_path(void **state) {
@@ -288,7 +355,7 @@ static void test_at_once(void **state) {
     (void)state;
     enum { PROCESSES = 4, EACH = 12 };
     const struct kernel_target target = kernels_target(&traits, FAMILY_AUTO);
-    const struct conv_choice direct = {0, {1, 1, 1}};
+    const struct conv_choice direct = {"direct", {1, 1, 1}};
     assert_ok(path_join(folder, "at once", path));
     pid_t children[PROCESSES];
     for (int p = 0; p < PROCESSES; p++) {
@@ -327,8 +394,9 @@ static int clean(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_damaged), cmocka_unit_test(test_foreign_file),
-        cmocka_unit_test(test_choice),     cmocka_unit_test(test_path),    cmocka_unit_test(test_at_once),
+        cmocka_unit_test(test_round_trip),    cmocka_unit_test(test_damaged), cmocka_unit_test(test_foreign_file),
+        cmocka_unit_test(test_first_version), cmocka_unit_test(test_choice),  cmocka_unit_test(test_choice_of_tiles),
+        cmocka_unit_test(test_path),          cmocka_unit_test(test_at_once),
     };
     return cmocka_run_group_tests_name("wisdom", tests, prepare, clean);
 }

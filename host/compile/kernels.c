@@ -132,28 +132,6 @@ static int winograd2_plan(const struct kernel_target *target, const struct conv_
     return RETORT_OK;
 }
 
-static bool product_fits(const struct kernel_target *target, const struct conv_class *class, const int *parameters) {
-    (void)target;
-    return conv_is_single(class) && !parameters[0];
-}
-
-static int no_candidates(const struct kernel_target *target, const struct conv_class *class,
-                         int list[][CHOICE_PARAMETERS], int most) {
-    (void)target, (void)class, (void)list, (void)most;
-    return 0;
-}
-
-static int product_plan(const struct kernel_target *target, const struct conv_class *class, const int *parameters,
-                        struct kernel_plan *plan) {
-    int status = RETORT_OK;
-    struct product_use use = {0};
-    (void)parameters;
-    TRY(kernels_gpu_conv(target, class->pass, &class->sizes, &use));
-    kernels_plan_conv(&use, class, plan);
-done:
-    return status;
-}
-
 /* Sums of products, and Winograd's, whose transforms lose about two bits. */
 #define DIRECT_ERROR   4e-6
 #define WINOGRAD_ERROR 1e-5
@@ -165,7 +143,8 @@ static const struct conv_variant conv_variants[] = {
      conv_winograd_candidates, winograd2_plan},
     {"direct", "direct", FAMILY_CPU, 3, false, DIRECT_ERROR, always, conv_direct_fits, conv_direct_candidates,
      conv_direct_plan},
-    {"product", "tiled product", FAMILY_GPU, 0, false, DIRECT_ERROR, always, product_fits, no_candidates, product_plan},
+    {"product", "tiled product", FAMILY_GPU, 8, false, DIRECT_ERROR, always, conv_product_fits, conv_product_candidates,
+     conv_product_plan},
 };
 enum { CONV_VARIANTS = sizeof conv_variants / sizeof *conv_variants };
 

@@ -47,9 +47,49 @@ int conv_winograd_candidates(const struct kernel_target *target, const struct co
 void conv_winograd_plan(const struct kernel_target *target, const struct conv_class *class, int m, const int *tile,
                         struct kernel_plan *plan);
 
-/* --- kernels_gpu.c --- */
-int kernels_gpu_conv(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes,
-                     struct product_use *use);
+/* --- kernels_gpu.c: products in tiles --- */
+enum product_pass { PRODUCT_MATMUL, PRODUCT_FORWARD, PRODUCT_BACKWARD_DATA, PRODUCT_BACKWARD_WEIGHT };
+/* Sizes of a product, see cl/product_gpu.cl: out [m,n] = A [m,k] B [k,n], `batch` times. A convolution forward or to
+ * the data sums over k channels of each tap; a backward-weight has n channels for each tap. */
+struct gpu_product {
+    enum product_pass pass;
+    int64_t batch, m, n, k, taps;
+    bool a_along_k, b_along_k; /* whether neighbours in memory are neighbours along k */
+};
+struct gpu_product gpu_product_conv(enum conv_pass pass, const struct conv_sizes *sizes);
+struct gpu_product gpu_product_matmul(const struct matmul_sizes *sizes);
+
+/* One way to compute products. */
+struct product_tile {
+    short tile_m, tile_n;  /* of a work-group */
+    short work_m, work_n;  /* sums of a work-item */
+    short depth;           /* of a stripe along k */
+    bool local_a, local_b; /* whether an operand passes through local memory; else items read it for themselves */
+    bool ahead;            /* whether a stripe is asked for before the arithmetic of the one before it */
+    short sub_group;       /* width to ask for; 0: the compiler's choice */
+    unsigned classes;      /* of devices that choose it untuned */
+};
+const struct product_tile *gpu_tiles(int *count); /* all there are, larger ones first */
+/* Whether the device can run it and the product be computed so; then the result is right. */
+bool gpu_tile_fits(const struct kernel_target *target, const struct gpu_product *product,
+                   const struct product_tile *tile);
+/* The tile without wisdom; NULL where none fits. */
+const struct product_tile *gpu_tile_choose(const struct kernel_target *target, const struct gpu_product *product);
+/* In how many parts the sum is cut: by sizes and the device alone. */
+int64_t gpu_parts(const struct kernel_target *target, const struct gpu_product *product,
+                  const struct product_tile *tile);
+/* The launches with a tile that fits, in `parts` parts or fewer, at least 1. */
+void gpu_plan_conv(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes,
+                   const struct product_tile *tile, int64_t parts, struct product_use *use);
+void gpu_plan_matmul(const struct kernel_target *target, const struct matmul_sizes *sizes,
+                     const struct product_tile *tile, int64_t parts, struct product_use *use);
+
+/* Parameters: tile m and n, sums m and n of an item, depth, 1 + flags, 1 + sub-group, parts of the sum. */
+bool conv_product_fits(const struct kernel_target *target, const struct conv_class *class, const int *numbers);
+int conv_product_candidates(const struct kernel_target *target, const struct conv_class *class,
+                            int list[][CHOICE_PARAMETERS], int most);
+int conv_product_plan(const struct kernel_target *target, const struct conv_class *class, const int *numbers,
+                      struct kernel_plan *plan);
 int kernels_gpu_matmul(const struct kernel_target *target, const struct matmul_sizes *sizes, struct product_use *use);
 
 /* At least `items` work-items along x, in groups of 64 where the device allows it. There may be more than `items`: the

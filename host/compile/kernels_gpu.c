@@ -1,113 +1,303 @@
-/* The GPU family: the convolution triad and the matrix product as one tiled product (cl/product_gpu.cl). */
+/* The GPU family: the convolution triad and the matrix product as one tiled product (cl/product_gpu.cl), and which
+ * tiles it is computed in. */
 #include "compile/kernels_family.h"
 
 #include "base/error.h"
 
-enum product { MATMUL, FORWARD, BACKWARD_DATA, BACKWARD_WEIGHT };
+#include <string.h>
 
+/* Kinds of devices that like the same tiles, told apart by what a device says it can do. What an item can hold follows
+ * from the registers it has: 64 sums and more operands where there are 128 and more, 32 where there are 64. */
 enum {
-    WORK_MAX = 4,        /* rows and columns of a work-item's tile: 16 sums and 8 operands fit every GPU's registers */
-    GROUPS_WANTED = 256, /* work-groups that a backward-weight should have at least, to fill a GPU */
-    PARTS_MAX = 64,
-    PART_DEPTH = 256, /* the least sum worth a work-group of its own; a multiple of the kernel's DEPTH */
+    WIDE = 1 << 0,      /* sub-groups of 32: many registers an item */
+    WIDE_64 = 1 << 1,   /* sub-groups of 64: as many, but fewer groups at a time */
+    NARROW_8 = 1 << 2,  /* the compiler may choose 8, 16 or 32: 64 registers an item at 16 */
+    NARROW_16 = 1 << 3, /* 16 or 32: 128 registers at 16 */
+    UNKNOWN = 1 << 4,
+    CPU = 1 << 5, /* groups run one after another on a processor, and barriers move an item's sums to memory */
+    GPUS = WIDE | WIDE_64 | NARROW_8 | NARROW_16 | UNKNOWN,
 };
 
-/* out [m,n] = A [m,k] B [k,n], `layers` times side by side. */
-static void begin_product(const struct kernel_target *target, enum product product, int64_t m, int64_t n, int64_t k,
-                          int64_t layers, int64_t plane, struct kernel_use *use) {
-    int64_t side = 16, work_m = WORK_MAX, work_n = WORK_MAX;
-    while (side > 1 && (size_t)(side * side) > target->traits->max_work_group) side /= 2;
-    while (work_m > 1 && side * (work_m / 2) >= m) work_m /= 2;
-    while (work_n > 1 && side * (work_n / 2) >= n) work_n /= 2;
-    /* A large tile reads less, but idle compute units cost more: two groups for each, if smaller tiles can give them.
-     */
-    while (work_m * work_n > 1
-           && layers * divide_up(m, side * work_m) * divide_up(n, side * work_n)
-                  < 2 * (int64_t)target->traits->compute_units) {
-        if (work_m > work_n)
-            work_m /= 2;
-        else
-            work_n /= 2;
+/* Larger tiles first. Those that no class takes by itself are for the tuner. */
+static const struct product_tile tiles[] = {
+    /* tile, sums an item, depth, A and B through local memory, ahead, sub-group, classes that take it untuned */
+    {128, 128, 8, 8, 8, true, true, true, 0, WIDE | NARROW_16},
+    {128, 64, 8, 8, 8, true, true, true, 0, WIDE | NARROW_16},
+    {64, 64, 8, 4, 8, true, true, true, 0, WIDE | WIDE_64 | UNKNOWN},
+    {64, 64, 4, 8, 8, true, true, true, 0, NARROW_8},
+    {64, 32, 4, 4, 16, true, true, true, 0, GPUS},
+    {32, 64, 4, 4, 16, true, true, true, 0, GPUS},
+    {32, 32, 4, 4, 16, true, true, true, 0, GPUS},
+    {32, 32, 4, 4, 8, true, true, true, 0, GPUS},
+    {64, 16, 4, 4, 16, true, true, true, 0, GPUS},
+    {16, 16, 2, 2, 16, true, true, true, 0, GPUS},
+    {16, 256, 16, 4, 4, false, false, false, 0, 0},
+    {4, 256, 4, 4, 8, false, false, false, 0, 0},
+    {64, 64, 8, 4, 8, false, true, true, 0, 0},
+    {64, 64, 4, 8, 8, false, false, false, 0, 0},
+    {4, 16, 4, 16, 8, false, true, false, 0, CPU},
+    {4, 4, 4, 4, 4, true, true, false, 0, GPUS | CPU}, /* one item: fits every device */
+};
+enum { TILES = sizeof tiles / sizeof *tiles };
+
+const struct product_tile *gpu_tiles(int *count) {
+    *count = TILES;
+    return tiles;
+}
+
+/* --- what is to be computed --- */
+struct gpu_product gpu_product_conv(enum conv_pass pass, const struct conv_sizes *s) {
+    int64_t taps = s->kh * s->kw;
+    switch (pass) {
+    case CONV_FORWARD:
+        return (struct gpu_product){PRODUCT_FORWARD, 1, s->o, s->n * s->oh * s->ow, s->c, taps, false, false};
+    case CONV_BACKWARD_DATA:
+        return (struct gpu_product){PRODUCT_BACKWARD_DATA, 1, s->c, s->n * s->h * s->w, s->o, taps, false, false};
+    default:
+        return (struct gpu_product){PRODUCT_BACKWARD_WEIGHT, 1, s->o, s->c, s->n * s->oh * s->ow, taps, true, true};
     }
-    kernel_use_begin(use, "product_gpu.cl");
-    kernel_use_define(use, "MATMUL", product == MATMUL);
-    kernel_use_define(use, "FORWARD", product == FORWARD);
-    kernel_use_define(use, "BACKWARD_DATA", product == BACKWARD_DATA);
-    kernel_use_define(use, "BACKWARD_WEIGHT", product == BACKWARD_WEIGHT);
-    kernel_use_define(use, "M", m);
-    kernel_use_define(use, "N", n);
-    kernel_use_define(use, "K", k);
-    kernel_use_define(use, "PLANE", plane);
-    kernel_use_define(use, "SIDE", side);
-    kernel_use_define(use, "WORK_M", work_m);
-    kernel_use_define(use, "WORK_N", work_n);
-    kernel_use_launch(use, (size_t)(divide_up(n, side * work_n) * side), (size_t)(divide_up(m, side * work_m) * side),
-                      (size_t)layers, (size_t)side, (size_t)side, 1);
 }
 
-static void define_conv(const struct conv_sizes *sizes, bool b_along_k, struct kernel_use *use) {
-    kernel_use_define(use, "A_ALONG_M", 0);
-    kernel_use_define(use, "B_ALONG_K", b_along_k);
-    kernel_use_define(use, "CHANNELS", sizes->c);
-    kernel_use_define(use, "OUTPUTS", sizes->o);
-    kernel_use_define(use, "IN_H", sizes->h);
-    kernel_use_define(use, "IN_W", sizes->w);
-    kernel_use_define(use, "OUT_H", sizes->oh);
-    kernel_use_define(use, "OUT_W", sizes->ow);
-    kernel_use_define(use, "KERNEL_H", sizes->kh);
-    kernel_use_define(use, "KERNEL_W", sizes->kw);
-    kernel_use_define(use, "STRIDE", sizes->stride);
-    kernel_use_define(use, "PADDING", sizes->padding);
+struct gpu_product gpu_product_matmul(const struct matmul_sizes *s) {
+    return (struct gpu_product){PRODUCT_MATMUL, s->batch, s->m, s->n, s->k, 1, !s->transpose_a, s->transpose_b};
 }
 
-static int plan_forward(const struct kernel_target *target, const struct conv_sizes *sizes, struct product_use *use) {
-    int64_t pixels = sizes->oh * sizes->ow;
-    begin_product(target, FORWARD, sizes->o, sizes->n * pixels, sizes->c * sizes->kh * sizes->kw, 1, pixels,
-                  &use->main);
-    define_conv(sizes, false, &use->main);
-    return RETORT_OK;
+static bool is_packed(const struct gpu_product *p) {
+    return p->pass == PRODUCT_FORWARD || p->pass == PRODUCT_BACKWARD_DATA;
 }
 
-static int plan_backward_data(const struct kernel_target *target, const struct conv_sizes *sizes,
-                              struct product_use *use) {
-    int64_t pixels = sizes->h * sizes->w;
-    begin_product(target, BACKWARD_DATA, sizes->c, sizes->n * pixels, sizes->o * sizes->kh * sizes->kw, 1, pixels,
-                  &use->main);
-    define_conv(sizes, false, &use->main);
-    return RETORT_OK;
-}
+/* How a product lies in tiles. */
+struct layout_of_tiles {
+    int64_t items, depth;
+    int64_t rows, columns; /* of tiles in a sheet */
+    int64_t sheets;        /* a backward-weight's taps side by side, or 1: all taps' channels in one row */
+    int64_t width;         /* columns of a sheet */
+    int64_t stripes;       /* of the whole sum */
+};
 
-static int plan_backward_weight(const struct kernel_target *target, const struct conv_sizes *sizes,
-                                struct product_use *use) {
-    int64_t m = sizes->o, n = sizes->c * sizes->kh * sizes->kw, k = sizes->n * sizes->oh * sizes->ow;
-    /* How the sum is cut decides its rounding, so it follows from the sizes alone. */
-    int64_t tiles = divide_up(m, 16 * WORK_MAX) * divide_up(n, 16 * WORK_MAX);
-    int64_t parts = min_of(min_of(divide_up(GROUPS_WANTED, tiles), PARTS_MAX), divide_up(k, PART_DEPTH));
-    int64_t k_per_part = round_up(divide_up(k, parts), PART_DEPTH);
-    parts = divide_up(k, k_per_part);
-    begin_product(target, BACKWARD_WEIGHT, m, n, k, parts, n, &use->main);
-    define_conv(sizes, true, &use->main);
-    kernel_use_define(&use->main, "K_PER_PART", k_per_part);
-    if (parts > 1) {
-        use->work_floats = (size_t)(parts * m * n);
-        kernel_use_begin(&use->finish, "sum_parts_gpu.cl");
-        kernel_use_define(&use->finish, "COUNT", m * n);
-        kernel_use_define(&use->finish, "PARTS", parts);
-        kernel_use_launch_items(&use->finish, target, m * n, 1);
+static struct layout_of_tiles lay(const struct gpu_product *p, const struct product_tile *tile) {
+    struct layout_of_tiles l = {.items = (int64_t)(tile->tile_m / tile->work_m) * (tile->tile_n / tile->work_n),
+                                .depth = tile->depth,
+                                .rows = divide_up(p->m, tile->tile_m),
+                                .columns = divide_up(p->n, tile->tile_n),
+                                .sheets = 1,
+                                .width = p->n};
+    /* What nobody shares need not be cut to a width that divides well. */
+    if (!tile->local_a && !tile->local_b) l.depth = min_of(l.depth, p->k);
+    if (p->pass == PRODUCT_BACKWARD_WEIGHT) {
+        int64_t together = divide_up(p->n * p->taps, tile->tile_n);
+        if (l.columns * p->taps <= together)
+            l.sheets = p->taps;
+        else {
+            l.columns = together;
+            l.width = p->n * p->taps;
+        }
     }
-    return RETORT_OK;
+    l.stripes = divide_up(p->k, l.depth) * (is_packed(p) ? p->taps : 1);
+    return l;
 }
 
-int kernels_gpu_conv(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes,
-                     struct product_use *use) {
-    return (pass == CONV_FORWARD         ? plan_forward
-            : pass == CONV_BACKWARD_DATA ? plan_backward_data
-                                         : plan_backward_weight)(target, sizes, use);
+static int64_t packed_floats(const struct gpu_product *p, const struct product_tile *tile) {
+    return p->taps * round_up(p->k, lay(p, tile).depth) * round_up(p->m, tile->tile_m);
+}
+
+bool gpu_tile_fits(const struct kernel_target *target, const struct gpu_product *p, const struct product_tile *tile) {
+    enum { LOCAL_MOST = 32768 }; /* what every device has */
+    const struct device_traits *traits = target->traits;
+    int64_t items = lay(p, tile).items;
+    int64_t bytes = 4
+                    * ((tile->local_a ? tile->depth * (tile->tile_m + 4) : 4)
+                       + (tile->local_b ? tile->depth * (tile->tile_n + 4) : 4));
+    if ((uint64_t)items > traits->max_work_group || bytes > LOCAL_MOST || (uint64_t)bytes > traits->local_memory)
+        return false;
+    if (is_packed(p) && packed_floats(p, tile) > INT32_MAX) return false;
+    /* Items bring equal numbers of a stripe, of packed weights by four. What lies along k is not read by item. */
+    if (tile->local_a ? tile->depth * tile->tile_m % (items * (is_packed(p) ? 4 : 1))
+                      : p->a_along_k || (is_packed(p) && tile->work_m % 4))
+        return false;
+    return tile->local_b ? tile->depth * tile->tile_n % items == 0 : !p->b_along_k;
+}
+
+/* --- which tile --- */
+/* float32 lanes of the whole device. */
+static int64_t device_lanes(const struct device_traits *traits) {
+    return traits->kind == DEVICE_CPU ? (int64_t)traits->compute_units * traits->vector_width
+                                      : (int64_t)traits->compute_units * 64;
+}
+
+static unsigned class_of(const struct device_traits *traits) {
+    return traits->kind == DEVICE_CPU ? CPU : WIDE;
+}
+
+/* Groups that fill the device: with many sums an item, one and a half items a lane hide what reading takes. */
+static int64_t groups_wanted(const struct kernel_target *target, const struct layout_of_tiles *l) {
+    return divide_up(3 * device_lanes(target->traits), 2 * l->items);
+}
+
+int64_t gpu_parts(const struct kernel_target *target, const struct gpu_product *p, const struct product_tile *tile) {
+    enum { LEAST_SUM = 128, PARTS_MOST = 64 }; /* a sum shorter than that is not worth a group of its own */
+    struct layout_of_tiles l = lay(p, tile);
+    int64_t groups = p->batch * l.rows * l.columns * l.sheets;
+    int64_t parts = min_of(groups_wanted(target, &l) / groups, l.stripes * l.depth / LEAST_SUM);
+    parts = max_of(1, min_of(parts, PARTS_MOST));
+    return divide_up(l.stripes, divide_up(l.stripes, parts));
+}
+
+const struct product_tile *gpu_tile_choose(const struct kernel_target *target, const struct gpu_product *p) {
+    unsigned class = class_of(target->traits);
+    const struct product_tile *last = NULL;
+    for (int i = 0; i < TILES; i++) {
+        const struct product_tile *tile = &tiles[i];
+        if (!(tile->classes & class) || !gpu_tile_fits(target, p, tile)) continue;
+        struct layout_of_tiles l = lay(p, tile);
+        last = tile;
+        if (2 * p->m <= tile->tile_m || 2 * l.width <= tile->tile_n || 2 * p->k <= l.depth) continue;
+        if (p->batch * l.rows * l.columns * l.sheets * gpu_parts(target, p, tile) >= groups_wanted(target, &l))
+            return tile;
+    }
+    return last;
+}
+
+/* --- launches --- */
+static void plan(const struct kernel_target *target, const struct gpu_product *p, const struct product_tile *tile,
+                 int64_t parts, struct kernel_use *main, struct kernel_use *finish, size_t *work_floats) {
+    struct layout_of_tiles l = lay(p, tile);
+    int64_t stripes = divide_up(l.stripes, parts), result = p->batch * p->m * l.width * l.sheets;
+    parts = divide_up(l.stripes, stripes);
+    bool weight = p->pass == PRODUCT_BACKWARD_WEIGHT;
+    kernel_use_begin(main, "product_gpu.cl");
+    kernel_use_define(main, "MATMUL", p->pass == PRODUCT_MATMUL);
+    kernel_use_define(main, "FORWARD", p->pass == PRODUCT_FORWARD);
+    kernel_use_define(main, "BACKWARD_DATA", p->pass == PRODUCT_BACKWARD_DATA);
+    kernel_use_define(main, "BACKWARD_WEIGHT", weight);
+    kernel_use_define(main, "M", p->m);
+    kernel_use_define(main, "N", l.width);
+    kernel_use_define(main, "K", p->k);
+    kernel_use_define(main, "BATCH", p->batch);
+    kernel_use_define(main, "PARTS", parts);
+    kernel_use_define(main, "STRIPES_A_PART", stripes);
+    kernel_use_define(main, "SHEETS", l.sheets);
+    kernel_use_define(main, "TILES_N", l.columns);
+    kernel_use_define(main, "A_ALONG_K", p->a_along_k);
+    kernel_use_define(main, "B_ALONG_K", p->b_along_k);
+    kernel_use_define(main, "TILE_M", tile->tile_m);
+    kernel_use_define(main, "TILE_N", tile->tile_n);
+    kernel_use_define(main, "WORK_M", tile->work_m);
+    kernel_use_define(main, "WORK_N", tile->work_n);
+    kernel_use_define(main, "DEPTH", l.depth);
+    kernel_use_define(main, "LOCAL_A", tile->local_a);
+    kernel_use_define(main, "LOCAL_B", tile->local_b);
+    kernel_use_define(main, "AHEAD", tile->ahead);
+    if (tile->sub_group) kernel_use_define(main, "SUB_GROUP", tile->sub_group);
+    kernel_use_launch(main, (size_t)(l.columns * l.sheets * l.items), (size_t)l.rows, (size_t)(p->batch * parts),
+                      (size_t)l.items, 1, 1);
+    *work_floats = parts > 1 ? (size_t)(parts * result) : 0;
+    if (parts == 1) return;
+    kernel_use_begin(finish, "sum_parts_gpu.cl");
+    kernel_use_define(finish, "COUNT", result);
+    kernel_use_define(finish, "PARTS", parts);
+    kernel_use_define(finish, "TAPS", weight ? p->taps : 1);
+    kernel_use_launch_items(finish, target, result, 1);
+}
+
+static void pack_weights(const struct kernel_target *target, const struct gpu_product *p,
+                         const struct product_tile *tile, struct product_use *use) {
+    bool forward = p->pass == PRODUCT_FORWARD;
+    int64_t rows = round_up(p->k, lay(p, tile).depth), pitch = round_up(p->m, tile->tile_m);
+    use->packed_floats = (size_t)packed_floats(p, tile);
+    kernel_use_begin(&use->pack, "pack_gpu.cl");
+    kernel_use_define(&use->pack, "TAPS", p->taps);
+    kernel_use_define(&use->pack, "ROWS", rows);
+    kernel_use_define(&use->pack, "PITCH", pitch);
+    kernel_use_define(&use->pack, "K", p->k);
+    kernel_use_define(&use->pack, "M", p->m);
+    kernel_use_define(&use->pack, "K_STEP", forward ? p->taps : p->m * p->taps);
+    kernel_use_define(&use->pack, "M_STEP", forward ? p->k * p->taps : p->taps);
+    kernel_use_launch_items(&use->pack, target, pitch, rows);
+}
+
+void gpu_plan_conv(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes,
+                   const struct product_tile *tile, int64_t parts, struct product_use *use) {
+    struct gpu_product p = gpu_product_conv(pass, sizes);
+    plan(target, &p, tile, parts, &use->main, &use->finish, &use->work_floats);
+    if (is_packed(&p)) pack_weights(target, &p, tile, use);
+    int64_t plane = pass == CONV_FORWARD ? sizes->oh * sizes->ow : sizes->h * sizes->w;
+    bool weight = pass == CONV_BACKWARD_WEIGHT;
+    kernel_use_define(&use->main, "RESULT", weight ? sizes->o * sizes->c * p.taps : p.m * p.n);
+    kernel_use_define(&use->main, "ROW_LENGTH", !weight ? plane : use->finish.file ? sizes->c : 1);
+    kernel_use_define(&use->main, "PLANE", plane);
+    kernel_use_define(&use->main, "TAPS", p.taps);
+    kernel_use_define(&use->main, "CHANNELS", sizes->c);
+    kernel_use_define(&use->main, "IN_H", sizes->h);
+    kernel_use_define(&use->main, "IN_W", sizes->w);
+    kernel_use_define(&use->main, "OUT_H", sizes->oh);
+    kernel_use_define(&use->main, "OUT_W", sizes->ow);
+    kernel_use_define(&use->main, "KERNEL_H", sizes->kh);
+    kernel_use_define(&use->main, "KERNEL_W", sizes->kw);
+    kernel_use_define(&use->main, "STRIDE", sizes->stride);
+    kernel_use_define(&use->main, "PADDING", sizes->padding);
+}
+
+void gpu_plan_matmul(const struct kernel_target *target, const struct matmul_sizes *sizes,
+                     const struct product_tile *tile, int64_t parts, struct product_use *use) {
+    struct gpu_product p = gpu_product_matmul(sizes);
+    plan(target, &p, tile, parts, &use->main, &use->finish, &use->work_floats);
+    kernel_use_define(&use->main, "RESULT", p.m * p.n);
+    kernel_use_define(&use->main, "ROW_LENGTH", p.n);
+}
+
+/* --- as a row of the kernel choice --- */
+enum { FLAG_LOCAL_A = 1, FLAG_LOCAL_B = 2, FLAG_AHEAD = 4 };
+
+static void describe_tile(const struct product_tile *tile, int64_t parts, int *numbers) {
+    int flags = tile->local_a * FLAG_LOCAL_A + tile->local_b * FLAG_LOCAL_B + tile->ahead * FLAG_AHEAD;
+    const int all[] = {tile->tile_m, tile->tile_n, tile->work_m,        tile->work_n,
+                       tile->depth,  1 + flags,    1 + tile->sub_group, (int)parts};
+    memcpy(numbers, all, sizeof all);
+}
+
+static const struct product_tile *described_tile(const int *numbers) {
+    for (int i = 0; i < TILES; i++) {
+        int own[CHOICE_PARAMETERS] = {0};
+        describe_tile(&tiles[i], numbers[7], own);
+        if (memcmp(own, numbers, sizeof own) == 0) return &tiles[i];
+    }
+    return NULL;
+}
+
+bool conv_product_fits(const struct kernel_target *target, const struct conv_class *class, const int *numbers) {
+    const struct gpu_product p = gpu_product_conv(class->pass, &class->sizes);
+    if (!numbers[0]) return gpu_tile_choose(target, &p) != NULL;
+    const struct product_tile *tile = described_tile(numbers);
+    return tile && gpu_tile_fits(target, &p, tile);
+}
+
+int conv_product_candidates(const struct kernel_target *target, const struct conv_class *class,
+                            int list[][CHOICE_PARAMETERS], int most) {
+    const struct gpu_product p = gpu_product_conv(class->pass, &class->sizes);
+    int count = 0;
+    for (int i = 0; i < TILES && count < most; i++)
+        if (gpu_tile_fits(target, &p, &tiles[i]))
+            describe_tile(&tiles[i], gpu_parts(target, &p, &tiles[i]), list[count++]);
+    return count;
+}
+
+int conv_product_plan(const struct kernel_target *target, const struct conv_class *class, const int *numbers,
+                      struct kernel_plan *plan) {
+    const struct gpu_product p = gpu_product_conv(class->pass, &class->sizes);
+    const struct product_tile *tile = numbers[0] ? described_tile(numbers) : gpu_tile_choose(target, &p);
+    struct product_use use = {0};
+    if (!tile) return error_set(RETORT_ELIMIT, "convolution weights with too many channels to be packed");
+    gpu_plan_conv(target, class->pass, &class->sizes, tile, numbers[0] ? numbers[7] : gpu_parts(target, &p, tile),
+                  &use);
+    kernels_plan_conv(&use, class, plan);
+    return RETORT_OK;
 }
 
 int kernels_gpu_matmul(const struct kernel_target *target, const struct matmul_sizes *sizes, struct product_use *use) {
-    begin_product(target, MATMUL, sizes->m, sizes->n, sizes->k, sizes->batch, sizes->n, &use->main);
-    kernel_use_define(&use->main, "A_ALONG_M", sizes->transpose_a);
-    kernel_use_define(&use->main, "B_ALONG_K", sizes->transpose_b);
+    struct gpu_product p = gpu_product_matmul(sizes);
+    const struct product_tile *tile = gpu_tile_choose(target, &p);
+    if (!tile) return error_set(RETORT_EUNSUPPORTED, "this device has too little local memory for a matrix product");
+    gpu_plan_matmul(target, sizes, tile, gpu_parts(target, &p, tile), use);
     return RETORT_OK;
 }
