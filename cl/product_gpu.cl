@@ -78,6 +78,9 @@
 /* Reading past the end of the sum: the last number there is, in whose place zero is taken. */
 #define NEAR(k) (K % DEPTH == 0 ? (k) : min((k), K - 1))
 #define WITHIN_SUM(k, value) (K % DEPTH == 0 || (k) < K ? (value) : 0)
+/* The layer of an operand that a layer of the result is a product of. Winograd's have terms of LAYERS each: bit t of
+ * `terms` tells whether the t-th is a product of the first or the second LAYERS of the operand. */
+#define LAYER(terms) ((ulong)((terms) >> layer / LAYERS & 1) * LAYERS + layer % LAYERS)
 /* Functions of this kernel. */
 #define OWN_(name, function) name##_##function
 #define OWN_NAME(name, function) OWN_(name, function)
@@ -253,9 +256,12 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) kernel void NAME(global float
     const int item = get_local_id(0), m0 = get_group_id(1) * TILE_M;
     const int sheet = get_group_id(0) / TILES_N, n0 = get_group_id(0) % TILES_N * TILE_N;
     const int layer = get_group_id(2) % BATCH, part = get_group_id(2) / BATCH;
-    /* A of a convolution is its second argument: weights, or y of a backward-weight. */
-    global const float *a_from = MATMUL ? first + first_offset + (ulong)layer * (M * K) : second + second_offset;
-    global const float *b_from = MATMUL ? second + second_offset + (ulong)layer * (K * N) : first + first_offset;
+#if MATMUL
+    global const float *a_from = first + first_offset + LAYER(A_TERMS) * (M * K);
+    global const float *b_from = second + second_offset + LAYER(B_TERMS) * (K * N);
+#else /* A of a convolution is its second argument: weights, or y of a backward-weight */
+    global const float *a_from = second + second_offset, *b_from = first + first_offset;
+#endif
     const int begin = part * STRIPES_A_PART, end = min(begin + STRIPES_A_PART, STRIPES);
     float sum[WORK_M][WORK_N], a[BRINGS_A], b[BRINGS_B];
     int4 place[KEPT];
@@ -313,6 +319,10 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) kernel void NAME(global float
 #undef N
 #undef K
 #undef BATCH
+#undef LAYER
+#undef LAYERS
+#undef A_TERMS
+#undef B_TERMS
 #undef PARTS
 #undef STRIPES_A_PART
 #undef RESULT

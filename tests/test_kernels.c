@@ -135,7 +135,7 @@ static void launch(struct device_program *program, const struct kernel_plan *pla
         const struct plan_launch *launch = &plan->launches[i];
         char name[32];
         struct device_kernel *kernel;
-        snprintf(name, sizeof name, "k%d_%d", index, i);
+        snprintf(name, sizeof name, "k%d_%d", index, launch->use);
         assert_ok(device_kernel_create(program, name, &kernel));
         for (int k = 0; k < launch->count; k++) {
             const struct plan_operand *operand = &launch->operands[k];
@@ -144,7 +144,8 @@ static void launch(struct device_program *program, const struct kernel_plan *pla
                                                           : SCRATCH + operand->number;
             assert_ok(device_kernel_set_buffer(kernel, (unsigned)k, buffer, offsets[region] + operand->offset));
         }
-        assert_ok(device_launch(device, kernel, launch->use.global, launch->use.local));
+        const struct kernel_use *use = plan_use(plan, launch);
+        assert_ok(device_launch(device, kernel, use->global, use->local));
         device_kernel_destroy(kernel);
     }
 }
@@ -234,10 +235,10 @@ static void run_cases(const struct kernel_target *target, struct test_case *case
         struct kernel_target wise = *target;
         wise.wisdom = cases[i].wisdom;
         assert_ok(plan(&wise, &cases[i]));
-        for (int l = 0; l < cases[i].plan.launch_count; l++) {
+        for (int l = 0; l < cases[i].plan.use_count; l++) {
             char name[32];
             snprintf(name, sizeof name, "k%d_%d", i, l);
-            kernels_append(&text, name, &cases[i].plan.launches[l].use);
+            kernels_append(&text, name, &cases[i].plan.uses[l]);
         }
     }
     assert_false(text.failed);

@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "base/random.h"
 #include "compile/kernels_family.h"
+#include "compile/wisdom.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -127,13 +128,13 @@ static void run_at(const struct kernels *kernels, int number, const struct kerne
 /* Adds the kernels of a plan; the number of the first. */
 static int plan_add(struct kernels *kernels, const struct kernel_plan *plan) {
     int first = kernels->count;
-    for (int i = 0; i < plan->launch_count; i++) kernels_add(kernels, &plan->launches[i].use);
+    for (int i = 0; i < plan->use_count; i++) kernels_add(kernels, &plan->uses[i]);
     return first;
 }
 
-/* Runs a plan of one result, its scratch memory between guards too. A launch is to change its outputs alone. */
-static void run_plan(const struct kernels *kernels, int first, const struct kernel_plan *plan, struct tensor *result,
-                     struct tensor *const *inputs) {
+/* Runs a plan, its scratch memory between guards too. A launch is to change its outputs alone. */
+static void run_plans(const struct kernels *kernels, int first, const struct kernel_plan *plan,
+                      struct tensor *const *results, struct tensor *const *inputs) {
     struct tensor scratch[PLAN_SCRATCHES];
     for (int k = 0; k < plan->scratch_count; k++) scratch[k] = tensor_create(plan->scratch[k]);
     for (int i = 0; i < plan->launch_count; i++) {
@@ -142,14 +143,20 @@ static void run_plan(const struct kernels *kernels, int first, const struct kern
         size_t offsets[PLAN_OPERANDS];
         for (int k = 0; k < launch->count; k++) {
             const struct plan_operand *operand = &launch->operands[k];
-            arguments[k] = operand->kind == OPERAND_RESULT  ? result
+            arguments[k] = operand->kind == OPERAND_RESULT  ? results[operand->number]
                            : operand->kind == OPERAND_INPUT ? inputs[operand->number]
                                                             : &scratch[operand->number];
             offsets[k] = operand->offset;
         }
-        run_at(kernels, first + i, &launch->use, arguments, offsets, launch->outputs, launch->count);
+        run_at(kernels, first + launch->use, plan_use(plan, launch), arguments, offsets, launch->outputs,
+               launch->count);
     }
     for (int k = 0; k < plan->scratch_count; k++) tensor_destroy(&scratch[k]);
+}
+
+static void run_plan(const struct kernels *kernels, int first, const struct kernel_plan *plan, struct tensor *result,
+                     struct tensor *const *inputs) {
+    run_plans(kernels, first, plan, &result, inputs);
 }
 
 /* `sums` and the sums of magnitudes that belong to them, in double. */
@@ -313,6 +320,119 @@ static void test_every_tile_of_convolutions(void **state) {
     assert_true(used > tile_count / 2); /* a device whose groups are small cannot run all */
 }
 
+/* --- staged Winograd: single convolutions, joined ones and pairs, whole and in parts of the batch --- */
+/* Bits of a mask: (result * 2 + input) * 2 + weights. */
+#define TERM(o, i, w) (1u << (((o)*2 + (i)) * 2 + (w)))
+static const struct conv_terms some_terms[] = {
+    {1, 1, 1, 1},
+    {2, 2, 2, TERM(0, 0, 0) | TERM(1, 1, 0) | TERM(1, 0, 1)},
+    {1, 2, 2, TERM(0, 1, 0) | TERM(0, 0, 1)},
+    {2, 2, 1, TERM(0, 0, 0) | TERM(1, 1, 0)},
+    {2, 1, 2, TERM(0, 0, 0) | TERM(1, 0, 1)},
+};
+enum { SOME_TERMS = sizeof some_terms / sizeof *some_terms, STAGED_OPERANDS = 6 };
+
+struct staged_case {
+    struct conv_class class;
+    struct kernel_plan plan;
+    int first;
+};
+
+/* The sums over the terms, in double, of each result; inputs and weights, or pairs of x and y, lie in `in`. */
+static void staged_reference(const struct conv_class *class, const struct tensor *in, int result, double *sums,
+                             double *magnitudes) {
+    const struct conv_terms *t = &class->terms;
+    if (class->pass == CONV_BACKWARD_WEIGHT) {
+        for (int k = 0; k < t->inputs; k++)
+            convolve(&class->sizes, BACKWARD_WEIGHT, in[2 * k].values, NULL, in[2 * k + 1].values, sums, magnitudes);
+        return;
+    }
+    for (int i = 0; i < t->inputs; i++)
+        for (int w = 0; w < t->weights; w++) {
+            if (!(t->mask >> ((result * 2 + i) * 2 + w) & 1)) continue;
+            const float *x = in[i].values, *weights = in[t->inputs + w].values;
+            bool forward = class->pass == CONV_FORWARD;
+            convolve(&class->sizes, forward ? FORWARD : BACKWARD_DATA, forward ? x : NULL, weights, forward ? NULL : x,
+                     sums, magnitudes);
+        }
+}
+
+static void staged_check(const struct kernels *kernels, const struct staged_case *k, size_t number) {
+    const struct conv_class *class = &k->class;
+    const struct conv_sizes *s = &class->sizes;
+    const struct conv_terms *t = &class->terms;
+    size_t y = (size_t)(s->n * s->o * s->oh * s->ow), x = (size_t)(s->n * s->c * s->h * s->w);
+    size_t w = (size_t)(s->o * s->c * s->kh * s->kw);
+    bool weight = class->pass == CONV_BACKWARD_WEIGHT, forward = class->pass == CONV_FORWARD;
+    struct tensor results[2], in[STAGED_OPERANDS], *result_list[2], *input_list[STAGED_OPERANDS];
+    int inputs = weight ? 2 * t->inputs : t->inputs + t->weights, outputs = weight ? 1 : t->outputs;
+    for (int i = 0; i < inputs; i++) {
+        in[i] = tensor_random(weight ? (i % 2 ? y : x) : i >= t->inputs ? w : forward ? x : y);
+        input_list[i] = &in[i];
+    }
+    for (int o = 0; o < outputs; o++) {
+        results[o] = tensor_create(weight ? w : forward ? y : x);
+        result_list[o] = &results[o];
+    }
+    run_plans(kernels, k->first, &k->plan, result_list, input_list);
+    for (int o = 0; o < outputs; o++) {
+        double *sums = calloc(results[o].count, sizeof *sums), *magnitudes = calloc(results[o].count, sizeof *sums);
+        double largest = 0;
+        assert_true(sums && magnitudes);
+        staged_reference(class, in, o, sums, magnitudes);
+        for (size_t i = 0; i < results[o].count; i++) largest = fmax(largest, magnitudes[i]);
+        /* The transforms spread an error over a tile: it is measured by the largest sum of magnitudes. */
+        for (size_t i = 0; i < results[o].count; i++) magnitudes[i] = 2 * largest;
+        assert_close(&results[o], sums, magnitudes, "staged", number);
+        free(sums);
+        free(magnitudes);
+        tensor_destroy(&results[o]);
+    }
+    for (int i = 0; i < inputs; i++) tensor_destroy(&in[i]);
+}
+
+static void test_staged_winograd(void **state) {
+    (void)state;
+    static const struct conv_sizes rows[] = {
+        {3, 5, 9, 6, 7, 3, 3, 0, 0, 1, 1},  {2, 17, 8, 8, 20, 3, 3, 0, 0, 1, 1}, {5, 4, 2, 3, 33, 3, 3, 0, 0, 1, 1},
+        {1, 3, 11, 7, 6, 3, 3, 0, 0, 1, 0}, {2, 6, 5, 13, 5, 3, 3, 0, 0, 1, 2},
+    };
+    enum { ROWS = sizeof rows / sizeof *rows, CASES = ROWS * 4 };
+    static const enum conv_pass passes_of[] = {CONV_FORWARD, CONV_BACKWARD_DATA, CONV_BACKWARD_WEIGHT};
+    struct kernel_target target = {device_traits(device), FAMILY_GPU, 1};
+    static struct staged_case cases[CASES];
+    struct kernels kernels;
+    int count = 0, in_parts = 0;
+    kernels_begin(&kernels, 1);
+    for (int r = 0; r < ROWS; r++)
+        for (int k = 0; k < 4; k++) {
+            struct staged_case *c = &cases[count++];
+            struct conv_choice list[CONV_CANDIDATES];
+            struct wisdom *wisdom;
+            enum conv_pass pass = passes_of[k % 3];
+            int pairs = 1 + (r + k) % 2;
+            c->class = (struct conv_class){pass, with_result(&rows[r]), some_terms[(r + k) % SOME_TERMS]};
+            if (pass == CONV_BACKWARD_WEIGHT) c->class.terms = (struct conv_terms){1, pairs, pairs, pairs == 1};
+            int found = kernels_conv_candidates(&target, &c->class, kernels_conv_variant("staged"), list);
+            assert_true(found > 1);
+            struct conv_choice choice = list[1 + (r * 4 + k) % (found - 1)];
+            if (pass != CONV_BACKWARD_WEIGHT && c->class.sizes.n > 1) choice.parameters[8] = 2; /* images of a part */
+            if (pass == CONV_BACKWARD_WEIGHT) choice.parameters[7] = 1 + r % 3;                 /* parts of the sum */
+            assert_true(kernels_conv_fits(&target, &c->class, &choice));
+            assert_ok(wisdom_of_one(&c->class, &choice, &wisdom));
+            target.wisdom = wisdom;
+            assert_ok(kernels_conv(&target, &c->class, &c->plan));
+            target.wisdom = NULL;
+            wisdom_destroy(wisdom);
+            in_parts += c->plan.launch_count > 4;
+            c->first = plan_add(&kernels, &c->plan);
+        }
+    assert_true(in_parts > 2);
+    kernels_build(&kernels);
+    for (int i = 0; i < count; i++) staged_check(&kernels, &cases[i], (size_t)i);
+    kernels_end(&kernels);
+}
+
 /* --- matrix products --- */
 static void check_matmul(const struct matmul_sizes *s, const struct kernel_plan *plan, const struct kernels *kernels,
                          int number, const char *what, size_t i) {
@@ -392,7 +512,7 @@ static void test_every_tile_of_matmul(void **state) {
             if (!gpu_tile_fits(&target, &product, &tiles[t])) continue;
             taken[count] = s;
             struct product_use use = {0};
-            gpu_plan_matmul(&target, &s, &tiles[t], 1 + (t / 4 + way) % 2, &use);
+            gpu_plan_matmul(&target, &s, NULL, &tiles[t], 1 + (t / 4 + way) % 2, &use);
             plans[count] = (struct kernel_plan){0};
             kernels_plan_product(&use, 1, 2, 1, &plans[count]);
             first[count] = plan_add(&kernels, &plans[count]);
@@ -637,6 +757,7 @@ int main(void) {
         cmocka_unit_test(test_convolutions),
         cmocka_unit_test(test_other_tiles),
         cmocka_unit_test(test_every_tile_of_convolutions),
+        cmocka_unit_test(test_staged_winograd),
         cmocka_unit_test(test_matmul),
         cmocka_unit_test(test_every_tile_of_matmul),
         cmocka_unit_test(test_relayout),

@@ -263,7 +263,7 @@ static void test_first_version(void **state) {
 
 static const char *parameters_of_main(const struct kernel_plan *plan) {
     for (int i = 0; i < plan->launch_count; i++)
-        if (plan->launches[i].share == 1) return plan->launches[i].use.parameters;
+        if (plan->launches[i].share == 1) return plan_use(plan, &plan->launches[i])->parameters;
     return "";
 }
 
@@ -278,7 +278,7 @@ static void test_choice(void **state) {
     assert_ok(wisdom_of_one(&forward, &(struct conv_choice){"direct", {2, 4, 3}}, &wisdom));
     target.wisdom = wisdom;
     assert_ok(kernels_conv(&target, &forward, &plan));
-    assert_string_equal(plan.launches[plan.launch_count - 1].use.file, "conv_cpu.cl");
+    assert_string_equal(plan_use(&plan, &plan.launches[plan.launch_count - 1])->file, "conv_cpu.cl");
     assert_non_null(strstr(parameters_of_main(&plan), "TILE_COLUMNS 4\n"));
     assert_false(kernels_conv_joins(&target, CONV_FORWARD, &forward.sizes));
     assert_true(kernels_conv_joins(&target, CONV_BACKWARD_DATA, &forward.sizes));

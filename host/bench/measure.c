@@ -29,10 +29,10 @@ static int build(struct device *device, const struct kernel_target *target, cons
     struct text text;
     text_init(&text);
     kernels_preamble(&text, target->lanes);
-    for (int i = 0; i < plan->launch_count; i++) {
+    for (int i = 0; i < plan->use_count; i++) {
         char name[16];
         snprintf(name, sizeof name, "k%d", i);
-        kernels_append(&text, name, &plan->launches[i].use);
+        kernels_append(&text, name, &plan->uses[i]);
     }
     if (text.failed) RAISE(RETORT_ENOMEM, "out of memory writing kernels");
     TRY(device_program_create(device, text_get(&text), "", program));
@@ -42,14 +42,16 @@ done:
 }
 
 /* Times the i-th launch of a plan, after one launch that leaves what the next reads. */
-static int time_launch(struct device *device, struct device_program *program, const struct plan_launch *launch, int i,
+static int time_launch(struct device *device, struct device_program *program, const struct kernel_plan *plan, int i,
                        struct device_buffer *const *operands, int results, struct device_buffer *const *scratch,
                        double budget, double *total) {
     int status = RETORT_OK;
     struct device_kernel *kernel = NULL;
+    const struct plan_launch *launch = &plan->launches[i];
+    const struct kernel_use *use = plan_use(plan, launch);
     char name[16];
     double seconds;
-    snprintf(name, sizeof name, "k%d", i);
+    snprintf(name, sizeof name, "k%d", launch->use);
     TRY(device_kernel_create(program, name, &kernel));
     for (int k = 0; k < launch->count; k++) {
         const struct plan_operand *operand = &launch->operands[k];
@@ -58,8 +60,8 @@ static int time_launch(struct device *device, struct device_program *program, co
                                                                         : scratch[operand->number];
         TRY(device_kernel_set_buffer(kernel, (unsigned)k, buffer, operand->offset));
     }
-    TRY(device_launch(device, kernel, launch->use.global, launch->use.local));
-    TRY(device_time_launch(device, kernel, launch->use.global, launch->use.local, budget, &seconds));
+    TRY(device_launch(device, kernel, use->global, use->local));
+    TRY(device_time_launch(device, kernel, use->global, use->local, budget, &seconds));
     *total += seconds;
 done:
     device_kernel_destroy(kernel);
@@ -89,10 +91,10 @@ int measure_plan(struct device *device, const struct kernel_target *target, cons
     TRY(build(device, target, plan, &program));
     for (int i = 0; i < plan->launch_count; i++) {
         const struct plan_launch *launch = &plan->launches[i];
-        TRY(time_launch(device, program, launch, i, buffers, operands->results, scratch, budget, &seconds));
+        TRY(time_launch(device, program, plan, i, buffers, operands->results, scratch, budget, &seconds));
         if (launch->share <= share) continue;
         share = launch->share;
-        result->file = launch->use.file;
+        result->file = plan_use(plan, launch)->file;
     }
     for (int i = 0; i < operands->results; i++)
         TRY(device_read(device, buffers[i], 0, operands->of[i].count * sizeof(float), operands->of[i].values));

@@ -29,8 +29,8 @@ static bool is_new(struct search *search, const struct kernel_target *target) {
     struct kernel_plan plan;
     uint64_t hash = 0;
     if (kernels_conv(target, &search->spec->class, &plan) < 0) return true; /* measuring it will say why */
-    for (int i = 0; i < plan.launch_count; i++) {
-        const struct kernel_use *use = &plan.launches[i].use;
+    for (int i = 0; i < plan.use_count; i++) {
+        const struct kernel_use *use = &plan.uses[i];
         hash = hash_fast(use->file, strlen(use->file), hash);
         hash = hash_fast(use->parameters, strlen(use->parameters), hash);
         hash = hash_fast(use->global, sizeof use->global, hash);

@@ -80,7 +80,7 @@ void kernels_plan_product(const struct product_use *use, int results, int inputs
     if (use->finish.file) operands[0] = PLAN_SCRATCH(plan_scratch(plan, use->work_floats));
     for (int k = 0; k < inputs; k++) {
         bool packs = use->packed_floats && k >= inputs - packed;
-        operands[count++] = packs ? plan_pack(plan, &use->pack, use->packed_floats, k) : PLAN_INPUT(k);
+        operands[count++] = packs ? plan_pack(plan, &use->pack, use->packed_floats, k, 1) : PLAN_INPUT(k);
     }
     plan_launch(plan, &use->main, results, count, operands)->share = 1;
     if (use->finish.file) plan_launch(plan, &use->finish, 1, 2, (struct plan_operand[]){PLAN_RESULT(0), operands[0]});
@@ -143,6 +143,8 @@ static const struct conv_variant conv_variants[] = {
      conv_winograd_candidates, winograd2_plan},
     {"direct", "direct", FAMILY_CPU, 3, false, DIRECT_ERROR, always, conv_direct_fits, conv_direct_candidates,
      conv_direct_plan},
+    {"staged", "staged Winograd F(4,3)", FAMILY_GPU, 9, true, WINOGRAD_ERROR, conv_staged_applies, conv_staged_fits,
+     conv_staged_candidates, conv_staged_plan},
     {"product", "tiled product", FAMILY_GPU, 8, false, DIRECT_ERROR, always, conv_product_fits, conv_product_candidates,
      conv_product_plan},
 };

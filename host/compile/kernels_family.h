@@ -81,8 +81,19 @@ int64_t gpu_parts(const struct kernel_target *target, const struct gpu_product *
 /* The launches with a tile that fits, in `parts` parts or fewer, at least 1. */
 void gpu_plan_conv(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes,
                    const struct product_tile *tile, int64_t parts, struct product_use *use);
+/* Which layers of the operands the layers of a batch of products belong to: see LAYER in cl/product_gpu.cl. */
+struct gpu_layers {
+    int layers;
+    unsigned a_terms, b_terms;
+};
+/* `layers` NULL: each layer of the result is the product of that layer of both operands. */
 void gpu_plan_matmul(const struct kernel_target *target, const struct matmul_sizes *sizes,
-                     const struct product_tile *tile, int64_t parts, struct product_use *use);
+                     const struct gpu_layers *layers, const struct product_tile *tile, int64_t parts,
+                     struct product_use *use);
+/* A tile and the parts of a sum as eight numbers, and back; NULL where no tile has these. */
+void gpu_describe_tile(const struct product_tile *tile, int64_t parts, int *numbers);
+const struct product_tile *gpu_described_tile(const int *numbers);
+int64_t device_lanes(const struct device_traits *traits);
 
 /* Parameters: tile m and n, sums m and n of an item, depth, 1 + flags, 1 + sub-group, parts of the sum. */
 bool conv_product_fits(const struct kernel_target *target, const struct conv_class *class, const int *numbers);
@@ -91,6 +102,14 @@ int conv_product_candidates(const struct kernel_target *target, const struct con
 int conv_product_plan(const struct kernel_target *target, const struct conv_class *class, const int *numbers,
                       struct kernel_plan *plan);
 int kernels_gpu_matmul(const struct kernel_target *target, const struct matmul_sizes *sizes, struct product_use *use);
+
+/* --- kernels_winograd_gpu.c: staged Winograd F(4,3). Parameters: those of the products' tile, images of a part. --- */
+bool conv_staged_applies(const struct kernel_target *target, const struct conv_class *class);
+bool conv_staged_fits(const struct kernel_target *target, const struct conv_class *class, const int *numbers);
+int conv_staged_candidates(const struct kernel_target *target, const struct conv_class *class,
+                           int list[][CHOICE_PARAMETERS], int most);
+int conv_staged_plan(const struct kernel_target *target, const struct conv_class *class, const int *numbers,
+                     struct kernel_plan *plan);
 
 /* At least `items` work-items along x, in groups of 64 where the device allows it. There may be more than `items`: the
  * kernel must check its number. */

@@ -120,7 +120,7 @@ bool gpu_tile_fits(const struct kernel_target *target, const struct gpu_product 
 
 /* --- which tile --- */
 /* float32 lanes of the whole device. */
-static int64_t device_lanes(const struct device_traits *traits) {
+int64_t device_lanes(const struct device_traits *traits) {
     return traits->kind == DEVICE_CPU ? (int64_t)traits->compute_units * traits->vector_width
                                       : (int64_t)traits->compute_units * 64;
 }
@@ -239,27 +239,31 @@ void gpu_plan_conv(const struct kernel_target *target, enum conv_pass pass, cons
 }
 
 void gpu_plan_matmul(const struct kernel_target *target, const struct matmul_sizes *sizes,
-                     const struct product_tile *tile, int64_t parts, struct product_use *use) {
+                     const struct gpu_layers *layers, const struct product_tile *tile, int64_t parts,
+                     struct product_use *use) {
     struct gpu_product p = gpu_product_matmul(sizes);
     plan(target, &p, tile, parts, &use->main, &use->finish, &use->work_floats);
     kernel_use_define(&use->main, "RESULT", p.m * p.n);
     kernel_use_define(&use->main, "ROW_LENGTH", p.n);
+    kernel_use_define(&use->main, "LAYERS", layers ? layers->layers : sizes->batch);
+    kernel_use_define(&use->main, "A_TERMS", layers ? layers->a_terms : 0);
+    kernel_use_define(&use->main, "B_TERMS", layers ? layers->b_terms : 0);
 }
 
 /* --- as a row of the kernel choice --- */
 enum { FLAG_LOCAL_A = 1, FLAG_LOCAL_B = 2, FLAG_AHEAD = 4 };
 
-static void describe_tile(const struct product_tile *tile, int64_t parts, int *numbers) {
+void gpu_describe_tile(const struct product_tile *tile, int64_t parts, int *numbers) {
     int flags = tile->local_a * FLAG_LOCAL_A + tile->local_b * FLAG_LOCAL_B + tile->ahead * FLAG_AHEAD;
     const int all[] = {tile->tile_m, tile->tile_n, tile->work_m,        tile->work_n,
                        tile->depth,  1 + flags,    1 + tile->sub_group, (int)parts};
     memcpy(numbers, all, sizeof all);
 }
 
-static const struct product_tile *described_tile(const int *numbers) {
+const struct product_tile *gpu_described_tile(const int *numbers) {
     for (int i = 0; i < TILES; i++) {
-        int own[CHOICE_PARAMETERS] = {0};
-        describe_tile(&tiles[i], numbers[7], own);
+        int own[8];
+        gpu_describe_tile(&tiles[i], numbers[7], own);
         if (memcmp(own, numbers, sizeof own) == 0) return &tiles[i];
     }
     return NULL;
@@ -268,7 +272,7 @@ static const struct product_tile *described_tile(const int *numbers) {
 bool conv_product_fits(const struct kernel_target *target, const struct conv_class *class, const int *numbers) {
     const struct gpu_product p = gpu_product_conv(class->pass, &class->sizes);
     if (!numbers[0]) return gpu_tile_choose(target, &p) != NULL;
-    const struct product_tile *tile = described_tile(numbers);
+    const struct product_tile *tile = gpu_described_tile(numbers);
     return tile && gpu_tile_fits(target, &p, tile);
 }
 
@@ -278,14 +282,14 @@ int conv_product_candidates(const struct kernel_target *target, const struct con
     int count = 0;
     for (int i = 0; i < TILES && count < most; i++)
         if (gpu_tile_fits(target, &p, &tiles[i]))
-            describe_tile(&tiles[i], gpu_parts(target, &p, &tiles[i]), list[count++]);
+            gpu_describe_tile(&tiles[i], gpu_parts(target, &p, &tiles[i]), list[count++]);
     return count;
 }
 
 int conv_product_plan(const struct kernel_target *target, const struct conv_class *class, const int *numbers,
                       struct kernel_plan *plan) {
     const struct gpu_product p = gpu_product_conv(class->pass, &class->sizes);
-    const struct product_tile *tile = numbers[0] ? described_tile(numbers) : gpu_tile_choose(target, &p);
+    const struct product_tile *tile = numbers[0] ? gpu_described_tile(numbers) : gpu_tile_choose(target, &p);
     struct product_use use = {0};
     if (!tile) return error_set(RETORT_ELIMIT, "convolution weights with too many channels to be packed");
     gpu_plan_conv(target, class->pass, &class->sizes, tile, numbers[0] ? numbers[7] : gpu_parts(target, &p, tile),
@@ -298,6 +302,6 @@ int kernels_gpu_matmul(const struct kernel_target *target, const struct matmul_s
     struct gpu_product p = gpu_product_matmul(sizes);
     const struct product_tile *tile = gpu_tile_choose(target, &p);
     if (!tile) return error_set(RETORT_EUNSUPPORTED, "this device has too little local memory for a matrix product");
-    gpu_plan_matmul(target, sizes, tile, gpu_parts(target, &p, tile), use);
+    gpu_plan_matmul(target, sizes, NULL, tile, gpu_parts(target, &p, tile), use);
     return RETORT_OK;
 }

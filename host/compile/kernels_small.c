@@ -52,7 +52,7 @@ int kernels_scatter_rows(const struct kernel_target *target, int64_t rows, int64
             kernel_use_launch(&use, 1, 1, 1, 1, 1, 1);
         else
             kernel_use_launch_items(&use, target, count, 1);
-        index = plan_pack(&fresh, &use, (size_t)(count + rows), 1);
+        index = plan_pack(&fresh, &use, (size_t)(count + rows), 1, 1);
     }
     /* A CPU's work-item takes a long run of a row, a GPU's one element. */
     int64_t span = cpu ? 1024 : 1;

@@ -60,30 +60,34 @@ static struct value *operand_value(struct launch_list *list, const struct plan_o
     return part;
 }
 
-/* What an earlier launch with this text has made of the value; NULL: there is none. */
-static struct value *packed_before(const struct launch_list *list, const char *text, const struct value *from) {
+/* What an earlier launch with this text has made of the same inputs; NULL: there is none. */
+static struct value *packed_before(const struct launch_list *list, const char *text, struct value *const *inputs,
+                                   int count) {
     for (size_t i = 0; i < list->launches.count; i++) {
         const struct launch *launch = list->launches.items[i];
-        if (launch->buffer_count == 2 && launch->buffers[1] == from && strcmp(launch->text, text) == 0)
+        if (launch->buffer_count == 1 + count && strcmp(launch->text, text) == 0
+            && memcmp(launch->buffers + 1, inputs, (size_t)count * sizeof *inputs) == 0)
             return launch->buffers[0];
     }
     return NULL;
 }
 
-static int add_plan_launch(struct launch_list *list, const struct plan_launch *planned, struct value *const *results,
-                           struct value *const *inputs, struct value **scratch, double flops) {
+static int add_plan_launch(struct launch_list *list, const struct plan_launch *planned, const struct kernel_use *use,
+                           struct value *const *results, struct value *const *inputs, struct value **scratch,
+                           double flops) {
     int status = RETORT_OK;
     struct value *buffers[PLAN_OPERANDS];
     struct text text;
     text_init(&text);
-    text_printf(&text, "%s%s", planned->use.parameters, kernels_text(planned->use.file));
-    if (text.failed) RAISE(RETORT_ENOMEM, "out of memory compiling %s", planned->use.file);
+    text_printf(&text, "%s%s", use->parameters, kernels_text(use->file));
+    if (text.failed) RAISE(RETORT_ENOMEM, "out of memory compiling %s", use->file);
     for (int k = 0; k < planned->count; k++) {
         buffers[k] = operand_value(list, &planned->operands[k], results, inputs, scratch);
-        if (!buffers[k]) RAISE(RETORT_ENOMEM, "out of memory compiling %s", planned->use.file);
+        if (!buffers[k]) RAISE(RETORT_ENOMEM, "out of memory compiling %s", use->file);
     }
     if (planned->packs) buffers[0]->is_int = buffers[1]->is_int;
-    struct value *before = planned->packs ? packed_before(list, text_get(&text), buffers[1]) : NULL;
+    struct value *before =
+        planned->packs ? packed_before(list, text_get(&text), buffers + 1, planned->count - 1) : NULL;
     if (before) {
         scratch[planned->operands[0].number] = before;
         goto done;
@@ -92,11 +96,11 @@ static int add_plan_launch(struct launch_list *list, const struct plan_launch *p
                             .buffers = buffers,
                             .buffer_count = planned->count,
                             .output_count = planned->outputs,
-                            .what = planned->use.file,
+                            .what = use->file,
                             .flops = flops * planned->share};
-    memcpy(launch.global, planned->use.global, sizeof launch.global);
-    memcpy(launch.local, planned->use.local, sizeof launch.local);
-    if (!launch_add(list, &launch)) RAISE(RETORT_ENOMEM, "out of memory compiling %s", planned->use.file);
+    memcpy(launch.global, use->global, sizeof launch.global);
+    memcpy(launch.local, use->local, sizeof launch.local);
+    if (!launch_add(list, &launch)) RAISE(RETORT_ENOMEM, "out of memory compiling %s", use->file);
 done:
     text_finish(&text);
     return status;
@@ -111,7 +115,8 @@ int launch_plan(struct launch_list *list, const struct kernel_plan *plan, struct
         if (!scratch[k]) RAISE(RETORT_ENOMEM, "out of memory compiling hand-written kernels");
     }
     for (int i = 0; i < plan->launch_count; i++)
-        TRY(add_plan_launch(list, &plan->launches[i], results, inputs, scratch, flops));
+        TRY(add_plan_launch(list, &plan->launches[i], plan_use(plan, &plan->launches[i]), results, inputs, scratch,
+                            flops));
 done:
     return status;
 }

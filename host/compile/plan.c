@@ -31,19 +31,33 @@ int plan_scratch(struct kernel_plan *plan, size_t elements) {
     return plan->scratch_count++;
 }
 
+static int use_number(struct kernel_plan *plan, const struct kernel_use *use) {
+    for (int i = 0; i < plan->use_count; i++)
+        if (memcmp(&plan->uses[i], use, sizeof *use) == 0) return i;
+    assert(plan->use_count < PLAN_USES);
+    plan->uses[plan->use_count] = *use;
+    return plan->use_count++;
+}
+
 struct plan_launch *plan_launch(struct kernel_plan *plan, const struct kernel_use *use, int outputs, int count,
                                 const struct plan_operand *operands) {
     assert(plan->launch_count < PLAN_LAUNCHES && count <= PLAN_OPERANDS);
     struct plan_launch *launch = &plan->launches[plan->launch_count++];
-    *launch = (struct plan_launch){.use = *use, .outputs = outputs, .count = count};
+    *launch = (struct plan_launch){.use = use_number(plan, use), .outputs = outputs, .count = count};
     memcpy(launch->operands, operands, (size_t)count * sizeof *operands);
     return launch;
 }
 
-struct plan_operand plan_pack(struct kernel_plan *plan, const struct kernel_use *use, size_t elements, int input) {
-    struct plan_operand packed = PLAN_SCRATCH(plan_scratch(plan, elements));
-    plan_launch(plan, use, 1, 2, (struct plan_operand[]){packed, PLAN_INPUT(input)})->packs = true;
-    return packed;
+struct plan_operand plan_pack(struct kernel_plan *plan, const struct kernel_use *use, size_t elements, int input,
+                              int count) {
+    struct plan_operand operands[PLAN_OPERANDS] = {PLAN_SCRATCH(plan_scratch(plan, elements))};
+    for (int k = 0; k < count; k++) operands[1 + k] = PLAN_INPUT(input + k);
+    plan_launch(plan, use, 1, 1 + count, operands)->packs = true;
+    return operands[0];
+}
+
+const struct kernel_use *plan_use(const struct kernel_plan *plan, const struct plan_launch *launch) {
+    return &plan->uses[launch->use];
 }
 
 void kernels_preamble(struct text *text, int lanes) {

@@ -27,9 +27,9 @@ struct plan_operand {
 #define PLAN_INPUT(n)   ((struct plan_operand){.kind = OPERAND_INPUT, .number = (n)})
 #define PLAN_SCRATCH(n) ((struct plan_operand){.kind = OPERAND_SCRATCH, .number = (n)})
 
-enum { PLAN_LAUNCHES = 24, PLAN_OPERANDS = 8, PLAN_SCRATCHES = 8 };
+enum { PLAN_USES = 12, PLAN_LAUNCHES = 64, PLAN_OPERANDS = 8, PLAN_SCRATCHES = 8 };
 struct plan_launch {
-    struct kernel_use use;
+    int use; /* its number in the plan: launches on parts of a batch have the same kernel */
     struct plan_operand operands[PLAN_OPERANDS]; /* outputs first */
     int outputs, count;
     bool packs;   /* brings its input into another form, which later operations may share */
@@ -37,19 +37,22 @@ struct plan_launch {
 };
 
 struct kernel_plan {
+    struct kernel_use uses[PLAN_USES];
     struct plan_launch launches[PLAN_LAUNCHES];
     size_t scratch[PLAN_SCRATCHES]; /* elements of 4 bytes */
-    int launch_count, scratch_count;
+    int use_count, launch_count, scratch_count;
 };
 
-/* Memory between two launches; its number. Plans have a fixed number of scratches and launches, which an assertion
- * checks. */
+/* Memory between two launches; its number. Plans have a fixed number of scratches, uses and launches, which assertions
+ * check. */
 int plan_scratch(struct kernel_plan *plan, size_t elements);
-/* Adds a launch of a kernel on these operands. */
+/* Adds a launch of a kernel on these operands. Equal kernels are one use. */
 struct plan_launch *plan_launch(struct kernel_plan *plan, const struct kernel_use *use, int outputs, int count,
                                 const struct plan_operand *operands);
-/* Adds a launch that packs an input into new scratch memory, and returns what holds it. */
-struct plan_operand plan_pack(struct kernel_plan *plan, const struct kernel_use *use, size_t elements, int input);
+/* Adds a launch that packs `count` inputs from this one on into new scratch memory, and returns what holds it. */
+struct plan_operand plan_pack(struct kernel_plan *plan, const struct kernel_use *use, size_t elements, int input,
+                              int count);
+const struct kernel_use *plan_use(const struct kernel_plan *plan, const struct plan_launch *launch);
 
 /* Begins a use: names the template and empties the parameters. */
 void kernel_use_begin(struct kernel_use *use, const char *file);

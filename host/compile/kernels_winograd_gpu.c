@@ -1,0 +1,289 @@
+/* Staged Winograd F(4,3) of the GPU family: 3x3 convolutions with stride 1 as 36 matrix products between a transform of
+ * the inputs and one of the results (cl/winograd_*_gpu.cl, and cl/product_gpu.cl between them).
+ *
+ * A quarter of the multiply-adds, for the price of memory: transformed tensors are 36/16 as large as what they are made
+ * of. The batch is therefore cut into parts whose transforms a cache may hold; each part's launches follow those of the
+ * one before it. A launch of several terms (joined convolutions) transforms each input and each weight once, computes
+ * the products of all terms side by side, and adds those of a result while transforming it back. */
+#include "compile/kernels_family.h"
+
+#include "base/error.h"
+
+#include <string.h>
+
+enum { POINTS = 36, SIDE = 4, TERMS_MOST = 4, PARTS_MOST = 16, TILE_NUMBERS = 8 };
+
+/* Forward, or (mirrored) backward-data seen as a forward pass of y to x; backward-weight as the forward pass is. */
+struct staged {
+    int64_t n, in_channels, in_height, in_width, out_channels, out_height, out_width, pad;
+    bool mirrored;
+};
+
+static bool applies(const struct conv_sizes *s) {
+    return s->kh == 3 && s->kw == 3 && s->stride == 1 && s->padding <= 2;
+}
+
+static struct staged staged_of(enum conv_pass pass, const struct conv_sizes *s) {
+    if (pass == CONV_BACKWARD_DATA)
+        return (struct staged){s->n, s->o, s->oh, s->ow, s->c, s->h, s->w, 2 - s->padding, true};
+    return (struct staged){s->n, s->c, s->h, s->w, s->o, s->oh, s->ow, s->padding, false};
+}
+
+static int64_t tiles_of(const struct staged *s, int64_t images) {
+    return images * divide_up(s->out_height, SIDE) * divide_up(s->out_width, SIDE);
+}
+
+/* The terms of a class in the order of their products, each bit o * 4 + i * 2 + w of the mask. */
+struct terms {
+    int count, input[TERMS_MOST], weight[TERMS_MOST];
+    unsigned sums[2]; /* of each result: bit t for term t */
+};
+
+static bool list_terms(const struct conv_class *class, struct terms *terms) {
+    const struct conv_terms *t = &class->terms;
+    *terms = (struct terms){0};
+    if (class->pass == CONV_BACKWARD_WEIGHT) {
+        terms->count = t->inputs;
+        for (int k = 0; k < t->inputs; k++) {
+            terms->input[k] = terms->weight[k] = k;
+            terms->sums[0] |= 1u << k;
+        }
+        return true;
+    }
+    for (int bit = 0; bit < 8; bit++) {
+        if (!(t->mask >> bit & 1)) continue;
+        if (terms->count == TERMS_MOST) return false;
+        terms->input[terms->count] = bit >> 1 & 1;
+        terms->weight[terms->count] = bit & 1;
+        terms->sums[bit >> 2] |= 1u << terms->count++;
+    }
+    return true;
+}
+
+static struct gpu_layers layers_of(const struct terms *terms) {
+    struct gpu_layers layers = {.layers = POINTS};
+    for (int t = 0; t < terms->count; t++) {
+        layers.a_terms |= (unsigned)terms->weight[t] << t;
+        layers.b_terms |= (unsigned)terms->input[t] << t;
+    }
+    return layers;
+}
+
+/* The products of one part. */
+static struct matmul_sizes products_of(enum conv_pass pass, const struct staged *s, const struct terms *terms,
+                                       int64_t images) {
+    int64_t tiles = tiles_of(s, images), batch = (int64_t)POINTS * terms->count;
+    if (pass == CONV_BACKWARD_WEIGHT)
+        return (struct matmul_sizes){batch, s->out_channels, s->in_channels, tiles, false, true};
+    return (struct matmul_sizes){batch, s->out_channels, tiles, s->in_channels, true, false};
+}
+
+/* Floats of the transformed tensors of a part. */
+static int64_t part_floats(const struct conv_class *class, const struct staged *s, const struct terms *terms,
+                           int64_t images) {
+    int64_t inputs = class->terms.inputs * s->in_channels;
+    int64_t others = class->pass == CONV_BACKWARD_WEIGHT ? class->terms.inputs : terms->count;
+    return POINTS * tiles_of(s, images) * (inputs + others * s->out_channels);
+}
+
+/* Images of a part: what two thirds of the largest cache hold, where it is known and large, else 32 MB. A
+ * backward-weight is computed whole, where that is not too much. */
+static int64_t part_images(const struct kernel_target *target, const struct conv_class *class, const struct staged *s,
+                           const struct terms *terms) {
+    enum { LEAST_CACHE = 4 << 20, USUAL = 32 << 20 };
+    uint64_t cache = target->traits->cache;
+    int64_t room = (int64_t)(cache >= LEAST_CACHE ? cache / 6 : USUAL / 4); /* floats */
+    if (class->pass == CONV_BACKWARD_WEIGHT) room = (int64_t)1 << 28;
+    int64_t images = max_of(1, min_of(s->n, room / part_floats(class, s, terms, 1)));
+    int64_t parts = min_of(divide_up(s->n, images), PARTS_MOST);
+    return divide_up(s->n, parts);
+}
+
+static const struct product_tile *tile_of(const struct kernel_target *target, const struct matmul_sizes *sizes,
+                                          const int *numbers) {
+    const struct gpu_product product = gpu_product_matmul(sizes);
+    const struct product_tile *tile = numbers[0] ? gpu_described_tile(numbers) : gpu_tile_choose(target, &product);
+    return tile && gpu_tile_fits(target, &product, tile) ? tile : NULL;
+}
+
+/* Numbers: those of the products' tile (gpu_describe_tile), images of a part. */
+bool conv_staged_fits(const struct kernel_target *target, const struct conv_class *class, const int *numbers) {
+    struct terms terms;
+    if (!applies(&class->sizes) || !list_terms(class, &terms) || terms.count == 0) return false;
+    const struct staged s = staged_of(class->pass, &class->sizes);
+    int64_t images = numbers[0] ? numbers[TILE_NUMBERS] : part_images(target, class, &s, &terms);
+    if (images > s.n || divide_up(s.n, images) > PARTS_MOST) return false;
+    if (class->pass == CONV_BACKWARD_WEIGHT && images < s.n) return false;
+    if (part_floats(class, &s, &terms, images) > INT32_MAX / 2
+        || (int64_t)POINTS * class->terms.weights * s.in_channels * s.out_channels > INT32_MAX / 2)
+        return false;
+    const struct matmul_sizes sizes = products_of(class->pass, &s, &terms, images);
+    return tile_of(target, &sizes, numbers) != NULL;
+}
+
+int conv_staged_candidates(const struct kernel_target *target, const struct conv_class *class,
+                           int list[][CHOICE_PARAMETERS], int most) {
+    struct terms terms;
+    int tile_count, count = 0;
+    const struct product_tile *tiles = gpu_tiles(&tile_count);
+    if (!list_terms(class, &terms)) return 0;
+    const struct staged s = staged_of(class->pass, &class->sizes);
+    int64_t images = part_images(target, class, &s, &terms);
+    const struct matmul_sizes sizes = products_of(class->pass, &s, &terms, images);
+    const struct gpu_product product = gpu_product_matmul(&sizes);
+    for (int i = 0; i < tile_count && count < most; i++) {
+        if (!gpu_tile_fits(target, &product, &tiles[i])) continue;
+        gpu_describe_tile(&tiles[i], gpu_parts(target, &product, &tiles[i]), list[count]);
+        list[count++][TILE_NUMBERS] = (int)images;
+    }
+    return count;
+}
+
+/* Whether the staged transform is expected to be faster than direct products: by operations at half of a peak that
+ * follows from lanes and clock, by bytes at thirty operations each, and by launches of some microseconds. */
+bool conv_staged_applies(const struct kernel_target *target, const struct conv_class *class) {
+    static const double launch = 5e-6, per_byte = 30, efficiency = 0.5;
+    static const int own[CHOICE_PARAMETERS] = {0};
+    const struct device_traits *traits = target->traits;
+    if (target->direct || !conv_staged_fits(target, class, own)) return false;
+    struct terms terms;
+    list_terms(class, &terms);
+    const struct staged s = staged_of(class->pass, &class->sizes);
+    if (min_of(s.in_channels, s.out_channels) < 16) return false;
+    double peak = 2e6 * (double)device_lanes(traits) * (traits->max_clock_mhz ? traits->max_clock_mhz : 1000);
+    double maps =
+        (double)(s.n * (s.in_height * s.in_width * s.in_channels + s.out_height * s.out_width * s.out_channels));
+    double direct =
+        18.0 * terms.count * (double)(s.n * s.out_height * s.out_width) * (double)(s.in_channels * s.out_channels);
+    double products = 2.0 * POINTS * terms.count * (double)tiles_of(&s, s.n) * (double)(s.in_channels * s.out_channels);
+    double moved = 4.0 * (maps + 2.0 * (double)part_floats(class, &s, &terms, s.n));
+    double parts = (double)divide_up(s.n, part_images(target, class, &s, &terms));
+    double staged_seconds = (products / efficiency + per_byte * moved) / peak + (2 * parts + 1) * launch;
+    return staged_seconds < direct / efficiency / peak;
+}
+
+/* --- launches --- */
+static void define_tiles(const struct staged *s, int64_t tiles, struct kernel_use *use) {
+    kernel_use_define(use, "TILES", tiles);
+    kernel_use_define(use, "TILES_X", divide_up(s->out_width, SIDE));
+    kernel_use_define(use, "TILES_Y", divide_up(s->out_height, SIDE));
+}
+
+/* The transform of `inputs` images tensors: of x, or (spread) of the tiles of a backward-weight's y. */
+static void use_input(const struct kernel_target *target, const struct staged *s, bool spread, int inputs,
+                      int64_t tiles, struct kernel_use *use) {
+    int64_t channels = spread ? s->out_channels : s->in_channels;
+    kernel_use_begin(use, "winograd_input_gpu.cl");
+    kernel_use_define(use, "SPREAD", spread);
+    kernel_use_define(use, "INPUTS", inputs);
+    kernel_use_define(use, "CHANNELS", channels);
+    define_tiles(s, tiles, use);
+    kernel_use_define(use, "IN_H", spread ? s->out_height : s->in_height);
+    kernel_use_define(use, "IN_W", spread ? s->out_width : s->in_width);
+    kernel_use_define(use, "PAD", spread ? 0 : s->pad);
+    kernel_use_launch_items(use, target, tiles, channels);
+    use->global[2] = (size_t)inputs;
+}
+
+static struct plan_operand pack_weights(const struct kernel_target *target, const struct staged *s, int first,
+                                        int weights, struct kernel_plan *plan) {
+    struct kernel_use use;
+    kernel_use_begin(&use, "winograd_weights_gpu.cl");
+    kernel_use_define(&use, "WEIGHTS", weights);
+    kernel_use_define(&use, "MIRRORED", s->mirrored);
+    kernel_use_define(&use, "IN_CHANNELS", s->in_channels);
+    kernel_use_define(&use, "OUT_CHANNELS", s->out_channels);
+    kernel_use_define(&use, "IN_STEP", s->mirrored ? s->out_channels * 9 : 9);
+    kernel_use_define(&use, "OUT_STEP", s->mirrored ? 9 : s->in_channels * 9);
+    kernel_use_launch_items(&use, target, s->out_channels, s->in_channels);
+    use.global[2] = (size_t)weights;
+    return plan_pack(plan, &use, (size_t)(POINTS * weights * s->in_channels * s->out_channels), first, weights);
+}
+
+static void use_output(const struct kernel_target *target, const struct staged *s, const struct terms *terms,
+                       int outputs, int64_t tiles, struct kernel_use *use) {
+    kernel_use_begin(use, "winograd_output_gpu.cl");
+    kernel_use_define(use, "OUTPUTS", outputs);
+    kernel_use_define(use, "TERMS", terms->count);
+    kernel_use_define(use, "SUMS_0", terms->sums[0]);
+    kernel_use_define(use, "SUMS_1", terms->sums[1]);
+    kernel_use_define(use, "CHANNELS", s->out_channels);
+    define_tiles(s, tiles, use);
+    kernel_use_define(use, "OUT_H", s->out_height);
+    kernel_use_define(use, "OUT_W", s->out_width);
+    kernel_use_launch_items(use, target, tiles, s->out_channels);
+    use->global[2] = (size_t)outputs;
+}
+
+/* The images of a part in a tensor of `plane` floats an image. */
+static struct plan_operand part_of(struct plan_operand whole, int64_t first, int64_t images, int64_t plane) {
+    whole.offset = (size_t)(first * plane);
+    whole.floats = (size_t)(images * plane);
+    return whole;
+}
+
+static int plan_weight(const struct kernel_target *target, const struct conv_class *class, const struct staged *s,
+                       const struct terms *terms, const int *numbers, struct kernel_plan *plan) {
+    int64_t tiles = tiles_of(s, s->n), pairs = class->terms.inputs;
+    const struct matmul_sizes sizes = products_of(class->pass, s, terms, s->n);
+    const struct gpu_product product = gpu_product_matmul(&sizes);
+    const struct product_tile *tile = tile_of(target, &sizes, numbers);
+    struct product_use products = {0};
+    struct kernel_use use;
+    int64_t parts = numbers[0] ? numbers[TILE_NUMBERS - 1] : gpu_parts(target, &product, tile);
+    const struct gpu_layers layers = layers_of(terms);
+    gpu_plan_matmul(target, &sizes, &layers, tile, parts, &products);
+    int64_t blocks = (int64_t)products.main.global[2] / POINTS;
+    struct plan_operand x = PLAN_SCRATCH(plan_scratch(plan, (size_t)(POINTS * pairs * s->in_channels * tiles)));
+    struct plan_operand y = PLAN_SCRATCH(plan_scratch(plan, (size_t)(POINTS * pairs * s->out_channels * tiles)));
+    struct plan_operand m =
+        PLAN_SCRATCH(plan_scratch(plan, (size_t)(POINTS * blocks * s->in_channels * s->out_channels)));
+    use_input(target, s, false, (int)pairs, tiles, &use);
+    plan_launch(plan, &use, 1, 1 + (int)pairs, (struct plan_operand[]){x, PLAN_INPUT(0), PLAN_INPUT(2)});
+    use_input(target, s, true, (int)pairs, tiles, &use);
+    plan_launch(plan, &use, 1, 1 + (int)pairs, (struct plan_operand[]){y, PLAN_INPUT(1), PLAN_INPUT(3)});
+    plan_launch(plan, &products.main, 1, 3, (struct plan_operand[]){m, y, x})->share = 1;
+    kernel_use_begin(&use, "winograd_gather_gpu.cl");
+    kernel_use_define(&use, "BLOCKS", blocks);
+    kernel_use_define(&use, "OUT_CHANNELS", s->out_channels);
+    kernel_use_define(&use, "IN_CHANNELS", s->in_channels);
+    kernel_use_launch_items(&use, target, s->in_channels, s->out_channels);
+    plan_launch(plan, &use, 1, 2, (struct plan_operand[]){PLAN_RESULT(0), m});
+    return RETORT_OK;
+}
+
+int conv_staged_plan(const struct kernel_target *target, const struct conv_class *class, const int *numbers,
+                     struct kernel_plan *plan) {
+    struct terms terms;
+    list_terms(class, &terms);
+    const struct staged s = staged_of(class->pass, &class->sizes);
+    if (class->pass == CONV_BACKWARD_WEIGHT) return plan_weight(target, class, &s, &terms, numbers, plan);
+    const int inputs = class->terms.inputs, outputs = class->terms.outputs;
+    int64_t most = numbers[0] ? numbers[TILE_NUMBERS] : part_images(target, class, &s, &terms);
+    int64_t tiles = tiles_of(&s, most);
+    struct plan_operand weights = pack_weights(target, &s, inputs, class->terms.weights, plan);
+    struct plan_operand v = PLAN_SCRATCH(plan_scratch(plan, (size_t)(POINTS * inputs * s.in_channels * tiles)));
+    struct plan_operand m = PLAN_SCRATCH(plan_scratch(plan, (size_t)(POINTS * terms.count * s.out_channels * tiles)));
+    const struct gpu_layers layers = layers_of(&terms);
+    for (int64_t first = 0; first < s.n; first += most) {
+        int64_t images = min_of(most, s.n - first);
+        const struct matmul_sizes sizes = products_of(class->pass, &s, &terms, images);
+        const struct product_tile *tile = tile_of(target, &sizes, numbers);
+        struct product_use products = {0};
+        struct kernel_use use;
+        struct plan_operand operands[PLAN_OPERANDS] = {v};
+        gpu_plan_matmul(target, &sizes, &layers, tile, 1, &products);
+        use_input(target, &s, false, inputs, tiles_of(&s, images), &use);
+        for (int k = 0; k < inputs; k++)
+            operands[1 + k] = part_of(PLAN_INPUT(k), first, images, s.in_channels * s.in_height * s.in_width);
+        plan_launch(plan, &use, 1, 1 + inputs, operands);
+        plan_launch(plan, &products.main, 1, 3, (struct plan_operand[]){m, weights, v})->share =
+            (double)images / (double)s.n;
+        use_output(target, &s, &terms, outputs, tiles_of(&s, images), &use);
+        for (int k = 0; k < outputs; k++)
+            operands[k] = part_of(PLAN_RESULT(k), first, images, s.out_channels * s.out_height * s.out_width);
+        operands[outputs] = m;
+        plan_launch(plan, &use, outputs, outputs + 1, operands);
+    }
+    return RETORT_OK;
+}
