@@ -38,7 +38,8 @@ int bench_step(struct device *device, const struct bench_step_spec *spec, struct
 
 /* --- single kernels, as the kernel choice serves them --- */
 struct bench_kernel_result {
-    const char *file; /* of cl/: the kernel chosen */
+    const char *file; /* of cl/: the kernel that does most of the work */
+    const char *way;  /* of a convolution: its row in the kernel choice */
     double seconds;   /* of one product, with packing before it and adding up after it */
     double flops;     /* plain sums of products */
     double error;     /* largest difference from double precision over the largest right value */

@@ -168,6 +168,7 @@ int conv_trial_measure(struct conv_trial *trial, struct device *device, const st
     const struct conv_terms *terms = &trial->class.terms;
     TRY(kernels_conv(target, &trial->class, &plan));
     TRY(measure_plan(device, target, &plan, seconds, &trial->operands, &fresh));
+    fresh.way = kernels_conv_choice(target, &trial->class).variant;
     int products = trial->class.pass == CONV_BACKWARD_WEIGHT ? terms->inputs : __builtin_popcount(terms->mask);
     fresh.flops = 2.0 * products * (double)(s->kh * s->kw) * (double)(s->n * s->oh * s->ow) * (double)(s->c * s->o);
     for (int r = 0; r < trial->operands.results; r++) {

@@ -242,7 +242,7 @@ static int report_kernel(struct report *report, const char *name, json_t *descri
             RAISE(RETORT_ENOMEM, "out of memory writing JSON");
     } else {
         printf("%-44s %10.4f ms %8.1f GFLOP/s %5.1f %% of peak  error %.1e  %s\n", name, result->seconds * 1e3, gflops,
-               100 * share, result->error, result->file);
+               100 * share, result->error, result->way ? result->way : result->file);
         fflush(stdout);
     }
 done:
@@ -299,9 +299,10 @@ static int report_conv(struct report *report, const struct bench_conv_spec *spec
     snprintf(name, sizeof name, "%-10s %4" PRId64 " > %-4" PRId64 " %3" PRId64 " x %-3" PRId64 " batch %" PRId64,
              pass_names[spec->pass], spec->channels, spec->outputs, spec->side, spec->side, spec->batch);
     for (int way = 0; way < 2; way++) {
-        target.direct = way == 1;
+        const struct conv_variant *row;
+        for (int i = 0; way && (row = kernels_conv_row(&target, i)); i++) target.preferred = row->name; /* the last one */
         TRY(bench_conv(report->device, &target, spec, way ? &direct : &result));
-        if (way && strcmp(direct.file, result.file) == 0) break;
+        if (way && strcmp(direct.way, result.way) == 0) break;
         TRY(report_kernel(report, name,
                           json_pack("{s:s, s:I, s:I, s:I, s:I}", "pass", pass_names[spec->pass], "batch",
                                     (json_int_t)spec->batch, "channels", (json_int_t)spec->channels, "outputs",

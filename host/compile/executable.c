@@ -61,10 +61,14 @@ done:
 int library_create_with(struct device *device, enum family family, const struct wisdom *wisdom,
                         struct library **library) {
     int status = RETORT_OK;
-    struct library *fresh = calloc(1, sizeof *fresh);
+    const struct kernel_target target = kernels_target(device_traits(device), family);
+    struct library *fresh = NULL;
+    if (target.preferred && !kernels_conv_variant(target.preferred))
+        RAISE(RETORT_EINVAL, "RETORT_CONV=%s in the environment: no such way to compute convolutions", target.preferred);
+    fresh = calloc(1, sizeof *fresh);
     if (!fresh) RAISE(RETORT_ENOMEM, "out of memory creating a kernel library");
     fresh->device = device;
-    fresh->target = kernels_target(device_traits(device), family);
+    fresh->target = target;
     fresh->target.wisdom = wisdom;
     arena_init(&fresh->arena);
     *library = fresh;

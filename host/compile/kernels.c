@@ -5,6 +5,7 @@
 #include "compile/wisdom.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 void kernel_use_launch_items(struct kernel_use *use, const struct kernel_target *target, int64_t items, int64_t y) {
@@ -62,8 +63,10 @@ done:
 
 struct kernel_target kernels_target(const struct device_traits *traits, enum family family) {
     if (family == FAMILY_AUTO) family = traits->kind == DEVICE_CPU ? FAMILY_CPU : FAMILY_GPU;
-    return (struct kernel_target){
-        .traits = traits, .family = family, .lanes = family == FAMILY_CPU ? (int)traits->vector_width : 1};
+    return (struct kernel_target){.traits = traits,
+                                  .family = family,
+                                  .lanes = family == FAMILY_CPU ? (int)traits->vector_width : 1,
+                                  .preferred = getenv("RETORT_CONV")};
 }
 
 enum layout kernels_conv_layout(const struct kernel_target *target, int64_t channels) {
@@ -194,8 +197,11 @@ bool kernels_conv_fits(const struct kernel_target *target, const struct conv_cla
 }
 
 struct conv_choice kernels_conv_choice(const struct kernel_target *target, const struct conv_class *class) {
-    const struct conv_choice *known = target->direct ? NULL : wisdom_find(target->wisdom, class);
+    const struct conv_choice *known = wisdom_find(target->wisdom, class);
+    const struct conv_choice preferred = {.variant = target->preferred};
     const struct conv_variant *row;
+    if (kernels_conv_fits(target, class, &preferred))
+        return (struct conv_choice){.variant = kernels_conv_variant(preferred.variant)->name};
     if (known && kernels_conv_fits(target, class, known)) return *known;
     for (int i = 0; (row = kernels_conv_row(target, i)); i++)
         if ((row->joins || conv_is_single(class)) && row->applies(target, class))

@@ -23,10 +23,11 @@ struct kernel_target {
     const struct device_traits *traits;
     enum family family;          /* CPU or GPU, never auto */
     int lanes;                   /* V */
-    bool direct;                 /* convolutions as plain sums of products, no Winograd: for comparisons */
+    const char *preferred; /* a row of the convolutions below: taken wherever it fits, whatever the wisdom says; NULL */
     const struct wisdom *wisdom; /* choices that measuring has found (wisdom.h); NULL: none */
 };
-/* By the device's type where the family is auto. */
+/* By the device's type where the family is auto. RETORT_CONV in the environment names the preferred row, for tests and
+ * for finding out which kernel a driver computes wrongly; a name that does not exist is refused by library_create. */
 struct kernel_target kernels_target(const struct device_traits *traits, enum family family);
 
 /* The sizes of a convolution: x [n,c,h,w], w [o,c,kh,kw], y [n,o,oh,ow]. */

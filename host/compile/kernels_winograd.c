@@ -57,7 +57,7 @@ static int64_t weight_floats(int64_t points, int64_t lanes, int64_t in_group, in
 }
 
 int kernels_winograd(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *s) {
-    if (target->direct || !applies(target, s)) return 0;
+    if (!applies(target, s)) return 0;
     const struct winograd_task parts = task_of(pass, s), *task = &parts;
     int64_t v = target->lanes, in_blocks = divide_up(task->in_channels, v);
     int64_t out_blocks = divide_up(task->out_channels, v);

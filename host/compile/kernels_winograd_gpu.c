@@ -145,7 +145,7 @@ bool conv_staged_applies(const struct kernel_target *target, const struct conv_c
     static const double launch = 5e-6, per_byte = 30, efficiency = 0.5;
     static const int own[CHOICE_PARAMETERS] = {0};
     const struct device_traits *traits = target->traits;
-    if (target->direct || !conv_staged_fits(target, class, own)) return false;
+    if (!conv_staged_fits(target, class, own)) return false;
     struct terms terms;
     list_terms(class, &terms);
     const struct staged s = staged_of(class->pass, &class->sizes);
