@@ -37,6 +37,8 @@ enum option_name {
     OPTION_SIDE,
     OPTION_BATCH,
     OPTION_QUICK,
+    OPTION_AS,
+    OPTION_LIST,
     OPTION_QUIET,
     OPTION_JSON,
     OPTION_COUNT
@@ -67,6 +69,10 @@ bool options_int(const char *verb, const struct options *options, enum option_na
 bool options_bytes(const char *verb, const struct options *options, enum option_name option, uint64_t *value);
 bool options_image(const char *verb, const struct options *options, int image[3]); /* channels, height, width */
 
+struct bench_step_spec;
+/* All that describe an outer step: image, ipc, prefix, window, real, width, memory, family. */
+bool options_step(const char *verb, const struct options *options, struct bench_step_spec *spec);
+
 /* "retort VERB: words", a hint at --help; EXIT_USAGE. */
 int usage_error(const char *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Says the library's message where a call failed, and maps its status: EXIT_USAGE for what the user can mend in
@@ -79,6 +85,7 @@ int command_bench(int argc, char **argv);
 int command_check(int argc, char **argv);
 int command_devices(int argc, char **argv);
 int command_eval(int argc, char **argv);
+int command_kernels(int argc, char **argv);
 int command_run(int argc, char **argv);
 int command_tune(int argc, char **argv);
 

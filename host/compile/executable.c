@@ -146,12 +146,11 @@ static int library_kernel(struct library *library, const char *text, const char 
     return (int)library->kernels.count - 1;
 }
 
-static int build_programs(struct library *library) {
+/* The text of all kernels that are launched and not built yet: which, as an array for the caller to free(), and how
+ * many. */
+static int write_program(const struct library *library, struct text *source, bool **which, size_t *count) {
     int status = RETORT_OK;
-    struct text source;
-    struct device_program *program = NULL;
-    text_init(&source);
-    kernels_preamble(&source, library->target.lanes);
+    kernels_preamble(source, library->target.lanes);
     size_t fresh = 0;
     /* Executables that were only tried for size have left texts behind that nothing launches. */
     bool *used = calloc(library->kernels.count + 1, sizeof *used);
@@ -163,12 +162,42 @@ static int build_programs(struct library *library) {
     for (size_t i = 0; i < library->kernels.count; i++) {
         used[i] &= !library->kernels.items[i].program;
         if (!used[i]) continue;
-        text_printf(&source, "#define KERNEL %s\n#define NAME KERNEL\n%s\n#undef NAME\n#undef KERNEL\n",
+        text_printf(source, "#define KERNEL %s\n#define NAME KERNEL\n%s\n#undef NAME\n#undef KERNEL\n",
                     library->kernels.items[i].name, library->kernels.items[i].text);
         fresh++;
     }
+    if (source->failed) RAISE(RETORT_ENOMEM, "out of memory writing kernels");
+    *which = used;
+    *count = fresh;
+    used = NULL;
+done:
+    free(used);
+    return status;
+}
+
+int library_write_program(struct library *library, FILE *stream) {
+    int status = RETORT_OK;
+    struct text source;
+    bool *used = NULL;
+    size_t count;
+    text_init(&source);
+    TRY(write_program(library, &source, &used, &count));
+    fputs(text_get(&source), stream);
+done:
+    free(used);
+    text_finish(&source);
+    return status;
+}
+
+static int build_programs(struct library *library) {
+    int status = RETORT_OK;
+    struct text source;
+    struct device_program *program = NULL;
+    bool *used = NULL;
+    size_t fresh;
+    text_init(&source);
+    TRY(write_program(library, &source, &used, &fresh));
     if (!fresh) goto done;
-    if (source.failed) RAISE(RETORT_ENOMEM, "out of memory writing kernels");
     log_debug("building %zu kernels, %zu bytes", fresh, source.length);
     TRY(device_program_create(library->device, text_get(&source), "", &program));
     if (!array_push(&library->programs, program)) RAISE(RETORT_ENOMEM, "out of memory building kernels");
@@ -371,8 +400,10 @@ void executable_print(const struct executable *executable, bool launches, FILE *
             l->launches.count, (double)l->arena_floats * 4e-6, executable->flops * 1e-6);
     for (size_t i = 0; i < l->launches.count && launches; i++) {
         const struct launch *launch = l->launches.items[i];
-        fprintf(stream, "%4zu  k%-4d %-36s %6zu x %-4zu", i, launch->kernel, launch->what,
-                launch->global[0] * launch->global[1] * launch->global[2], launch->local[0]);
+        char sizes[128];
+        snprintf(sizes, sizeof sizes, "%zu x %zu x %zu / %zu x %zu x %zu", launch->global[0], launch->global[1],
+                 launch->global[2], launch->local[0], launch->local[1], launch->local[2]);
+        fprintf(stream, "%4zu  k%-4d %-36s %-30s", i, launch->kernel, launch->what, sizes);
         for (int b = 0; b < launch->buffer_count; b++) {
             size_t offset;
             const struct value *root = value_root(launch->buffers[b], &offset);

@@ -20,7 +20,7 @@ struct fence {
 struct device {
     struct device_traits traits; /* compute_units: as set by device_set_units */
     unsigned own_units;          /* as queried */
-    cl_device_id id;
+    cl_device_id id;             /* NULL: described, not present */
     cl_context context;
     cl_command_queue queue;
     uint64_t ceiling, bytes, peak;
@@ -61,7 +61,12 @@ int opencl_check_queue(struct device *device, cl_int code, const char *format, .
     __attribute__((format(printf, 3, 4)));
 
 /* --- device.c --- */
+bool device_matches(const struct device_traits *traits, const char *spec); /* all its words occur in the device's */
 int device_create_queue(struct device *device, bool profiling); /* replaces the queue; the old one must be finished */
+
+/* --- described.c --- */
+/* RETORT_EUNSUPPORTED "what: ..." where the device is only described. */
+int device_check_present(const struct device *device, const char *what);
 
 /* --- kernel.c --- */
 void fence_release(struct device *device);
