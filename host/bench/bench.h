@@ -59,6 +59,9 @@ struct bench_conv_spec {
 };
 int bench_conv(struct device *device, const struct kernel_target *target, const struct bench_conv_spec *spec,
                struct bench_kernel_result *result);
+/* As bench_step_kernels, for one convolution and both its derivatives; the spec's pass is not looked at. */
+int bench_conv_kernels(struct device *device, enum family family, const struct bench_conv_spec *spec, FILE *program,
+                       FILE *launches);
 
 /* --- tuning: the fastest right choice for a class of convolutions --- */
 struct tune_spec {

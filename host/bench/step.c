@@ -172,7 +172,9 @@ int bench_step_kernels(struct device *device, const struct bench_step_spec *spec
     TRY(plan(library, spec, true, &network, &meta, &unroll));
     if (program) TRY(library_write_program(library, program));
     unroll_describe(unroll, words, sizeof words);
-    fprintf(launches, "%s, %u units: %s\n", device_traits(device)->name, device_traits(device)->compute_units, words);
+    const struct device_traits *traits = device_traits(device);
+    fprintf(launches, "%s, %u units: %s\n%d launches an outer step\n", traits->name, traits->compute_units, words,
+            unroll_launches(unroll, spec->prefix, spec->window));
     unroll_print(unroll, true, launches);
     unroll_print_memory(unroll, launches);
 done:

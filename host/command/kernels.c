@@ -10,25 +10,30 @@
 
 static const char help[] =
     "usage: retort kernels [--as DEVICE | --device SPEC] [OPTIONS]\n\n"
-    "Writes the OpenCL program of an outer step (as `retort bench step` runs it) and the list of its launches, "
-    "exactly\n"
-    "as the device would get them. Nothing is built, allocated or run, so that the device need not be present: what\n"
-    "compilers for it make of the program can be read anywhere.\n\n"
+    "Writes the OpenCL program of an outer step (as `retort bench step` runs it) and the list of its launches, as the\n"
+    "device would get them without wisdom. Nothing is built, allocated or run, so that the device need not be there:\n"
+    "what compilers for it make of the program can be read anywhere.\n\n"
     "  retort kernels --list\n"
     "  retort kernels --as \"rtx 3060\"            the launches, on standard output\n"
-    "  retort kernels --as a770 --image 3,32,32 --width 128 --ipc 10 --out a770\n\n"
+    "  retort kernels --as a770 --image 3,32,32 --width 128 --ipc 10 --out a770\n"
+    "  retort kernels --as a770 --channels 64 --side 16 --batch 100\n\n"
     "  --as DEVICE     words that name one of the known devices\n"
     "  --list          the known devices\n"
-    "  --device SPEC   a device that is present: index or words of `retort devices`\n"
+    "  --device SPEC   a device that is there: index or words of `retort devices`\n"
     "  --out DIR       writes DIR/program.cl and DIR/launches.txt\n"
     "  --family F      kernels for CPUs (cpu) or for GPUs (gpu), instead of those for the device's type\n"
+    "Of an outer step:\n"
     "  --image C,H,W   channels, height, width of an image (1,28,28)\n"
     "  --ipc N         images per class (1); an inner step trains on all of them\n"
     "  --prefix P      plain inner steps (20)\n"
     "  --window W      inner steps differentiated (20)\n"
     "  --real B        real images of the meta-loss (256)\n"
     "  --width C       channels of the network (32)\n"
-    "  --memory SIZE   ceiling over device memory, such as 512MiB (none)\n\n"
+    "  --memory SIZE   ceiling over device memory, such as 512MiB (none)\n"
+    "Or, where one of these is given, of a 3x3 convolution and its derivatives:\n"
+    "  --channels C    in and out (128)\n"
+    "  --side S        height and width (16)\n"
+    "  --batch N       images (10)\n\n"
     "Exit status: 0 done, 1 failed, 2 wrong usage.\n";
 
 static void list_devices(void) {
@@ -56,7 +61,9 @@ static int close_file(const char *folder, const char *name, FILE *stream) {
     return RETORT_OK;
 }
 
-static int write_kernels(const struct options *options, const struct bench_step_spec *spec) {
+/* `conv` NULL: of an outer step. */
+static int write_kernels(const struct options *options, const struct bench_step_spec *step,
+                         const struct bench_conv_spec *conv) {
     static const char program_name[] = "program.cl", launches_name[] = "launches.txt";
     int status = RETORT_OK;
     const char *folder = options->value[OPTION_OUT];
@@ -69,35 +76,61 @@ static int write_kernels(const struct options *options, const struct bench_step_
         TRY(open_file(folder, program_name, &program));
         TRY(open_file(folder, launches_name, &launches));
     }
-    TRY(bench_step_kernels(device, spec, program, folder ? launches : stdout));
+    FILE *list = folder ? launches : stdout;
+    TRY(conv ? bench_conv_kernels(device, step->family, conv, program, list)
+             : bench_step_kernels(device, step, program, list));
 done:
     if (program && close_file(folder, program_name, program) < 0 && status == RETORT_OK) status = RETORT_EIO;
     if (launches && close_file(folder, launches_name, launches) < 0 && status == RETORT_OK) status = RETORT_EIO;
     device_close(device);
+    if (folder && status == RETORT_OK) printf("%s/%s\n%s/%s\n", folder, program_name, folder, launches_name);
     return status;
 }
 
+static const enum option_name of_step[] = {OPTION_IMAGE, OPTION_IPC,   OPTION_PREFIX, OPTION_WINDOW,
+                                           OPTION_REAL,  OPTION_WIDTH, OPTION_MEMORY};
+static const enum option_name of_conv[] = {OPTION_CHANNELS, OPTION_SIDE, OPTION_BATCH};
+#define COUNT(names) (sizeof(names) / sizeof *(names))
+
+static const char *first_given(const struct options *options, const enum option_name *names, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        if (options->given[names[i]]) return options_name(names[i]);
+    return NULL;
+}
+
+static int run_kernels(const struct options *options) {
+    struct bench_step_spec step = {
+        .image = {1, 28, 28}, .ipc = 1, .prefix = 20, .window = 20, .real = 256, .width = 32};
+    int channels = 128, side = 16, batch = 10;
+    const char *step_option = first_given(options, of_step, COUNT(of_step));
+    const char *conv_option = first_given(options, of_conv, COUNT(of_conv));
+    if (options->operand_count) return usage_error("kernels", "takes no operand, found %s", options->operands[0]);
+    if (options->given[OPTION_AS] && options->given[OPTION_DEVICE])
+        return usage_error("kernels", "--as names a known device, --device one that is there: give one of them");
+    if (step_option && conv_option)
+        return usage_error("kernels", "--%s is for an outer step, --%s for a convolution: give one of them",
+                           step_option, conv_option);
+    if (!options_step("kernels", options, &step)
+        || !options_int("kernels", options, OPTION_CHANNELS, 1, 65536, &channels)
+        || !options_int("kernels", options, OPTION_SIDE, 1, 4096, &side)
+        || !options_int("kernels", options, OPTION_BATCH, 1, 1000000, &batch))
+        return EXIT_USAGE;
+    const struct bench_conv_spec conv = {BENCH_FORWARD, batch, channels, channels, side};
+    if (!options->given[OPTION_LIST])
+        return report_failure("kernels", write_kernels(options, &step, conv_option ? &conv : NULL));
+    list_devices();
+    return EXIT_DONE;
+}
+
 int command_kernels(int argc, char **argv) {
-    const unsigned long allowed = OPTION_BIT(OPTION_AS) | OPTION_BIT(OPTION_LIST) | OPTION_BIT(OPTION_DEVICE)
-                                  | OPTION_BIT(OPTION_OUT) | OPTION_BIT(OPTION_FAMILY) | OPTION_BIT(OPTION_IMAGE)
-                                  | OPTION_BIT(OPTION_IPC) | OPTION_BIT(OPTION_PREFIX) | OPTION_BIT(OPTION_WINDOW)
-                                  | OPTION_BIT(OPTION_REAL) | OPTION_BIT(OPTION_WIDTH) | OPTION_BIT(OPTION_MEMORY);
+    unsigned long allowed = OPTION_BIT(OPTION_AS) | OPTION_BIT(OPTION_LIST) | OPTION_BIT(OPTION_DEVICE)
+                            | OPTION_BIT(OPTION_OUT) | OPTION_BIT(OPTION_FAMILY);
     int exit_status = EXIT_DONE;
     struct options options;
-    struct bench_step_spec spec = {
-        .image = {1, 28, 28}, .ipc = 1, .prefix = 20, .window = 20, .real = 256, .width = 32};
-    if (!options_parse("kernels", help, allowed, argc, argv, &options, &exit_status)) goto leave;
-    if (options.operand_count)
-        exit_status = usage_error("kernels", "takes no operand, found %s", options.operands[0]);
-    else if (options.given[OPTION_AS] && options.given[OPTION_DEVICE])
-        exit_status = usage_error("kernels", "--as names a known device, --device one that is present: give one");
-    else if (options.given[OPTION_LIST])
-        list_devices();
-    else if (!options_step("kernels", &options, &spec))
-        exit_status = EXIT_USAGE;
-    else
-        exit_status = report_failure("kernels", write_kernels(&options, &spec));
-leave:
+    for (size_t i = 0; i < COUNT(of_step); i++) allowed |= OPTION_BIT(of_step[i]);
+    for (size_t i = 0; i < COUNT(of_conv); i++) allowed |= OPTION_BIT(of_conv[i]);
+    if (options_parse("kernels", help, allowed, argc, argv, &options, &exit_status))
+        exit_status = run_kernels(&options);
     options_finish(&options);
     return exit_status;
 }

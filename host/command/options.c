@@ -171,6 +171,10 @@ bool options_parse(const char *verb, const char *help, unsigned long allowed, in
     return true;
 }
 
+const char *options_name(enum option_name option) {
+    return table[option].name;
+}
+
 bool options_family(const char *verb, const struct options *options, enum family *family) {
     static const char *const words[] = {"auto", "cpu", "gpu"};
     const char *word = options->value[OPTION_FAMILY];

@@ -61,6 +61,8 @@ bool options_parse(const char *verb, const char *help, unsigned long allowed, in
                    struct options *options, int *status);
 void options_finish(struct options *options);
 
+const char *options_name(enum option_name option); /* without the dashes */
+
 /* Values of options, left as they are where the option was not given. False: what was found is not what is expected;
  * that has been said, exit with EXIT_USAGE. */
 bool options_family(const char *verb, const struct options *options, enum family *family);
