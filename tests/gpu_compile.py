@@ -21,9 +21,9 @@ Files are compiled as one text, one after another, and a line a kernel is printe
     pairs   multiply-adds an instruction that has any: above 1 where they are packed or dual
     /read   multiply-adds a read from local memory in the hot loop, of one number or of four
 
-Without files, kernels of one kind (a product's pass and tile, rows by their size, ...) share a line of the table, which
-has the worst figure of each column; a kind is named by what it computes, so that the numbers of kernels do not matter.
-The check of a line fails on spills in a product, on more than 32 KB of local memory, on a share of multiply-adds in the
+Without files, kernels of one kind (a product's pass and tile, rows by their size, ...) share a line of the table: the
+worst registers, spill, local memory and waves among them, and of the largest product what its loop is made of. A kind is
+named by what it computes, so that the numbers of kernels do not matter. The check of a line fails on spills in a product, on more than 32 KB of local memory, on a share of multiply-adds in the
 loop of a product that is more than 2 points below the table's, and where a kernel does not compile.
 """
 import argparse
@@ -31,6 +31,7 @@ import collections
 import concurrent.futures
 import hashlib
 import json
+import math
 import os
 import pathlib
 import re
@@ -83,24 +84,28 @@ def compile_files(tools, targets, files, defines):
 
 
 # --- the kernels of the models ---
-Kernel = collections.namedtuple('Kernel', 'kind text')
+PASSES = 'MATMUL', 'FORWARD', 'BACKWARD_DATA', 'BACKWARD_WEIGHT'
+Kernel = collections.namedtuple('Kernel', 'kind text size')  # size: multiply-adds of a product, else work-items
 
 
-def kind_of(what, text):
-    """A name that stays when kernels are numbered anew or batches change: `what` is the launch list's word."""
-    parameters = dict(re.findall(r'^#define (\w+) (\d+)$', text, re.M))
-    if what.endswith('.cl') and 'product' in what:
-        number = lambda key: int(parameters[key])
-        passes = ('MATMUL', 'FORWARD', 'BACKWARD_DATA', 'BACKWARD_WEIGHT')
-        name = next((word for word in passes if parameters.get(word) == '1'), 'product').lower().replace('_', ' ')
-        return f'product {name} {number("SIDE") * number("WORK_M")}x{number("SIDE") * number("WORK_N")}'
-    if what.endswith('.cl'):
-        return what[:-3]
+def describe(what, text, items):
+    """A kernel with a name for its kind that stays when kernels are numbered anew or batches change; `what` is the launch
+    list's word."""
+    if what.startswith('product'):
+        numbers = {key: int(value) for key, value in re.findall(r'^#define (\w+) (\d+)$', text, re.M)}
+        name = next((word for word in PASSES if numbers.get(word)), 'plain').lower().replace('_', ' ')
+        work = [numbers['WORK_M'], numbers['WORK_N']]
+        tile = [numbers.get('TILE_' + side, numbers.get('SIDE', 0) * sums) for side, sums in zip('MN', work)]
+        elsewhere = ''.join(f', {side} not local' for side in 'AB' if numbers.get('LOCAL_' + side) == 0)
+        kind = f'product {name} {tile[0]}x{tile[1]} of {work[0]}x{work[1]}{elsewhere}'
+        return Kernel(kind, text, numbers['M'] * numbers['N'] * numbers['K'])
     rows = re.fullmatch(r'fused \d+ of \[(.*)\]', what)
     if rows:
         sizes = rows[1].split(',')
-        return 'rows of ' + ('x'.join(sizes[2:]) if len(sizes) == 4 else sizes[-1] if len(sizes) > 1 else 'a vector')
-    return re.sub(r' \d+$', '', what)
+        kind = 'rows of ' + ('x'.join(sizes[2:]) if len(sizes) == 4 else sizes[-1] if len(sizes) > 1 else 'a vector')
+    else:
+        kind = re.sub(r'\.cl$| \d+$', '', what)
+    return Kernel(kind, text, items)
 
 
 def kernels_of(program, target, model):
@@ -108,12 +113,14 @@ def kernels_of(program, target, model):
     folder = WORK / 'texts' / target / '-'.join(word.strip('-') for word in model)
     subprocess.run([program, 'kernels', '--as', target, '--family', 'gpu', *model, '--out', folder], check=True,
                    stdout=subprocess.DEVNULL)
-    what = dict(re.findall(r'^ *\d+  k(\d+) +(.*?) +\d+ x \d+ x \d+ / ', (folder / 'launches.txt').read_text(), re.M))
+    launches = {number: (what, math.prod(map(int, sizes))) for number, what, *sizes in re.findall(
+        r'^ *\d+  k(\d+) +(.*?) +(\d+) x (\d+) x (\d+) / ', (folder / 'launches.txt').read_text(), re.M)}
     preamble, *parts = (folder / 'program.cl').read_text().split('#define KERNEL ')
     kernels = []
     for part in parts:
         name, text = part.split('\n', 1)
-        kernels.append(Kernel(kind_of(what[re.match(r'k(\d+)', name)[1]], text), text))
+        what, items = launches[re.match(r'k(\d+)', name)[1]]
+        kernels.append(describe(what, text, items))
     return preamble, kernels
 
 
@@ -150,7 +157,7 @@ def compile_kernels(tools, target, preamble, named):
     text = preamble + ''.join(f'#define KERNEL {name}\n{text}' for name, text in named)
     try:
         found = gpu_compilers.compile_text(tools, text, target)
-        return {name: found[name]._asdict() for name, _ in named}
+        return {name: found[name]._asdict() if name in found else 'is not in what the compiler wrote' for name, _ in named}
     except CompileError as error:
         if len(named) == 1:
             return {named[0][0]: str(error)}
@@ -161,7 +168,7 @@ def compile_kernels(tools, target, preamble, named):
 
 
 def figures_of(tools, program, targets):
-    """{target: {kind: [figures or words of a failure]}} of all models."""
+    """{target: {kind: [figures or words of a failure, the largest kernel's last]}} of all models."""
     cache = Cache(tools)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         wanted = [(target, model) for target in targets for model in MODELS]
@@ -170,7 +177,7 @@ def figures_of(tools, program, targets):
         for (target, _), (preamble, kernels) in zip(wanted, written):
             for kernel in kernels:
                 name = cache.name(target, preamble, kernel.text)
-                names[target, name] = kernel.kind
+                names[target, name] = kernel
                 if cache.load(target, name) is None:
                     missing[target, preamble][name] = kernel.text
         jobs = [(target, preamble, list(named.items())[i:i + AT_ONCE]) for (target, preamble), named in missing.items()
@@ -181,18 +188,18 @@ def figures_of(tools, program, targets):
             for name, figures in results.items():
                 cache.store(target, name, figures)
     found = collections.defaultdict(lambda: collections.defaultdict(list))
-    for (target, name), kind in names.items():
-        found[target][kind].append(cache.load(target, name))
+    for (target, name), kernel in sorted(names.items(), key=lambda item: item[1].size):
+        found[target][kernel.kind].append(cache.load(target, name))
     return found
 
 
 # --- the table ---
-def worst(kind, figures):
+def summary(kind, figures):
     """One line for all kernels of a kind. Only products are made of multiply-adds."""
-    pick = lambda choose, key: choose((f[key] for f in figures if f[key] is not None), default=None)
-    most, least = ('items', 'regs', 'spill', 'local', 'cap'), ('lanes', 'waves', 'mads', 'hot', 'loop', 'pairs', 'read')
-    found = Figures(**{key: pick(max, key) for key in most}, **{key: pick(min, key) for key in least})
-    return found if kind.startswith('product') else found._replace(mads=None, hot=None, loop=None, pairs=None, read=None)
+    loop = ('mads', 'hot', 'loop', 'pairs', 'read')
+    return Figures(**{key: max(f[key] for f in figures) for key in ('items', 'regs', 'spill', 'local', 'cap')},
+                   **{key: min(f[key] for f in figures) for key in ('lanes', 'waves')},
+                   **{key: figures[-1][key] if kind.startswith('product') else None for key in loop})
 
 
 def read_table():
@@ -207,8 +214,8 @@ def read_table():
 
 
 def write_table(table):
-    lines = ['What compilers for GPUs make of the kernels: a line a target and kind of kernel, with the worst figures of its',
-             'kernels. Columns: tests/gpu_compile.py --help. Written by `./dev gpu-compile --update`.', '',
+    lines = ['What compilers for GPUs make of the kernels: a line a target and kind of kernel. What the columns are and',
+             'which kernels: tests/gpu_compile.py --help. Written by `./dev gpu-compile --update`.', '',
              HEADER + 'kind']
     for target in TARGETS:
         kinds = sorted(kind for one, kind in table if one == target)
@@ -222,7 +229,7 @@ def complaints(kind, figures, stored):
     figures = [one for one in figures if not isinstance(one, str)]
     if not figures:
         return words
-    found = worst(kind, figures)
+    found = summary(kind, figures)
     if found.local > MOST_LOCAL:
         words.append(f'{found.local} bytes of local memory, {MOST_LOCAL} at most')
     if kind.startswith('product'):
@@ -250,7 +257,7 @@ def check(tools, program, targets, update):
                 print(f'FAILED {target}, {kind}: {words}')
             if all(isinstance(one, str) for one in figures):
                 continue
-            table[target, kind] = list(map(str, columns(worst(kind, [one for one in figures if not isinstance(one, str)]))))
+            table[target, kind] = list(map(str, columns(summary(kind, [one for one in figures if not isinstance(one, str)]))))
             if before != table[target, kind]:
                 changed.append(kind)
         gone = [kind for one, kind in stored if one == target and kind not in found[target]]

@@ -232,8 +232,9 @@ def compile_intel(tools, source, name, target, folder):
         lanes, regs, local = number('simd_size'), number('grf_count'), number('slm_size')
         taken = len(sections['.text.' + kernel])  # with some bytes of padding: which of the tries it is
         text = min(tries[kernel, lanes], key=lambda one: abs(one[0] - taken))[1]
-        found = re.search(r'//\.spill size (\d+)', text)
-        spill = max(int(found[1]) if found else 0, number('spill_size'))
+        # Arrays that could not be kept in registers lie in scratch memory too, which a thread has in large pieces.
+        found = re.search(r'//\.spill size (\d+)', text) or re.search(r'type: +scratch\n.*\n +size: +(\d+)', entry)
+        spill = int(found[1]) if found else 0
         threads = math.ceil(items / lanes)
         cap = target.cap if regs <= 128 else target.cap // 2
         groups = cap * target.units // threads
