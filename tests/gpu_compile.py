@@ -23,10 +23,12 @@ Files are compiled as one text, one after another, and a line a kernel is printe
 
 Without files, kernels of one kind (a product's pass and tile, rows by their size, ...) share a line of the table: the
 worst registers, spill, local memory and waves among them, and of the largest product what its loop is made of. A kind is
-named by what it computes, so that the numbers of kernels do not matter. The check of a line fails on spills in a product, on more than 32 KB of local memory, on a share of multiply-adds in the
-loop of a product that is more than 2 points below the table's, and where a kernel does not compile.
+named by what it computes, so that the numbers of kernels do not matter. The check of a line fails on spills in a
+product, on more than 32 KB of local memory, on a share of multiply-adds in the loop of a product that is more than 2
+points below the table's, and where a kernel does not compile.
 """
 import argparse
+import ast
 import collections
 import concurrent.futures
 import hashlib
@@ -37,6 +39,8 @@ import pathlib
 import re
 import subprocess
 import sys
+
+sys.dont_write_bytecode = True
 
 import gpu_compilers
 from gpu_compilers import TARGETS, CompileError, Figures
@@ -89,8 +93,8 @@ Kernel = collections.namedtuple('Kernel', 'kind text size')  # size: multiply-ad
 
 
 def describe(what, text, items):
-    """A kernel with a name for its kind that stays when kernels are numbered anew or batches change; `what` is the launch
-    list's word."""
+    """A kernel with a name for its kind that stays when kernels are numbered anew or batches change; `what` is the
+    launch list's word."""
     if what.startswith('product'):
         numbers = {key: int(value) for key, value in re.findall(r'^#define (\w+) (\d+)$', text, re.M)}
         name = next((word for word in PASSES if numbers.get(word)), 'plain').lower().replace('_', ' ')
@@ -128,7 +132,7 @@ class Cache:
     """Figures of kernels compiled before, by hash of text, target and compilers."""
 
     def __init__(self, tools):
-        self.salt = pathlib.Path(gpu_compilers.__file__).read_text()
+        self.salt = ast.dump(ast.parse(pathlib.Path(gpu_compilers.__file__).read_text()))
         for tool in sorted(tools):
             path = tools[tool] and pathlib.Path(tools[tool]).resolve()
             self.salt += f'{path} {path.stat().st_size if path else 0}\n'
@@ -157,7 +161,7 @@ def compile_kernels(tools, target, preamble, named):
     text = preamble + ''.join(f'#define KERNEL {name}\n{text}' for name, text in named)
     try:
         found = gpu_compilers.compile_text(tools, text, target)
-        return {name: found[name]._asdict() if name in found else 'is not in what the compiler wrote' for name, _ in named}
+        return {name: found[name]._asdict() if name in found else 'nothing came of it' for name, _ in named}
     except CompileError as error:
         if len(named) == 1:
             return {named[0][0]: str(error)}
@@ -214,8 +218,8 @@ def read_table():
 
 
 def write_table(table):
-    lines = ['What compilers for GPUs make of the kernels: a line a target and kind of kernel. What the columns are and',
-             'which kernels: tests/gpu_compile.py --help. Written by `./dev gpu-compile --update`.', '',
+    lines = ['What compilers for GPUs make of the kernels: a line a target and kind of kernel. The columns, and which',
+             'kernels, are told by tests/gpu_compile.py --help. Written by `./dev gpu-compile --update`.', '',
              HEADER + 'kind']
     for target in TARGETS:
         kinds = sorted(kind for one, kind in table if one == target)
@@ -255,9 +259,10 @@ def check(tools, program, targets, update):
             passed += not wrong
             for words in wrong:
                 print(f'FAILED {target}, {kind}: {words}')
-            if all(isinstance(one, str) for one in figures):
+            figures = [one for one in figures if not isinstance(one, str)]
+            if not figures:
                 continue
-            table[target, kind] = list(map(str, columns(summary(kind, [one for one in figures if not isinstance(one, str)]))))
+            table[target, kind] = list(map(str, columns(summary(kind, figures))))
             if before != table[target, kind]:
                 changed.append(kind)
         gone = [kind for one, kind in stored if one == target and kind not in found[target]]

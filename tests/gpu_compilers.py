@@ -1,5 +1,5 @@
-"""The compilers of real GPUs, as functions from a text to figures by kernel: clang with libclc for AMD; the same, ptxas and
-nvdisasm for NVIDIA; ocloc for Intel. gpu_compile.py says what the figures are."""
+"""The compilers of real GPUs, as functions from a text to figures by kernel: clang with libclc for AMD; the same, ptxas
+and nvdisasm for NVIDIA; ocloc for Intel. gpu_compile.py says what the figures are."""
 import collections
 import math
 import os
@@ -45,15 +45,15 @@ def round_up(number, step):
 
 
 def hot_loop(code, block, label, branch, count):
-    """Figures of the block with most multiply-adds, and of the outermost loop round it. Patterns say where a block ends,
-    what a label is and which label a branch goes to; `count` gives (multiply-adds an item, vector instructions that are
-    multiply-adds, all vector instructions, reads from local memory) of a piece of code."""
-    edges = [0, *(found.start() for found in re.finditer(block, code, re.M)), len(code)]
-    (mads, instructions, vectors, reads), begin = max((count(code[i:k]), i) for i, k in zip(edges, edges[1:]))
+    """Figures of the block with most multiply-adds, and of the outermost loop round it. Patterns say after what a block
+    begins, what a label is and which label a branch goes to; `count` gives (multiply-adds an item, vector instructions
+    that are multiply-adds, all vector instructions, reads from local memory) of a piece of code."""
+    edges = [0, *(found.end() for found in re.finditer(block, code, re.M)), len(code)]
+    (mads, instructions, vectors, reads), begin, end = max((count(code[i:k]), i, k) for i, k in zip(edges, edges[1:]))
     labels = {found[1]: found.start() for found in re.finditer(label, code, re.M)}
     backward = [(labels[found[1]], found.end()) for found in re.finditer(branch, code, re.M)
                 if labels.get(found[1], len(code)) <= found.start()]
-    around = [(i, k) for i, k in backward if i <= begin < k] or [(0, len(code))]
+    around = [(i, k) for i, k in backward if i < end and begin < k] or [(0, len(code))]
     _, in_loop, all_in_loop, _ = count(code[min(i for i, _ in around):max(k for _, k in around)])
     return dict(mads=round(mads), hot=round(100 * instructions / vectors, 1) if mads else None,
                 loop=round(100 * in_loop / all_in_loop, 1) if mads else None,
@@ -134,8 +134,8 @@ def compile_amd(tools, source, name, target, folder):
 
 
 # --- NVIDIA: clang to PTX, ptxas to machine code, nvdisasm to text ---
-# A branch ends a block as a label does.
-SASS_CODE = r'^\.L_x_\w+:|^.*\b(?:BRA|EXIT|SYNC|BRK)\b', r'^(\.L_x_\w+):', r'\bBRA\b.*`\((\.L_x_\w+)\)'
+# After a branch a block begins as after a label.
+SASS_CODE = r'^\.L_x_\w+:|^.*\b(?:BRA|EXIT|SYNC|BRK)\b.*$', r'^(\.L_x_\w+):', r'\bBRA\b.*`\((\.L_x_\w+)\)'
 SASS = re.compile(r'/\*[0-9a-f]{4,}\*/\s*\{?\s*(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)')
 NOT_VECTOR = re.compile(r'U[A-Z]|LD|ST|RED|ATOM|MEMBAR|CCTL|ERRBAR|TEX|BAR|BRA|BRX|BSSY|BSYNC|BREAK|EXIT|NOP|WARPSYNC|'
                         r'DEPBAR|CALL|RET|SYNC|SSY|PBK|BRK|CONT|PCNT|YIELD|S2R|S2UR|R2UR|CS2R|JMP|VOTE|NANOSLEEP')
@@ -177,8 +177,8 @@ def compile_nvidia(tools, source, name, target, folder):
 # --- Intel: ocloc; an ELF file says what each kernel needs, a dump of its compiler holds the machine code ---
 INTEL_CODE = r'^// B\d+:', r'^(_\w+|L\d+):', r'\b(?:goto|while|jmpi|brd)\b.*?\s(_\d+_\d+|L\d+)\b'
 INTEL = re.compile(r'\s*(?:\([^()]*\)\s+)?([a-z]\w*)(?:\.\S+)?\s+\((\d+)\|M\d+\)(.*)')
-INTEL_OTHER = {'send', 'sends', 'sendc', 'load', 'store', 'sync', 'goto', 'join', 'while', 'if', 'else', 'endif', 'break',
-               'jmpi', 'brd', 'brc', 'nop', 'call', 'ret', 'cont', 'halt'}
+INTEL_OTHER = {'send', 'sends', 'sendc', 'load', 'store', 'sync', 'goto', 'join', 'while', 'if', 'else', 'endif',
+               'break', 'jmpi', 'brd', 'brc', 'nop', 'call', 'ret', 'cont', 'halt'}
 
 
 def intel_count(lanes, block):
