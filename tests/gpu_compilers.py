@@ -90,7 +90,7 @@ def group_items(tools, source):
 
 
 # --- AMD: clang alone; the assembly says everything ---
-AMD_CODE = r'^(?:\.LBB\w+:|; %bb\.\d+:)', r'^(\.LBB\w+):', r'\bs_c?branch\w*\s+(\.LBB\w+)'
+AMD_CODE = r'^(?=\.LBB\w+:|; %bb\.\d+:)', r'^(\.LBB\w+):', r'\bs_c?branch\w*\s+(\.LBB\w+)'
 AMD_MAD = re.compile(r'v_(?:dual_)?(pk_)?(?:fma|fmac|mad|mac|fmaak|fmamk)_f32')
 
 
@@ -135,7 +135,7 @@ def compile_amd(tools, source, name, target, folder):
 
 # --- NVIDIA: clang to PTX, ptxas to machine code, nvdisasm to text ---
 # After a branch a block begins as after a label.
-SASS_CODE = r'^\.L_x_\w+:|^.*\b(?:BRA|EXIT|SYNC|BRK)\b.*$', r'^(\.L_x_\w+):', r'\bBRA\b.*`\((\.L_x_\w+)\)'
+SASS_CODE = r'^(?=\.L_x_\w+:)|^.*\b(?:BRA|EXIT|SYNC|BRK)\b.*\n', r'^(\.L_x_\w+):', r'\bBRA\b.*`\((\.L_x_\w+)\)'
 SASS = re.compile(r'/\*[0-9a-f]{4,}\*/\s*\{?\s*(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)')
 NOT_VECTOR = re.compile(r'U[A-Z]|LD|ST|RED|ATOM|MEMBAR|CCTL|ERRBAR|TEX|BAR|BRA|BRX|BSSY|BSYNC|BREAK|EXIT|NOP|WARPSYNC|'
                         r'DEPBAR|CALL|RET|SYNC|SSY|PBK|BRK|CONT|PCNT|YIELD|S2R|S2UR|R2UR|CS2R|JMP|VOTE|NANOSLEEP')
@@ -175,7 +175,7 @@ def compile_nvidia(tools, source, name, target, folder):
 
 
 # --- Intel: ocloc; an ELF file says what each kernel needs, a dump of its compiler holds the machine code ---
-INTEL_CODE = r'^// B\d+:', r'^(_\w+|L\d+):', r'\b(?:goto|while|jmpi|brd)\b.*?\s(_\d+_\d+|L\d+)\b'
+INTEL_CODE = r'^(?=// B\d+:)', r'^(_\w+|L\d+):', r'\b(?:goto|while|jmpi|brd)\b.*?\s(_\d+_\d+|L\d+)\b'
 INTEL = re.compile(r'\s*(?:\([^()]*\)\s+)?([a-z]\w*)(?:\.\S+)?\s+\((\d+)\|M\d+\)(.*)')
 INTEL_OTHER = {'send', 'sends', 'sendc', 'load', 'store', 'sync', 'goto', 'join', 'while', 'if', 'else', 'endif',
                'break', 'jmpi', 'brd', 'brc', 'nop', 'call', 'ret', 'cont', 'halt'}

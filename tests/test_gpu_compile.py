@@ -44,6 +44,8 @@ NVIDIA = '''
         /*0070*/               @P1 BRA `(.L_x_1) ;
         /*0080*/                   FADD R8, R8, R9 ;
         /*0090*/                   EXIT ;
+.L_x_2:
+        /*00a0*/                   BRA `(.L_x_2) ;
 '''
 
 INTEL = '''
@@ -74,6 +76,9 @@ def test_amd():
 def test_nvidia():
     found = gpu_compilers.hot_loop(NVIDIA, *gpu_compilers.SASS_CODE, gpu_compilers.nvidia_count)
     assert found == dict(mads=3, hot=75.0, loop=75.0, pairs=1.0, read=1.5), found
+    straight = NVIDIA.replace('BRA `(.L_x_1)', 'NOP')  # no loop but the endless one behind every kernel
+    found = gpu_compilers.hot_loop(straight, *gpu_compilers.SASS_CODE, gpu_compilers.nvidia_count)
+    assert found == dict(mads=3, hot=60.0, loop=50.0, pairs=1.0, read=1.5), found
 
 
 def test_intel():
