@@ -174,27 +174,30 @@ def compile_kernels(tools, target, preamble, named):
 def figures_of(tools, program, targets):
     """{target: {kind: [figures or words of a failure, the largest kernel's last]}} of all models."""
     cache = Cache(tools)
+    kernels, figures, missing = {}, {}, collections.defaultdict(list)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         wanted = [(target, model) for target in targets for model in MODELS]
-        written = list(pool.map(lambda one: kernels_of(program, *one), wanted))
-        names, missing = {}, collections.defaultdict(dict)
-        for (target, _), (preamble, kernels) in zip(wanted, written):
-            for kernel in kernels:
-                name = cache.name(target, preamble, kernel.text)
-                names[target, name] = kernel
-                if cache.load(target, name) is None:
-                    missing[target, preamble][name] = kernel.text
-        jobs = [(target, preamble, list(named.items())[i:i + AT_ONCE]) for (target, preamble), named in missing.items()
+        for (target, _), (preamble, some) in zip(wanted, pool.map(lambda one: kernels_of(program, *one), wanted)):
+            for kernel in some:
+                key = target, cache.name(target, preamble, kernel.text)
+                if key in kernels:
+                    continue
+                kernels[key], figures[key] = kernel, cache.load(*key)
+                if figures[key] is None:
+                    missing[target, preamble].append((key[1], kernel.text))
+        jobs = [(target, preamble, named[i:i + AT_ONCE]) for (target, preamble), named in missing.items()
                 for i in range(0, len(named), AT_ONCE)]
         if jobs:
             print(f'compiling {sum(len(job[2]) for job in jobs)} kernels', file=sys.stderr)
         for (target, *_), results in zip(jobs, pool.map(lambda job: compile_kernels(tools, *job), jobs)):
-            for name, figures in results.items():
-                cache.store(target, name, figures)
-    found = collections.defaultdict(lambda: collections.defaultdict(list))
-    for (target, name), kernel in sorted(names.items(), key=lambda item: item[1].size):
-        found[target][kernel.kind].append(cache.load(target, name))
-    return found
+            for name, found in results.items():
+                figures[target, name] = found
+                if not isinstance(found, str):  # what failed may have failed for want of memory
+                    cache.store(target, name, found)
+    kinds = collections.defaultdict(lambda: collections.defaultdict(list))
+    for (target, name), kernel in sorted(kernels.items(), key=lambda item: item[1].size):
+        kinds[target][kernel.kind].append(figures[target, name])
+    return kinds
 
 
 # --- the table ---
