@@ -304,6 +304,8 @@ def main():
     targets = [target for target in targets if not absent[target]]
     if options.files:
         return compile_files(tools, targets, options.files, options.defines)
+    if not options.program.exists():
+        parser.error(f'{options.program} is not there: ./dev build makes it')
     return check(tools, options.program, targets, options.update)
 
 

@@ -172,7 +172,7 @@ holds "bench gemm --json" out '
 expect "kernels --help" 0 '^usage: retort kernels' kernels --help
 expect "kernels: another's option" 2 'kernels takes no option --reps' kernels --reps 3
 expect "kernels: operand" 2 'takes no operand, found x' kernels x
-expect "kernels --list" 0 '^gpu +28 +11\.8 GiB GeForce RTX 3060 \(sm_86\) / NVIDIA CUDA$' kernels --list
+expect "kernels --list" 0 '^gpu +28 +3584 +11\.8 GiB GeForce RTX 3060 \(sm_86\) / NVIDIA CUDA$' kernels --list
 expect "kernels: device not known" 1 'no described device matches "voodoo"; name one by words of its line:$' \
   kernels --as voodoo
 expect "kernels: several known" 1 '3 described devices match "geforce"; name one' kernels --as geforce
@@ -325,6 +325,36 @@ expect "a damaged checkpoint is passed over" 0 'is damaged .*taking the one befo
 same "and the set is the same" whole/set/images.npy torn/set/images.npy
 rm -rf broken/metrics.jsonl && mkdir broken/metrics.jsonl
 expect "metrics that cannot be written" 1 'cannot write broken/metrics\.jsonl' run small.yaml --out broken --resume
+# --- drivers with defects, by a library that is preloaded ---
+# disturbed WORDS...: the words with that library.
+disturbed() { LD_PRELOAD=$RETORT_FALSE_DRIVER ASAN_OPTIONS=verify_asan_link_order=0:detect_leaks=0 "$@"; }
+# A device that fails in the middle of a run, which is then gone on with where it works again.
+loses() { # name, failure of the driver, words
+  RETORT_TEST_FAIL=$2 disturbed expect "$1: the run ends" 1 "$3" run small.yaml --out lost --checkpoint-every 0.000001 -q
+  has "$1: and says how to go on" 'run --resume --out lost' err
+  expect "$1: resumed" 0 '^distilled' run small.yaml --out lost --resume
+  has "$1: from a checkpoint" 'resuming after outer step [1-9]' err
+  same "$1: the set is the same" whole/set/images.npy lost/set/images.npy
+  accuracies lost/result.json >b
+  same "$1: and so are the accuracies" a b
+  rm -rf lost
+}
+if [ -n "${RETORT_FALSE_DRIVER:-}" ]; then
+  RETORT_TEST_PRINT='a driver speaks' disturbed "$program" devices --json >out 2>err
+  holds "what a driver prints stays out of the results" out '.[0].self_test == "ok"'
+  has "and can be read" 'a driver speaks' err
+  RETORT_TEST_COUNT=launches disturbed "$program" run small.yaml --out counted -q >out 2>err </dev/null
+  same "an undisturbed run" whole/set/images.npy counted/set/images.npy
+  launches=$(cat launches)
+  accuracies whole/result.json >a
+  loses "out of resources" "launch $((launches / 3)) -5" 'outer step .*CL_OUT_OF_RESOURCES .*memory that ran out'
+  loses "device lost" "launch $((launches / 2)) -2" 'CL_DEVICE_NOT_AVAILABLE .*lost the device'
+  loses "memory full" "launch $((launches * 9 / 10)) -4" 'CL_MEM_OBJECT_ALLOCATION_FAILURE .*set `memory`'
+  loses "lost while results are read" "read 12 -5" 'CL_OUT_OF_RESOURCES'
+else
+  skip "drivers with defects: RETORT_FALSE_DRIVER does not name the library"
+fi
+
 # --- distribution matching: another method, by the same commands ---
 matching=(--set method='{name: dm, real_per_class: 8}' --set outer='{steps: 60}' --set evaluate='{epochs: 3}')
 grep -v '^method:' small.yaml >matching.yaml

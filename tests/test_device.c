@@ -2,7 +2,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
-#include "device/device.h"
+#include "device/internal.h"
 
 #include <dirent.h>
 #include <stdio.h>
@@ -50,6 +50,95 @@ static void test_list(void **state) {
     assert_true((size_t)traits->index < count);
     assert_string_equal(traits->name, list[traits->index].name);
     free(list);
+}
+
+/* Whether a spec finds the one device all tests run on. */
+static void expect_found(const char *spec) {
+    struct device *other = NULL;
+    if (device_open(spec, &other) < 0) fail_msg("%s", retort_error_message());
+    assert_int_equal(device_traits(other)->index, device_traits(device)->index);
+    device_close(other);
+}
+
+/* Words of the versions find a device too: the name of Debian's PoCL stands in no other place. What all versions begin
+ * with names nothing. */
+static void test_open_by_version(void **state) {
+    (void)state;
+    const struct device_traits *traits = device_traits(device);
+    struct device *other = NULL;
+    struct device_traits *list;
+    size_t count, same = 0;
+    assert_ok(device_list(&list, &count));
+    for (size_t i = 0; i < count; i++) same += strcmp(list[i].driver, traits->driver) == 0;
+    free(list);
+    if (same == 1) {
+        char spec[2 * sizeof traits->driver];
+        /* A version that is a number alone would be an index. */
+        snprintf(spec, sizeof spec, "%s %s", traits->driver, device_kind_name(traits->kind));
+        expect_found(spec);
+    }
+    if (count == 1 && strstr(traits->version, "PoCL")) expect_found("pocl");
+    char first[32];
+    snprintf(first, sizeof first, "%.*s", (int)strcspn(traits->version, " "), traits->version);
+    if (!strstr(traits->platform, first) && !strstr(traits->name, first))
+        assert_int_equal(device_open(first, &other), RETORT_EDEVICE);
+}
+
+/* Lanes from what real drivers answer. */
+static void test_lanes(void **state) {
+    (void)state;
+    static const struct {
+        const char *name;
+        struct device_arithmetic told;
+        unsigned lanes;
+    } rows[] = {
+        {"RTX 3060", {.kind = DEVICE_GPU, .compute_units = 28, .compute_capability = {8, 6}}, 3584},
+        {"GTX 1060", {.kind = DEVICE_GPU, .compute_units = 10, .compute_capability = {6, 1}}, 1280},
+        {"P100", {.kind = DEVICE_GPU, .compute_units = 56, .compute_capability = {6, 0}}, 3584},
+        {"RTX 2080", {.kind = DEVICE_GPU, .compute_units = 46, .compute_capability = {7, 5}}, 2944},
+        {"A100", {.kind = DEVICE_GPU, .compute_units = 108, .compute_capability = {8, 0}}, 6912},
+        {"H100", {.kind = DEVICE_GPU, .compute_units = 132, .compute_capability = {9, 0}}, 16896},
+        {"RTX 5090", {.kind = DEVICE_GPU, .compute_units = 170, .compute_capability = {12, 0}}, 21760},
+        {"RX 6600 XT", {.kind = DEVICE_GPU, .compute_units = 16, .simds_per_unit = 4, .simd_width = 32}, 2048},
+        {"RX 6900 XT", {.kind = DEVICE_GPU, .compute_units = 40, .simds_per_unit = 4, .simd_width = 32}, 5120},
+        {"RX 6900 XT, single units",
+         {.kind = DEVICE_GPU, .compute_units = 80, .simds_per_unit = 2, .simd_width = 32},
+         5120},
+        {"RX 6900 XT on Mesa", {.kind = DEVICE_GPU, .compute_units = 80}, 5120},
+        {"RX 7900 XTX", {.kind = DEVICE_GPU, .compute_units = 48, .simds_per_unit = 4, .simd_width = 32}, 6144},
+        {"MI210", {.kind = DEVICE_GPU, .compute_units = 104, .simds_per_unit = 4, .simd_width = 16}, 6656},
+        {"Vega 20", {.kind = DEVICE_GPU, .compute_units = 60, .simds_per_unit = 4, .simd_width = 16}, 3840},
+        {"Arc A770",
+         {.kind = DEVICE_GPU, .compute_units = 512, .eus_per_sub_slice = 16, .sub_groups = 8 + 16 + 32},
+         4096},
+        {"Arc B580", {.kind = DEVICE_GPU, .compute_units = 160, .eus_per_sub_slice = 8, .sub_groups = 16 + 32}, 2560},
+        {"UHD 630", {.kind = DEVICE_GPU, .compute_units = 24, .eus_per_sub_slice = 8, .sub_groups = 8 + 16 + 32}, 192},
+        {"Iris Xe", {.kind = DEVICE_GPU, .compute_units = 96, .eus_per_sub_slice = 16, .sub_groups = 8 + 16 + 32}, 768},
+        {"HD 520, an old driver", {.kind = DEVICE_GPU, .compute_units = 24, .eus_per_sub_slice = 8}, 192},
+        {"Max 1550", {.kind = DEVICE_GPU, .compute_units = 1024, .eus_per_sub_slice = 8, .sub_groups = 16 + 32}, 16384},
+        {"a GPU that tells nothing", {.kind = DEVICE_GPU, .compute_units = 20, .vector_width = 4}, 1280},
+        {"2 cores of AVX2", {.kind = DEVICE_CPU, .compute_units = 2, .vector_width = 8}, 16},
+        {"Intel's runtime on 8 cores",
+         {.kind = DEVICE_CPU, .compute_units = 8, .vector_width = 16, .eus_per_sub_slice = 1, .sub_groups = 4 + 8 + 16},
+         128},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        unsigned lanes = device_count_lanes(&rows[i].told);
+        if (lanes != rows[i].lanes) fail_msg("%s: %u lanes, expected %u", rows[i].name, lanes, rows[i].lanes);
+    }
+    static const char list[] = "cl_khr_fp64 cl_nv_device_attribute_query_x cl_khr_icd";
+    assert_true(device_lists_extension(list, "cl_khr_fp64") && device_lists_extension(list, "cl_khr_icd"));
+    assert_false(device_lists_extension(list, "cl_nv_device_attribute_query"));
+    assert_false(device_lists_extension(list, "khr_fp64") || device_lists_extension("", "cl_khr_icd"));
+
+    const struct device_traits *traits = device_traits(device);
+    unsigned units = traits->compute_units, lanes = traits->lanes;
+    assert_true(lanes >= units);
+    if (traits->kind == DEVICE_CPU) assert_int_equal(lanes, units * traits->vector_width);
+    device_set_units(device, 3 * units);
+    assert_int_equal(traits->lanes, 3 * lanes);
+    device_set_units(device, 0);
+    assert_int_equal(traits->lanes, lanes);
 }
 
 static void test_open_by_spec(void **state) {
@@ -111,6 +200,7 @@ static void test_described(void **state) {
                                    .name = "Voodoo",
                                    .platform = "Glide",
                                    .compute_units = 2,
+                                   .lanes = 32,
                                    .max_work_group = 64,
                                    .global_memory = 1 << 20,
                                    .max_allocation = 1 << 19};
@@ -123,6 +213,7 @@ static void test_described(void **state) {
     assert_string_equal(device_traits(described)->name, "Voodoo");
     device_set_units(described, 7);
     assert_int_equal(device_traits(described)->compute_units, 7);
+    assert_int_equal(device_traits(described)->lanes, 7 * 16);
     device_set_units(described, 0);
     assert_int_equal(device_traits(described)->compute_units, 2);
     assert_int_equal(device_buffer_create(described, 1 << 20, "store", &buffer), RETORT_ELIMIT);
@@ -352,6 +443,8 @@ static void test_failures(void **state) {
     assert_int_equal(device_kernel_set_buffer(kernel, 2, buffer, 0), RETORT_EDEVICE); /* it has two */
     assert_ok(device_kernel_set_buffer(kernel, 0, buffer, 0));
     assert_ok(device_kernel_set_buffer(kernel, 1, buffer, 0));
+    assert_in_range(device_kernel_largest_group(kernel), 1, device_traits(device)->max_work_group);
+    assert_int_equal(device_kernel_spilled(kernel), 0); /* a sum of two numbers */
     /* 16 work-items in groups of more than a device allows. */
     size_t huge = device_traits(device)->max_work_group * 2;
     assert_int_equal(device_launch(device, kernel, (size_t[]){huge, 1, 1}, (size_t[]){huge, 1, 1}), RETORT_EDEVICE);
@@ -505,11 +598,11 @@ int main(int count, char **words) {
     if (count > 1) return without_drivers();
     own_path = words[0];
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_list),       cmocka_unit_test(test_open_by_spec),  cmocka_unit_test(test_ceiling),
-        cmocka_unit_test(test_transfers),  cmocka_unit_test(test_program_cache), cmocka_unit_test(test_failures),
-        cmocka_unit_test(test_profile),    cmocka_unit_test(test_peaks),         cmocka_unit_test(test_self_test),
-        cmocka_unit_test(test_no_drivers), cmocka_unit_test(test_launch_cost),   cmocka_unit_test(test_bounded_queue),
-        cmocka_unit_test(test_described),
+        cmocka_unit_test(test_list),          cmocka_unit_test(test_open_by_spec),    cmocka_unit_test(test_ceiling),
+        cmocka_unit_test(test_lanes),         cmocka_unit_test(test_open_by_version), cmocka_unit_test(test_transfers),
+        cmocka_unit_test(test_program_cache), cmocka_unit_test(test_failures),        cmocka_unit_test(test_profile),
+        cmocka_unit_test(test_peaks),         cmocka_unit_test(test_self_test),       cmocka_unit_test(test_no_drivers),
+        cmocka_unit_test(test_launch_cost),   cmocka_unit_test(test_bounded_queue),   cmocka_unit_test(test_described),
     };
     return cmocka_run_group_tests_name("device", tests, begin, end);
 }

@@ -1,4 +1,4 @@
-/* Plans on a device that has less memory than this one, or allocates less of it in one piece: what small_device.c,
+/* Plans on a device that has less memory than this one, or allocates less of it in one piece: what false_driver.c,
  * which meson preloads, lets every device say. */
 #include "test.h"
 

@@ -11,7 +11,8 @@
 static const char help[] =
     "usage: retort devices [--json] [--no-test]\n\n"
     "Lists every OpenCL device and runs a short self-test on each: arithmetic, vectors, loops, local memory.\n"
-    "The first column is the index that `--device` takes; words from the other columns do as well:\n\n"
+    "The first column is the index that `--device` takes; words from the other columns do as well, and from the\n"
+    "versions that --json shows:\n\n"
     "  retort run configs/quickstart.yaml --device 1\n"
     "  retort run configs/quickstart.yaml --device \"intel gpu\"\n"
     "  RETORT_DEVICE=pocl retort run configs/quickstart.yaml\n\n"
@@ -36,13 +37,14 @@ done:
 }
 
 static json_t *describe(const struct device_traits *traits, bool tested, const char *problem) {
-    return json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:I, s:I, s:I, s:b, s:b, s:o, s:o}", "index",
-                     traits->index, "kind", device_kind_name(traits->kind), "name", traits->name, "platform",
+    return json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:b, s:b, s:o, s:o}",
+                     "index", traits->index, "kind", device_kind_name(traits->kind), "name", traits->name, "platform",
                      traits->platform, "vendor", traits->vendor, "version", traits->version, "driver", traits->driver,
-                     "compute_units", (int)traits->compute_units, "vector_width", (int)traits->vector_width,
-                     "max_clock_mhz", (int)traits->max_clock_mhz, "global_memory", (json_int_t)traits->global_memory,
-                     "max_allocation", (json_int_t)traits->max_allocation, "local_memory",
-                     (json_int_t)traits->local_memory, "fma", traits->fma, "fp64", traits->fp64, "self_test",
+                     "compute_units", (int)traits->compute_units, "lanes", (int)traits->lanes, "wave",
+                     (int)traits->wave, "vector_width", (int)traits->vector_width, "max_clock_mhz",
+                     (int)traits->max_clock_mhz, "global_memory", (json_int_t)traits->global_memory, "max_allocation",
+                     (json_int_t)traits->max_allocation, "local_memory", (json_int_t)traits->local_memory, "fma",
+                     traits->fma, "fp64", traits->fp64, "self_test",
                      tested ? json_string(*problem ? "failed" : "ok") : json_null(), "problem",
                      *problem ? json_string(problem) : json_null());
 }
@@ -68,7 +70,8 @@ int command_devices(int argc, char **argv) {
     bool tested = !options.given[OPTION_NO_TEST], json = options.given[OPTION_JSON];
     rows = json_array();
     if (!json && count)
-        printf("%-5s %-5s %-6s %-10s %-9s %s\n", "index", "kind", "units", "memory", "self-test", "name / platform");
+        printf("%-5s %-5s %-6s %-6s %-10s %-9s %s\n", "index", "kind", "units", "lanes", "memory", "self-test",
+               "name / platform");
     for (size_t i = 0; i < count; i++) {
         const struct device_traits *traits = &list[i];
         char problem[512] = "";
@@ -77,8 +80,8 @@ int command_devices(int argc, char **argv) {
         if (json)
             json_array_append_new(rows, describe(traits, tested, problem));
         else {
-            printf("%-5d %-5s %-6u %6.1f GiB %-9s %s / %s\n", traits->index, device_kind_name(traits->kind),
-                   traits->compute_units, (double)traits->global_memory / 0x1p30,
+            printf("%-5d %-5s %-6u %-6u %6.1f GiB %-9s %s / %s\n", traits->index, device_kind_name(traits->kind),
+                   traits->compute_units, traits->lanes, (double)traits->global_memory / 0x1p30,
                    tested ? works ? "ok" : "FAILED" : "-", traits->name, traits->platform);
             if (*problem) printf("      %s\n", problem);
             fflush(stdout);

@@ -39,10 +39,10 @@ static const char help[] =
 static void list_devices(void) {
     size_t count;
     const struct device_traits *list = device_descriptions(&count);
-    printf("%-5s %-6s %-10s %s\n", "kind", "units", "memory", "name / platform");
+    printf("%-5s %-6s %-6s %-10s %s\n", "kind", "units", "lanes", "memory", "name / platform");
     for (size_t i = 0; i < count; i++)
-        printf("%-5s %-6u %6.1f GiB %s / %s\n", device_kind_name(list[i].kind), list[i].compute_units,
-               (double)list[i].global_memory / 0x1p30, list[i].name, list[i].platform);
+        printf("%-5s %-6u %-6u %6.1f GiB %s / %s\n", device_kind_name(list[i].kind), list[i].compute_units,
+               list[i].lanes, (double)list[i].global_memory / 0x1p30, list[i].name, list[i].platform);
 }
 
 static int open_file(const char *folder, const char *name, FILE **stream) {

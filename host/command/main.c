@@ -1,5 +1,6 @@
 /* The program: finds the verb and hands over. */
 #include "command/options.h"
+#include "device/device.h"
 #include "run/nearest.h"
 
 #include <stdio.h>
@@ -50,6 +51,7 @@ static int unknown_verb(const char *word) {
 int main(int argc, char **argv) {
     const char *word = argc > 1 ? argv[1] : NULL;
     int status = EXIT_DONE;
+    device_guard_output();
     if (!word) {
         print_help(stderr);
         return EXIT_USAGE;

@@ -59,6 +59,16 @@ static void *query_value(cl_device_id device, cl_device_info what, size_t size, 
     return zeroed;
 }
 
+/* Some drivers leave a size out, or allow more in one piece than there is. What they must allow at least is a quarter
+ * of the memory, and 128 MiB. */
+static void mend_memory(struct device_traits *traits) {
+    const uint64_t least = 128 << 20;
+    if (traits->global_memory == 0) traits->global_memory = traits->max_allocation ? traits->max_allocation : least;
+    uint64_t quarter = traits->global_memory / 4;
+    if (traits->max_allocation == 0) traits->max_allocation = quarter > least ? quarter : least;
+    if (traits->max_allocation > traits->global_memory) traits->max_allocation = traits->global_memory;
+}
+
 static void query_traits(cl_platform_id platform, cl_device_id device, struct device_traits *traits) {
     cl_device_type type = QUERY(cl_device_type, device, CL_DEVICE_TYPE);
     traits->kind = type & CL_DEVICE_TYPE_GPU           ? DEVICE_GPU
@@ -70,7 +80,8 @@ static void query_traits(cl_platform_id platform, cl_device_id device, struct de
     query_text(device, false, CL_DEVICE_VENDOR, traits->vendor, sizeof traits->vendor);
     query_text(device, false, CL_DEVICE_VERSION, traits->version, sizeof traits->version);
     query_text(device, false, CL_DRIVER_VERSION, traits->driver, sizeof traits->driver);
-    traits->compute_units = QUERY(cl_uint, device, CL_DEVICE_MAX_COMPUTE_UNITS);
+    cl_uint units = QUERY(cl_uint, device, CL_DEVICE_MAX_COMPUTE_UNITS);
+    traits->compute_units = units ? units : 1;
     /* Drivers that vectorise by themselves, or not at all, may answer 1. Kernels in explicit vectors still want at
      * least 4 lanes: 128-bit registers are the least any CPU of today has, and elsewhere the compiler splits them. */
     cl_uint width = QUERY(cl_uint, device, CL_DEVICE_NATIVE_VECTOR_WIDTH_FLOAT);
@@ -86,6 +97,8 @@ static void query_traits(cl_platform_id platform, cl_device_id device, struct de
     traits->fp64 = QUERY(cl_device_fp_config, device, CL_DEVICE_DOUBLE_FP_CONFIG) != 0;
     traits->available =
         QUERY(cl_bool, device, CL_DEVICE_AVAILABLE) && QUERY(cl_bool, device, CL_DEVICE_COMPILER_AVAILABLE);
+    mend_memory(traits);
+    device_query_lanes(device, traits);
 }
 
 static int add_platform(cl_platform_id platform, struct candidates *found) {
@@ -115,6 +128,7 @@ static int find(struct candidates *found) {
     int status = RETORT_OK;
     cl_platform_id *platforms = NULL;
     cl_uint count = 0;
+    int kept = output_divert();
     /* The loader reports CL_PLATFORM_NOT_FOUND_KHR where no driver is installed: no devices, not a failure. */
     if (clGetPlatformIDs(0, NULL, &count) != CL_SUCCESS || count == 0) goto done;
     platforms = calloc(count, sizeof(*platforms));
@@ -122,6 +136,7 @@ static int find(struct candidates *found) {
     TRY(opencl_check(clGetPlatformIDs(count, platforms, NULL), "listing the OpenCL platforms"));
     for (cl_uint i = 0; i < count; i++) TRY(add_platform(platforms[i], found));
 done:
+    output_restore(kept);
     free(platforms);
     return status;
 }
@@ -140,11 +155,21 @@ done:
     return status;
 }
 
-/* Whether all words of the spec occur in the device's platform, name and kind. */
+/* What a driver's maker adds to the version, "OpenCL 3.0 PoCL ...", after the two words that all have. */
+static const char *own_version(const struct device_traits *traits) {
+    const char *version = traits->version;
+    for (int word = 0; word < 2; word++) {
+        version += strcspn(version, " ");
+        version += strspn(version, " ");
+    }
+    return version;
+}
+
+/* Whether all words of the spec occur in the device's platform, name, kind and versions. */
 bool device_matches(const struct device_traits *traits, const char *spec) {
-    char description[300], word[128];
-    snprintf(description, sizeof description, "%s %s %s", traits->platform, traits->name,
-             device_kind_name(traits->kind));
+    char description[5 * sizeof traits->name], word[128];
+    snprintf(description, sizeof description, "%s %s %s %s %s", traits->platform, traits->name,
+             device_kind_name(traits->kind), own_version(traits), traits->driver);
     while (*(spec += strspn(spec, " \t"))) {
         size_t length = strcspn(spec, " \t");
         if (length >= sizeof word) return false;
@@ -161,8 +186,9 @@ static int no_single_device(const struct candidates *found, const char *what) {
     text_printf(&text, "%s; name one by its number or by words of its line:", what);
     for (size_t i = 0; i < found->count; i++) {
         const struct device_traits *traits = &found->items[i].traits;
-        text_printf(&text, "\n  %d  %s  %s, %s%s", traits->index, device_kind_name(traits->kind), traits->name,
-                    traits->platform, traits->available ? "" : " (not available)");
+        text_printf(&text, "\n  %d  %s  %s, %s, %s%s%s%s", traits->index, device_kind_name(traits->kind), traits->name,
+                    traits->platform, own_version(traits), *own_version(traits) ? " " : "", traits->driver,
+                    traits->available ? "" : " (not available)");
     }
     int status = error_set(RETORT_EDEVICE, "%s", text_get(&text));
     text_finish(&text);
@@ -256,7 +282,9 @@ int device_open(const char *spec, struct device **device) {
     opened->synchronous = synchronous && *synchronous && strcmp(synchronous, "0") != 0;
     cl_int code;
     const cl_context_properties properties[] = {CL_CONTEXT_PLATFORM, (cl_context_properties)chosen->platform, 0};
+    int kept = output_divert();
     opened->context = clCreateContext(properties, 1, &opened->id, hear_driver, opened, &code);
+    output_restore(kept);
     TRY(opencl_check(code, "creating a context on %s", opened->traits.name));
     TRY(device_create_queue(opened, false));
     *device = opened;
@@ -288,7 +316,10 @@ const struct device_traits *device_traits(const struct device *device) {
 }
 
 void device_set_units(struct device *device, unsigned units) {
-    device->traits.compute_units = units ? units : device->own_units;
+    struct device_traits *traits = &device->traits;
+    unsigned lanes = traits->lanes / traits->compute_units;
+    traits->compute_units = units ? units : device->own_units;
+    traits->lanes = lanes * traits->compute_units;
 }
 
 int device_finish(struct device *device) {

@@ -20,6 +20,9 @@ struct device_traits {
     unsigned compute_units;
     unsigned vector_width; /* native floats per vector, rounded to 4, 8 or 16; at least 4 */
     unsigned max_clock_mhz;
+    unsigned lanes;      /* multiply-adds of float32 that all units together can do at once: lanes.c */
+    unsigned wave;       /* work-items that run in step ("warp", "wavefront"); 0: not known, or the compiler chooses */
+    unsigned sub_groups; /* sizes of sub-group that a kernel may require, added up (8 + 16 + 32); 0: it may not */
     size_t max_work_group;
     size_t local_memory;                    /* bytes */
     uint64_t global_memory, max_allocation; /* bytes */
@@ -31,15 +34,19 @@ struct device_traits {
  * at all, also where no OpenCL platform is installed. The array is the caller's, to be freed with free(). */
 int device_list(struct device_traits **list, size_t *count);
 
+/* From now on, what drivers print on standard output while devices are listed and opened and while programs are built
+ * goes to standard error. For a program whose results are standard output, and that prints from one thread only. */
+void device_guard_output(void);
+
 struct device;
 
 /* Opens the one device a spec names: NULL or "" for RETORT_DEVICE from the environment, else the first CPU or GPU
- * device (GPU before CPU); a number for an index; words that must all occur (any case) in platform + name + kind
- * ("pocl", "intel gpu"). RETORT_EDEVICE with the list of devices where none or more than one match. With RETORT_SYNC in
- * the environment every launch is waited for, so that a failure names its kernel. */
+ * device (GPU before CPU); a number for an index; words that must all occur (any case) in platform + name + kind +
+ * versions of device and driver ("pocl", "intel gpu"). RETORT_EDEVICE with the list of devices where none or more than
+ * one match. With RETORT_SYNC in the environment every launch is waited for, so that a failure names its kernel. */
 int device_open(const char *spec, struct device **device);
-/* A device that need not be present, of these traits: ceiling, units and counting work; whatever allocates, builds or
- * launches is refused with RETORT_EUNSUPPORTED. */
+/* A device that need not be present, of these traits (a unit at least): ceiling, units and counting work; whatever
+ * allocates, builds or launches is refused with RETORT_EUNSUPPORTED. */
 int device_describe(const struct device_traits *traits, struct device **device);
 /* The traits of known devices, as their drivers report them; and one of them, named by words as for device_open.
  * RETORT_EDEVICE with the list where none or more than one match. */
@@ -47,8 +54,9 @@ const struct device_traits *device_descriptions(size_t *count);
 int device_open_described(const char *words, struct device **device);
 void device_close(struct device *device); /* NULL-safe; every buffer and program must be gone */
 const struct device_traits *device_traits(const struct device *device);
-/* Makes kernels be chosen as if the device had so many compute units (0: as many as it has): how work is divided among
- * them decides the order of some sums. A resumed run sets what it began with, before it creates its kernel library. */
+/* Makes kernels be chosen as if the device had so many compute units (0: as many as it has), with lanes in proportion:
+ * how work is divided among them decides the order of some sums. A resumed run sets what it began with, before it
+ * creates its kernel library. */
 void device_set_units(struct device *device, unsigned units);
 
 /* --- memory: every buffer counts against the ceiling --- */
@@ -91,6 +99,11 @@ void device_program_destroy(struct device_program *program);
 int device_kernel_create(struct device_program *program, const char *name, struct device_kernel **kernel);
 void device_kernel_destroy(struct device_kernel *kernel);
 const char *device_kernel_name(const struct device_kernel *kernel);
+/* The largest work-group this kernel can be launched with, which its registers may make smaller than the device's. */
+size_t device_kernel_largest_group(const struct device_kernel *kernel);
+/* Bytes a work-item (with some drivers a hardware thread) keeps in memory because registers do not suffice; 0: none, or
+ * the driver does not tell. Says nothing of CPUs, where it is 0. */
+uint64_t device_kernel_spilled(const struct device_kernel *kernel);
 double device_build_seconds(const struct device *device); /* wall time spent in builds so far */
 
 /* Arguments: every buffer argument of our kernels is a pair (pointer, ulong offset in ELEMENTS of 4 bytes), at argument

@@ -9,16 +9,18 @@
 #include <CL/cl.h>
 #include <pthread.h>
 
-/* What bounds the queue: a marker now and then, and the one before it waited for. */
+/* What bounds the queue: a marker now and then, and the one before it waited for. What keeps it moving: a flush long
+ * before that. */
 struct fence {
     cl_event marker;      /* the last one; NULL: none yet */
     unsigned launches;    /* since the last one */
     double work, spacing; /* operations since then, and between two markers */
     double passed;        /* the clock when the one before was seen done */
+    unsigned held, batch; /* launches since the last flush, and after how many the next one comes */
 };
 
 struct device {
-    struct device_traits traits; /* compute_units: as set by device_set_units */
+    struct device_traits traits; /* compute_units, lanes: as set by device_set_units */
     unsigned own_units;          /* as queried */
     cl_device_id id;             /* NULL: described, not present */
     cl_context context;
@@ -63,6 +65,27 @@ int opencl_check_queue(struct device *device, cl_int code, const char *format, .
 /* --- device.c --- */
 bool device_matches(const struct device_traits *traits, const char *spec); /* all its words occur in the device's */
 int device_create_queue(struct device *device, bool profiling); /* replaces the queue; the old one must be finished */
+
+/* --- output.c --- */
+/* Round every call in which drivers are known to print, see device_guard_output: `restore` takes what `divert` gave. */
+int output_divert(void);
+void output_restore(int kept);
+
+/* --- lanes.c --- */
+/* What drivers tell of a device's arithmetic; 0 where they do not. */
+struct device_arithmetic {
+    enum device_kind kind;
+    unsigned compute_units, vector_width;
+    unsigned compute_capability[2];      /* cl_nv_device_attribute_query: major, minor */
+    unsigned simds_per_unit, simd_width; /* cl_amd_device_attribute_query */
+    unsigned eus_per_sub_slice;          /* cl_intel_device_attribute_query */
+    unsigned sub_groups;                 /* as in struct device_traits */
+};
+unsigned device_count_lanes(const struct device_arithmetic *arithmetic);
+/* Whether a list of names with blanks between them holds this one. */
+bool device_lists_extension(const char *extensions, const char *name);
+/* Fills lanes, wave and sub_groups; kind, compute_units and vector_width are there already. */
+void device_query_lanes(cl_device_id device, struct device_traits *traits);
 
 /* --- described.c --- */
 /* RETORT_EUNSUPPORTED "what: ..." where the device is only described. */

@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 
+#include <CL/cl_ext.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,13 +17,15 @@ int device_kernel_create(struct device_program *program, const char *name, struc
     memcpy(made->name, name, length + 1);
     made->device = device;
     cl_int code;
+    int kept = output_divert(); /* some drivers finish compiling here */
     made->id = clCreateKernel(program->id, name, &code);
+    output_restore(kept);
     TRY(opencl_check(code, "taking kernel %s from its program on %s", name, device->traits.name));
     *kernel = made;
     made = NULL;
 done:
     free(made);
-    device->build_seconds += clock_seconds() - begun; /* some drivers finish compiling here */
+    device->build_seconds += clock_seconds() - begun;
     return status;
 }
 
@@ -35,6 +38,27 @@ void device_kernel_destroy(struct device_kernel *kernel) {
 
 const char *device_kernel_name(const struct device_kernel *kernel) {
     return kernel->name;
+}
+
+size_t device_kernel_largest_group(const struct device_kernel *kernel) {
+    const struct device *device = kernel->device;
+    size_t largest = 0, most = device->traits.max_work_group;
+    cl_int code =
+        clGetKernelWorkGroupInfo(kernel->id, device->id, CL_KERNEL_WORK_GROUP_SIZE, sizeof largest, &largest, NULL);
+    return code == CL_SUCCESS && largest > 0 && largest < most ? largest : most;
+}
+
+uint64_t device_kernel_spilled(const struct device_kernel *kernel) {
+    const struct device *device = kernel->device;
+    cl_ulong bytes[2] = {0, 0};
+    /* Drivers know one or none of these. Private memory: our kernels' arrays are meant to be registers, so that what
+     * lies in memory did not fit. CPUs have few registers and a cache. */
+    static const cl_kernel_work_group_info asked[2] = {CL_KERNEL_SPILL_MEM_SIZE_INTEL, CL_KERNEL_PRIVATE_MEM_SIZE};
+    if (device->traits.kind == DEVICE_CPU) return 0;
+    for (int i = 0; i < 2; i++)
+        if (clGetKernelWorkGroupInfo(kernel->id, device->id, asked[i], sizeof bytes[i], &bytes[i], NULL) != CL_SUCCESS)
+            bytes[i] = 0;
+    return bytes[0] > bytes[1] ? bytes[0] : bytes[1];
 }
 
 void device_kernel_set_work(struct device_kernel *kernel, double flops, double bytes) {
@@ -60,6 +84,19 @@ done:
 void fence_release(struct device *device) {
     if (device->fence.marker) clReleaseEvent(device->fence.marker);
     device->fence.marker = NULL;
+}
+
+/* After a launch: hands what was launched to the driver, some of which keep it to themselves until they are told. The
+ * first launch after the queue was seen empty goes at once, since the device has nothing to do, then ever more
+ * together, since a flush costs some drivers a system call. */
+static int keep_moving(struct device *device, bool idle) {
+    enum { MOST_HELD = 64 };
+    struct fence *fence = &device->fence;
+    if (idle) fence->held = 0, fence->batch = 1;
+    if (++fence->held < fence->batch) return RETORT_OK;
+    fence->held = 0;
+    fence->batch = fence->batch * 4 < MOST_HELD ? fence->batch * 4 : MOST_HELD;
+    return device_flush(device);
 }
 
 /* After a launch: a marker every so many launches or so much work, after which the one before it is waited for, so that
@@ -104,8 +141,10 @@ int device_launch(struct device *device, struct device_kernel *kernel, const siz
     if (code != CL_SUCCESS)
         TRY(opencl_check_queue(device, code, "launching kernel %s, %zu x %zu x %zu in groups of %zu x %zu x %zu",
                                kernel->name, global[0], global[1], global[2], local[0], local[1], local[2]));
+    bool idle = device->launched == NULL;
     device->launched = kernel;
     if (event) TRY(profile_add(device, kernel, event));
+    TRY(keep_moving(device, idle));
     TRY(bound_queue(device, kernel));
 done:
     return status;

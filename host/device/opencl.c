@@ -91,6 +91,25 @@ static int status_of(cl_int code) {
     }
 }
 
+/* What a user can do about a failure that is not a mistake of the program. */
+static const char *advice(cl_int code) {
+    switch (code) {
+    case CL_DEVICE_NOT_AVAILABLE:
+        return "; the driver has lost the device: `retort devices` shows whether it is back, the system's log may say "
+               "why";
+    case CL_MEM_OBJECT_ALLOCATION_FAILURE:
+        return "; the device's memory is full: end what else uses it, or set `memory` in the descriptor to what is "
+               "free";
+    case CL_OUT_OF_RESOURCES:
+        return "; the driver says so of memory that ran out and of kernels that it stopped: end what else uses the "
+               "device";
+    case CL_OUT_OF_HOST_MEMORY:
+        return "; this computer's memory is full, or its limit for the program reached";
+    default:
+        return "";
+    }
+}
+
 int opencl_check(cl_int code, const char *format, ...) {
     if (code == CL_SUCCESS) return RETORT_OK;
     char words[1024];
@@ -98,7 +117,7 @@ int opencl_check(cl_int code, const char *format, ...) {
     va_start(arguments, format);
     vsnprintf(words, sizeof words, format, arguments);
     va_end(arguments);
-    return error_set(status_of(code), "%s: %s (%d)", words, opencl_name(code), code);
+    return error_set(status_of(code), "%s: %s (%d)%s", words, opencl_name(code), code, advice(code));
 }
 
 int opencl_check_queue(struct device *device, cl_int code, const char *format, ...) {
@@ -122,5 +141,6 @@ int opencl_check_queue(struct device *device, cl_int code, const char *format, .
                   "%s; the last kernel launched was %s, earlier ones may be the cause (with RETORT_SYNC=1 in the "
                   "environment the failing one is named)",
                   retort_error_message(), device->launched->name);
+    if (*advice(code)) error_set(0, "%s%s", retort_error_message(), advice(code));
     return status_of(code);
 }

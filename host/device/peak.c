@@ -88,12 +88,15 @@ done:
     return status;
 }
 
-/* Bytes of each of the two buffers: out of every cache, where memory allows. */
+/* Bytes of each of the two buffers: out of every cache, where memory allows. What GPUs say of their caches does not
+ * help, for it may be the first level of one unit or the sum of all; the last level of large ones is 128 MB. */
 static size_t copy_bytes(const struct device *device, size_t unit) {
     const struct device_traits *traits = &device->traits;
-    uint64_t least = 64 << 20, wanted = 4 * traits->cache > least ? 4 * traits->cache : least;
-    uint64_t room = traits->global_memory - device->bytes;
-    if (device->ceiling && device->ceiling - device->bytes < room) room = device->ceiling - device->bytes;
+    uint64_t least = traits->kind == DEVICE_CPU ? 64 << 20 : 512 << 20;
+    uint64_t wanted = traits->cache > least / 4 ? 4 * traits->cache : least;
+    uint64_t most =
+        device->ceiling && device->ceiling < traits->global_memory ? device->ceiling : traits->global_memory;
+    uint64_t room = most > device->bytes ? most - device->bytes : 0;
     if (wanted > room / 4) wanted = room / 4;
     if (wanted > traits->max_allocation) wanted = traits->max_allocation;
     return wanted > unit ? (size_t)(wanted / unit * unit) : unit;

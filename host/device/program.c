@@ -79,12 +79,19 @@ static int build_failed(const struct device *device, cl_program program, const c
     return status;
 }
 
+static cl_int build(cl_program program, const struct device *device, const char *options) {
+    int kept = output_divert();
+    cl_int code = clBuildProgram(program, 1, &device->id, options, NULL, NULL);
+    output_restore(kept);
+    return code;
+}
+
 static int build_source(const struct device *device, const char *source, const char *options, cl_program *program) {
     int status = RETORT_OK;
     cl_int code;
     cl_program built = clCreateProgramWithSource(device->context, 1, &source, NULL, &code);
     TRY(opencl_check(code, "creating a program on %s", device->traits.name));
-    code = clBuildProgram(built, 1, &device->id, options, NULL, NULL);
+    code = build(built, device, options);
     if (code != CL_SUCCESS) TRY(build_failed(device, built, source, options, code));
     *program = built;
     built = NULL;
@@ -102,8 +109,7 @@ static cl_program build_binary(const struct device *device, const char *path, co
     const unsigned char *data = binary;
     cl_program program = clCreateProgramWithBinary(device->context, 1, &device->id, &size, &data, &loaded, &code);
     free(binary);
-    if (code == CL_SUCCESS && loaded == CL_SUCCESS && clBuildProgram(program, 1, &device->id, options, NULL, NULL) == 0)
-        return program;
+    if (code == CL_SUCCESS && loaded == CL_SUCCESS && build(program, device, options) == CL_SUCCESS) return program;
     log_debug("cache: the driver refuses %s, building from source", path);
     if (program) clReleaseProgram(program);
     return NULL;

@@ -233,6 +233,7 @@ static int distil(struct retort_run *run, struct session *session, struct spent 
     } else {
         distill_plan(distill, &run->plan.distil);
         TRY(run_folder_begin(&run->folder, d, session, &run->plan));
+        run->begun = true;
     }
     TRY(take_steps(run, session, distill, spent));
     distill_results(distill, results);
@@ -346,6 +347,9 @@ static int execute(struct retort_run *run, struct session *session) {
 done:
     if (status == RETORT_EINTERRUPTED && !strstr(retort_error_message(), "--resume"))
         error_set(status, "interrupted while evaluating; go on with: retort run --resume --out %s", run->folder.path);
+    if (run->begun && (status == RETORT_EDEVICE || status == RETORT_ELIMIT || status == RETORT_ENOMEM))
+        error_set(status, "%s\nwhat the run has saved is whole; go on with: retort run --resume --out %s",
+                  retort_error_message(), run->folder.path);
     metrics_finish(&results);
     scores_finish(&scores);
     distilled_set_finish(&set);

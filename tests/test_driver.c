@@ -1,0 +1,135 @@
+/* What the device module makes of drivers that say odd things, want little or fail: see false_driver.c, which meson
+ * preloads. */
+#include "test.h"
+
+#include "device/device.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct device *device;
+
+static void open_with(const char *name, const char *value) {
+    setenv(name, value, 1);
+    assert_ok(device_open(NULL, &device));
+}
+
+static void close_without(const char *name) {
+    device_close(device);
+    unsetenv(name);
+}
+
+/* Sizes that a driver leaves out, or that cannot be. */
+static void test_memory_sizes(void **state) {
+    (void)state;
+    static const struct {
+        const char *memory, *allocation;
+        uint64_t expected_memory, expected_allocation;
+    } cases[] = {
+        {"0", "0", 128 << 20, 128 << 20},         {"8000000000", "0", 8000000000, 2000000000},
+        {"200000000", "0", 200000000, 128 << 20}, {"100000000", "0", 100000000, 100000000},
+        {"0", "300000000", 300000000, 300000000}, {"1000000000", "18446744073709551615", 1000000000, 1000000000},
+        {"1000000000", "5000", 1000000000, 5000},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        setenv("RETORT_TEST_ALLOCATION", cases[i].allocation, 1);
+        open_with("RETORT_TEST_MEMORY", cases[i].memory);
+        assert_int_equal(device_traits(device)->global_memory, cases[i].expected_memory);
+        assert_int_equal(device_traits(device)->max_allocation, cases[i].expected_allocation);
+        struct device_buffer *buffer = NULL;
+        assert_int_equal(device_buffer_create(device, cases[i].expected_allocation + 1, "x", &buffer), RETORT_ELIMIT);
+        assert_null(buffer);
+        close_without("RETORT_TEST_MEMORY");
+    }
+    unsetenv("RETORT_TEST_ALLOCATION");
+}
+
+/* Groups of one item are all that kernels for CPUs want. */
+static void test_smallest_groups(void **state) {
+    (void)state;
+    static const char *const sizes[] = {"0", "1", "2", "31"};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        open_with("RETORT_TEST_GROUP", sizes[i]);
+        assert_int_equal(device_traits(device)->max_work_group, i == 0 ? 1 : atoi(sizes[i]));
+        assert_ok(device_self_test(device));
+        close_without("RETORT_TEST_GROUP");
+    }
+}
+
+/* Copies on a GPU are measured outside the largest caches there are, but within a largest allocation. */
+static void test_copy_of_gpu(void **state) {
+    (void)state;
+    const size_t large = 512 << 20, mebibyte = 1 << 20;
+    struct device_peaks peaks;
+    setenv("RETORT_TEST_MEMORY", "8000000000", 1);
+    setenv("RETORT_TEST_ALLOCATION", "8000000000", 1);
+    open_with("RETORT_TEST_KIND", "gpu");
+    assert_int_equal(device_traits(device)->kind, DEVICE_GPU);
+    device_set_units(device, 1); /* a short measurement of its arithmetic */
+    assert_ok(device_measure_peaks(device, &peaks));
+    assert_in_range(device_peak_bytes(device), 2 * large, 2 * large + 16 * mebibyte);
+    device_close(device);
+    open_with("RETORT_TEST_ALLOCATION", "40000000");
+    device_set_units(device, 1);
+    assert_ok(device_measure_peaks(device, &peaks));
+    assert_in_range(device_peak_bytes(device), 60000000, 80000000);
+    device_close(device);
+    open_with("RETORT_TEST_ALLOCATION", "0"); /* and memory that others have taken, so that nothing wraps round */
+    struct device_buffer *buffer;
+    assert_ok(device_buffer_create(device, 2000000000, "most", &buffer));
+    device_set_ceiling(device, 1000);
+    assert_int_equal(device_measure_peaks(device, &peaks), RETORT_ELIMIT);
+    device_buffer_destroy(buffer);
+    close_without("RETORT_TEST_KIND");
+    unsetenv("RETORT_TEST_MEMORY");
+    unsetenv("RETORT_TEST_ALLOCATION");
+}
+
+/* A failure says what a user can do, and which kernel was running. */
+static void test_advice(void **state) {
+    (void)state;
+    static const struct {
+        const char *failure, *words;
+        int status;
+    } cases[] = {
+        {"launch 1 -5", "memory that ran out", RETORT_EDEVICE},
+        {"launch 1 -2", "retort devices", RETORT_EDEVICE},
+        {"launch 1 -4", "set `memory`", RETORT_ELIMIT},
+        {"finish 1 -5", "last kernel launched was one", RETORT_EDEVICE},
+        {"finish 1 -2", "retort devices", RETORT_EDEVICE},
+        {"buffer 1 -4", "set `memory`", RETORT_ELIMIT},
+        {"buffer 1 -6", "computer's memory", RETORT_ENOMEM},
+    };
+    static const char *const one = "kernel void one(global float *y, ulong y0) { y[y0 + get_global_id(0)] = 1.0f; }\n";
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct device_program *program;
+        struct device_kernel *kernel;
+        struct device_buffer *buffer = NULL;
+        int status;
+        open_with("RETORT_TEST_FAIL", cases[i].failure);
+        assert_ok(device_program_create(device, one, "", &program));
+        assert_ok(device_kernel_create(program, "one", &kernel));
+        status = device_buffer_create(device, 64, "test", &buffer);
+        if (status == RETORT_OK) status = device_kernel_set_buffer(kernel, 0, buffer, 0);
+        if (status == RETORT_OK) status = device_launch(device, kernel, (size_t[]){16, 1, 1}, (size_t[]){1, 1, 1});
+        if (status == RETORT_OK) status = device_finish(device);
+        assert_int_equal(status, cases[i].status);
+        if (!strstr(retort_error_message(), cases[i].words)) fail_msg("%s", retort_error_message());
+        device_buffer_destroy(buffer);
+        device_kernel_destroy(kernel);
+        device_program_destroy(program);
+        close_without("RETORT_TEST_FAIL");
+    }
+}
+
+int main(void) {
+    if (device_open(NULL, &device) < 0) {
+        printf("1..0 # SKIP no OpenCL device: %s\n", retort_error_message());
+        return 0;
+    }
+    device_close(device);
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_memory_sizes), cmocka_unit_test(test_smallest_groups),
+                                       cmocka_unit_test(test_copy_of_gpu), cmocka_unit_test(test_advice)};
+    return cmocka_run_group_tests_name("driver", tests, NULL, NULL);
+}
