@@ -100,8 +100,8 @@ def describe(what, text, items):
         name = next((word for word in PASSES if numbers.get(word)), 'plain').lower().replace('_', ' ')
         work = [numbers['WORK_M'], numbers['WORK_N']]
         tile = [numbers.get('TILE_' + side, numbers.get('SIDE', 0) * sums) for side, sums in zip('MN', work)]
-        elsewhere = ''.join(f', {side} not local' for side in 'AB' if numbers.get('LOCAL_' + side) == 0)
-        kind = f'product {name} {tile[0]}x{tile[1]} of {work[0]}x{work[1]}{elsewhere}'
+        elsewhere = ''.join(side for side in 'AB' if numbers.get('LOCAL_' + side) == 0)
+        kind = f'product {name} {tile[0]}x{tile[1]} of {work[0]}x{work[1]}' + (f' {elsewhere} global' if elsewhere else '')
         return Kernel(kind, text, numbers['M'] * numbers['N'] * numbers['K'])
     rows = re.fullmatch(r'fused \d+ of \[(.*)\]', what)
     if rows:

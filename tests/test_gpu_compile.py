@@ -97,7 +97,7 @@ def test_kinds():
     square = gpu_compile.describe('product_gpu.cl', define(**sizes, SIDE=16, WORK_M=4, WORK_N=2), 7)
     assert square[::2] == ('product backward data 64x32 of 4x2', 128 * 2560 * 1152), square
     tiled = define(**sizes, TILE_M=64, TILE_N=32, WORK_M=4, WORK_N=2, LOCAL_A=0, LOCAL_B=1)
-    assert gpu_compile.describe('product_gpu.cl', tiled, 7).kind == square.kind + ', A not local'
+    assert gpu_compile.describe('product_gpu.cl', tiled, 7).kind == square.kind + ' A global'
     for what, kind in (('fused 13 of [10,32,28,28]', 'rows of 28x28'), ('fused 2 of [100,10]', 'rows of 10'),
                        ('fused 2 of [100]', 'rows of a vector'), ('elementwise 288', 'elementwise'),
                        ('scatter_rows.cl', 'scatter_rows')):
@@ -122,7 +122,7 @@ def test_table():
         assert gpu_compile.read_table() == {}
         rows = gpu_compile.summary('rows of 10', [KERNEL, {**KERNEL, 'regs': 30, 'waves': 4.5}])
         assert (rows.regs, rows.waves, rows.loop) == (30, 4.5, None)
-        table = {('pvc', 'product forward, A not local'): list(map(str, gpu_compile.columns(Figures(**KERNEL)))),
+        table = {('pvc', 'product forward 64x64 of 4x4 A global'): list(map(str, gpu_compile.columns(Figures(**KERNEL)))),
                  ('gfx906', 'rows of 10'): list(map(str, gpu_compile.columns(rows)))}
         gpu_compile.write_table(table)
         assert gpu_compile.read_table() == table, gpu_compile.TABLE.read_text()
