@@ -22,8 +22,8 @@ Files are compiled as one text, one after another, and a line a kernel is printe
     /read   multiply-adds a read from local memory in the hot loop, of one number or of four
 
 Without files, kernels of one kind (a product's pass and tile, rows by their size, ...) share a line of the table: the
-worst registers, spill, local memory and waves among them, and of the largest product what its loop is made of. A kind is
-named by what it computes, so that the numbers of kernels do not matter. The check of a line fails on spills in a
+worst registers, spill, local memory and waves among them, and of the largest product what its loop is made of. A kind
+is named by what it computes, so that the numbers of kernels do not matter. The check of a line fails on spills in a
 product, on more than 32 KB of local memory, on a share of multiply-adds in the loop of a product that is more than 2
 points below the table's, and where a kernel does not compile.
 """
@@ -101,7 +101,8 @@ def describe(what, text, items):
         work = [numbers['WORK_M'], numbers['WORK_N']]
         tile = [numbers.get('TILE_' + side, numbers.get('SIDE', 0) * sums) for side, sums in zip('MN', work)]
         elsewhere = ''.join(side for side in 'AB' if numbers.get('LOCAL_' + side) == 0)
-        kind = f'product {name} {tile[0]}x{tile[1]} of {work[0]}x{work[1]}' + (f' {elsewhere} global' if elsewhere else '')
+        kind = f'product {name} {tile[0]}x{tile[1]} of {work[0]}x{work[1]}'
+        kind += f' {elsewhere} global' if elsewhere else ''
         return Kernel(kind, text, numbers['M'] * numbers['N'] * numbers['K'])
     rows = re.fullmatch(r'fused \d+ of \[(.*)\]', what)
     if rows:
