@@ -4,7 +4,7 @@
 #include "test.h"
 
 #include "base/random.h"
-#include "compile/internal.h"
+#include "compile/lower.h"
 #include "transform/transform.h"
 
 #include <math.h>
@@ -481,7 +481,9 @@ static void test_work_of_launches(void **state) {
     (void)state;
     struct graph *g;
     struct grouping grouping;
-    struct lowering lowering;
+    struct layouts layouts;
+    struct schedule schedule;
+    struct launch_list list = {0};
     struct kernel_target target = kernels_target(device_traits(device), FAMILY_CPU);
     if (target.lanes == 1) skip();
     assert_ok(graph_create(&g));
@@ -494,7 +496,9 @@ static void test_work_of_launches(void **state) {
     struct node *mean = node_broadcast(node_reduce_mean(z, 1), SHAPE(1 << 25));
     graph_output(g, "variance", node_reduce_mean(node_square(node_subtract(z, mean)), 1));
     assert_ok(grouping_create(g, &target, &grouping));
-    assert_ok(lowering_create(&grouping, &lowering));
+    assert_ok(layouts_create(&grouping, &list, &layouts));
+    assert_ok(schedule_create(&layouts, &schedule));
+    assert_ok(lower_steps(&schedule, &list));
     double expected = 0, sum = 0;
     int relayouts = 0, long_sums = 0;
     for (int i = 0; i < graph_count(g); i++) {
@@ -502,8 +506,8 @@ static void test_work_of_launches(void **state) {
         if (grouping.role[i] == ROLE_MEMBER || grouping.role[i] == ROLE_LIBRARY)
             expected += op_info(node->op)->cost(node);
     }
-    for (size_t i = 0; i < lowering.launches.count; i++) {
-        const struct launch *launch = lowering.launches.items[i];
+    for (size_t i = 0; i < list.launches.count; i++) {
+        const struct launch *launch = list.launches.items[i];
         sum += launch->flops;
         if (strstr(launch->what, "relayout")) {
             relayouts++;
@@ -517,7 +521,9 @@ static void test_work_of_launches(void **state) {
     assert_true(relayouts > 0);
     assert_int_equal(long_sums, 2);
     assert_float_equal(sum, expected, 0);
-    lowering_finish(&lowering);
+    schedule_finish(&schedule);
+    layouts_finish(&layouts);
+    launch_list_finish(&list);
     grouping_finish(&grouping);
     graph_destroy(g);
 }
@@ -525,7 +531,7 @@ static void test_work_of_launches(void **state) {
 /* Of as many elements as a tensor may have, the last ones too are computed, although their numbers are so close to the
  * largest int that a work-item's share might end past it. */
 static void test_most_elements(void **state) {
-    enum { MOST_ELEMENTS = INT32_MAX - (1 << 16) }; /* executable.c */
+    enum { MOST_ELEMENTS = INT32_MAX - (1 << 16) }; /* passes.c */
     (void)state;
     struct graph *g;
     struct library *fresh;

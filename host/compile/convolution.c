@@ -1,10 +1,7 @@
-/* Convolutions as launches. The derivatives of a convolution come in families: y = x * w with its tangent
- * y' = x' * w + x * w', the same backwards, and sums of two backward-weights. A sum of two convolutions becomes one
- * operation, and operations that share an input or weights one launch, wherever the kernels can: then operands are
- * read and transformed once. */
-#include "compile/internal.h"
+/* Convolutions that one launch computes: which are joined, and the terms of their launch. */
+#include "compile/convolution.h"
 
-enum { TERMS = 2 };
+#include "base/error.h"
 
 enum conv_pass convolution_pass(const struct node *node) {
     if (node->op == OP_ADD) node = node->inputs[0];
@@ -115,64 +112,35 @@ bool convolutions_join(const struct grouping *g, const struct group *a, const st
            && terms.inputs + terms.weights < 2 * count;
 }
 
-static bool convolution_launch(struct lowering *l, const struct conv_class *class, const struct conv_use *use,
-                               struct value *const *buffers, int outputs, int count, double flops) {
-    return lowering_launch(l, &use->main, buffers, outputs, count, flops) && array_push(&l->convolutions, *class);
-}
-
-static int lower_backward_weight(struct lowering *l, const struct node *node) {
-    int status = RETORT_OK;
-    const struct node *parts[TERMS];
-    int count = terms_of(node, parts), buffer_count = 1;
-    const struct conv_class class = {CONV_BACKWARD_WEIGHT, sizes_of(parts[0]),
-                                     count == 1 ? CONV_SINGLE : (struct conv_terms){1, TERMS, TERMS, 0}};
-    enum layout x = kernels_conv_layout(&l->target, class.sizes.c), y = kernels_conv_layout(&l->target, class.sizes.o);
-    struct conv_use use = {0};
-    TRY(kernels_conv_plan(&l->target, &class, &use));
-    struct value *out = lowering_value(l, node, LAYOUT_PLAIN), *buffers[1 + 2 * TERMS] = {out};
-    double flops = 0;
-    for (int k = 0; k < count; k++) {
-        buffers[buffer_count++] = lowering_value(l, parts[k]->inputs[0], x);
-        buffers[buffer_count++] = lowering_value(l, parts[k]->inputs[1], y);
-        flops += op_info(parts[k]->op)->cost(parts[k]);
-    }
-    for (int k = 0; k < buffer_count; k++)
-        if (!buffers[k]) return RETORT_EUNSUPPORTED; /* lowering_value has said why */
-    if (use.work_floats) buffers[0] = lowering_scratch(l, NULL, use.work_floats);
-    if (!buffers[0] || !convolution_launch(l, &class, &use, buffers, 1, buffer_count, flops)
-        || (use.work_floats && !lowering_launch(l, &use.finish, (struct value *[]){out, buffers[0]}, 1, 2, 0)))
-        RAISE(RETORT_ENOMEM, "out of memory compiling %s", op_info(parts[0]->op)->name);
-done:
-    return status;
-}
-
-int lower_convolutions(struct lowering *l, const struct group *group) {
+int convolution_join(const struct grouping *g, const struct group *group, struct joined *joined) {
     int status = RETORT_OK;
     const struct node *const *members = (const struct node *const *)group->members.items;
-    const struct node *parts[TERMS], *inputs[TERMS], *weights[TERMS];
-    struct conv_use use = {0};
-    if (convolution_pass(members[0]) == CONV_BACKWARD_WEIGHT) return lower_backward_weight(l, members[0]);
-    terms_of(members[0], parts);
-    struct conv_class class = {.pass = convolution_pass(members[0]), .sizes = sizes_of(parts[0])};
-    enum layout x = kernels_conv_layout(&l->target, class.sizes.c), y = kernels_conv_layout(&l->target, class.sizes.o);
-    enum layout from = class.pass == CONV_FORWARD ? x : y, to = class.pass == CONV_FORWARD ? y : x;
-    if (!collect_terms(members, group->members.count, &class.terms, inputs, weights))
-        RAISE(RETORT_EUNSUPPORTED, "cannot compile: convolutions with too many operands in one launch");
-    TRY(kernels_conv_plan(&l->target, &class, &use));
-    const struct conv_terms terms = class.terms;
-    struct value *buffers[3 * TERMS];
-    int count = 0;
-    for (int k = 0; k < terms.outputs; k++) buffers[count++] = lowering_value(l, members[k], to);
-    for (int k = 0; k < terms.inputs; k++) buffers[count++] = lowering_value(l, inputs[k], from);
-    for (int k = 0; k < terms.weights; k++) {
-        struct value *plain = lowering_value(l, weights[k], LAYOUT_PLAIN);
-        buffers[count++] = plain && use.packed_floats ? lowering_packed(l, &use.pack, use.packed_floats, plain) : plain;
+    const struct node *parts[TERMS];
+    int count = terms_of(members[0], parts);
+    struct joined fresh = {.class = {.pass = convolution_pass(members[0]), .sizes = sizes_of(parts[0])}};
+    const struct conv_sizes *sizes = &fresh.class.sizes;
+    enum layout x = kernels_conv_layout(&g->target, sizes->c), y = kernels_conv_layout(&g->target, sizes->o);
+    double cost = op_info(parts[0]->op)->cost(parts[0]);
+    if (fresh.class.pass == CONV_BACKWARD_WEIGHT) {
+        fresh.class.terms = count == 1 ? CONV_SINGLE : (struct conv_terms){1, TERMS, TERMS, 0};
+        fresh.from = x, fresh.second = y, fresh.to = LAYOUT_PLAIN;
+        fresh.input_count = fresh.weight_count = count;
+        for (int k = 0; k < count; k++) {
+            fresh.inputs[k] = parts[k]->inputs[0];
+            fresh.weights[k] = parts[k]->inputs[1];
+        }
+        fresh.flops = cost * count;
+    } else {
+        if (!collect_terms(members, group->members.count, &fresh.class.terms, fresh.inputs, fresh.weights))
+            RAISE(RETORT_EUNSUPPORTED, "cannot compile: convolutions with too many operands in one launch");
+        fresh.from = fresh.class.pass == CONV_FORWARD ? x : y;
+        fresh.to = fresh.class.pass == CONV_FORWARD ? y : x;
+        fresh.second = LAYOUT_PLAIN;
+        fresh.input_count = fresh.class.terms.inputs;
+        fresh.weight_count = fresh.class.terms.weights;
+        fresh.flops = cost * __builtin_popcount(fresh.class.terms.mask);
     }
-    double flops = op_info(parts[0]->op)->cost(parts[0]) * __builtin_popcount(terms.mask);
-    for (int k = 0; k < count; k++)
-        if (!buffers[k]) return l->arena.failed ? RETORT_ENOMEM : RETORT_EUNSUPPORTED; /* lowering_value has said why */
-    if (!convolution_launch(l, &class, &use, buffers, terms.outputs, count, flops))
-        RAISE(RETORT_ENOMEM, "out of memory compiling %s", op_info(parts[0]->op)->name);
+    *joined = fresh;
 done:
     return status;
 }

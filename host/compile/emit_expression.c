@@ -5,6 +5,8 @@
  * body (`body`); a memo keyed by node and index makes each value once per place. */
 #include "compile/emit.h"
 
+#include "compile/roles.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -63,23 +65,17 @@ const char *widened(struct emitter *e, struct expr x, bool lane) {
 }
 
 static struct expr load(struct emitter *e, struct node *node, const struct index *at) {
-    struct lowering *l = e->lowering;
     const int64_t *size = node->shape.size;
-    int lanes = l->target.lanes;
+    int lanes = e->target->lanes;
     bool is_int = node->dtype == INT32;
-    bool wants_blocked = !at->flat && at->lane == 1 && e->lanes > 1 && node->shape.rank == 4 && size[2] * size[3] > 1;
-    enum layout layout = wants_blocked ? LAYOUT_BLOCKED : LAYOUT_PLAIN;
-    if (l->blocked[node->index] && !l->plain[node->index]) layout = LAYOUT_BLOCKED;
-    if (at->flat && layout == LAYOUT_BLOCKED) layout = LAYOUT_PLAIN;
-    /* Where planes are small, lanes are gathered from the plain tensor: cheaper than a launch that blocks it first. */
-    bool strided = wants_blocked && (l->plain[node->index] || e->grouping->role[node->index] == ROLE_VIEW)
-                   && !l->blocked[node->index] && size[2] * size[3] <= 64 && size[1] % e->lanes == 0;
-    if (strided) layout = LAYOUT_PLAIN;
-    struct value *value = lowering_value(l, node, layout);
+    bool vector = !at->flat && at->lane == 1 && e->lanes > 1 && node->shape.rank == 4 && size[2] * size[3] > 1;
+    struct value *value = step_value(e->step, node, vector ? LAYOUT_BLOCKED : LAYOUT_PLAIN);
+    if (!value) value = step_result(e->step, node); /* a sum that an earlier launch of this step has finished */
     if (!value) {
         e->failure = e->failure ? e->failure : "a value that is not in memory is read";
         return (struct expr){.name = "0.0f"};
     }
+    bool strided = vector && value->layout == LAYOUT_PLAIN;
     int b = buffer_number(e, value);
     if (at->flat) {
         bool one = shape_count(node->shape) == 1, lane = !one && at->lane >= 0 && e->lanes > 1;
@@ -91,7 +87,7 @@ static struct expr load(struct emitter *e, struct node *node, const struct index
         return declare(e, &place, lane, is_int, text);
     }
     const char *address = "0";
-    if (value->layout == LAYOUT_BLOCKED && lanes > 1) {
+    if (value->layout == LAYOUT_BLOCKED) {
         int64_t blocks = (size[1] + lanes - 1) / lanes;
         bool lane = at->lane == 1 && e->lanes > 1;
         address = index_scaled(e, at->at[0], blocks * size[2] * size[3] * lanes);
@@ -124,7 +120,7 @@ static struct expr load(struct emitter *e, struct node *node, const struct index
 }
 
 bool is_product(const struct emitter *e, const struct node *node) {
-    return node->op == OP_MULTIPLY && node->dtype == FLOAT32 && !is_loaded(e, node);
+    return node->op == OP_MULTIPLY && node->dtype == FLOAT32 && !is_loaded(e->grouping, e->step->group, node);
 }
 
 /* a b + c, signs given. */
@@ -238,6 +234,7 @@ static struct expr index_map(struct emitter *e, struct node *node, const struct 
     struct node *from = node->inputs[0];
     struct index to = *at;
     to.rank = from->shape.rank;
+    to.lane = operand_lane(node, 0, at->lane);
     const struct attributes *attributes = &node->attributes;
     const char *condition = NULL;
     switch (node->op) {
@@ -246,32 +243,27 @@ static struct expr index_map(struct emitter *e, struct node *node, const struct 
             if (from->shape.size[d] == node->shape.size[d]) continue;
             to.at[d] = "0";
             to.inner &= ~(1u << d);
-            if (to.lane == d) to.lane = -1;
         }
         return emit(e, from, &to);
     case OP_RESHAPE: { /* only dimensions of size 1 come or go: other reshapes are views */
         int i = 0;
         to.inner = 0;
-        to.lane = -1;
         for (int d = 0; d < to.rank; d++) {
             to.at[d] = "0";
             if (from->shape.size[d] == 1) continue;
             while (node->shape.size[i] == 1) i++;
             to.at[d] = at->at[i];
             if (at->inner >> i & 1) to.inner |= 1u << d;
-            if (at->lane == i) to.lane = d;
             i++;
         }
         return emit(e, from, &to);
     }
     case OP_PERMUTE:
         to.inner = 0;
-        to.lane = -1;
         for (int d = 0; d < to.rank; d++) {
             int source = (int)attributes->start[d];
             to.at[source] = at->at[d];
             if (at->inner >> d & 1) to.inner |= 1u << source;
-            if (at->lane == d) to.lane = source;
         }
         return emit(e, from, &to);
     case OP_SLICE:
@@ -335,10 +327,7 @@ static struct expr index_map(struct emitter *e, struct node *node, const struct 
     case OP_ONE_HOT: {
         int last = node->shape.rank - 1;
         to.inner &= ~(1u << last);
-        if (to.lane == last) {
-            e->failure = "one-hot along lanes";
-            to.lane = -1;
-        }
+        if (at->lane == last) e->failure = "one-hot along lanes";
         struct expr number = emit(e, from, &to);
         return declare(e, at, false, false,
                        arena_printf(&e->arena, "%s == %s ? 1.0f : 0.0f", number.name, at->at[last]));
@@ -390,7 +379,7 @@ static struct expr average_pool(struct emitter *e, struct node *node, const stru
 }
 
 static struct expr random_number(struct emitter *e, struct node *node, const struct index *at) {
-    struct value *seed = lowering_value(e->lowering, node->inputs[0], LAYOUT_PLAIN);
+    struct value *seed = step_value(e->step, node->inputs[0], LAYOUT_PLAIN);
     if (!seed) {
         e->failure = "the seed is not in memory";
         return (struct expr){.name = "0.0f"};
@@ -415,31 +404,12 @@ static struct expr random_number(struct emitter *e, struct node *node, const str
                      node->attributes.stream, linear));
 }
 
-bool is_loaded(const struct emitter *e, const struct node *node) {
-    const struct grouping *g = e->grouping;
-    switch (g->role[node->index]) {
-    case ROLE_INPUT:
-    case ROLE_VIEW:
-    case ROLE_LIBRARY:
-    case ROLE_CONCAT:
-        return true;
-    case ROLE_MEMBER:
-        return g->group_of[node->index] != e->group && !is_recomputed(g, node, e->group);
-    default:
-        return false;
-    }
-}
-
-bool is_own_reduction(const struct emitter *e, const struct node *node) {
-    return (node->op == OP_REDUCE_SUM || node->op == OP_REDUCE_MAX || node->op == OP_ARGMAX)
-           && e->grouping->role[node->index] == ROLE_MEMBER && e->grouping->group_of[node->index] == e->group;
-}
-
 struct expr emit(struct emitter *e, struct node *node, const struct index *at) {
     if (e->failure) return (struct expr){.name = "0.0f"};
-    if (is_own_reduction(e, node)) {
+    if (is_own_reduction(e->grouping, e->step->group, node)) {
         struct expr *known = &e->reductions[node->index];
-        if (!known->name && e->whole) *known = load(e, node, &(struct index){.flat = "0", .lane = -1});
+        if (!known->name && e->step->form == FORM_WHOLE)
+            *known = load(e, node, &(struct index){.flat = "0", .lane = -1});
         if (known->name) return *known;
         e->failure = "a reduction is read before it is known";
         return (struct expr){.name = "0.0f"};
@@ -457,7 +427,7 @@ struct expr emit(struct emitter *e, struct node *node, const struct index *at) {
     for (size_t i = count; i-- > 0;)
         if (memo[i].node == node && strcmp(memo[i].key, key) == 0) return memo[i].expr;
     struct expr result;
-    if (is_loaded(e, node))
+    if (is_loaded(e->grouping, e->step->group, node))
         result = load(e, node, at);
     else if (is_elementwise(node))
         result = elementwise(e, node, at);
@@ -478,22 +448,8 @@ struct expr emit(struct emitter *e, struct node *node, const struct index *at) {
     return result;
 }
 
-int level_of(struct emitter *e, const struct node *node) {
-    int *level = &e->level[node->index];
-    if (*level >= 0) return *level;
-    *level = 0;
-    if (is_loaded(e, node)) return 0;
-    int highest = 0;
-    for (int k = 0; k < node->input_count; k++) {
-        int operand = level_of(e, node->inputs[k]);
-        if (operand > highest) highest = operand;
-    }
-    return *level = highest + (is_own_reduction(e, node) ? 1 : 0);
-}
-
 void emit_store(struct emitter *e, struct text *text, struct node *node, const struct index *at, struct expr x) {
-    struct lowering *l = e->lowering;
-    struct value *value = l->plain[node->index] ? l->plain[node->index] : l->blocked[node->index];
+    struct value *value = step_result(e->step, node);
     if (!value) {
         e->failure = "a result has no memory";
         return;
@@ -502,8 +458,8 @@ void emit_store(struct emitter *e, struct text *text, struct node *node, const s
     const int64_t *size = node->shape.size;
     const char *address = "0";
     bool lane = e->lanes > 1 && at->lane >= 0;
-    if (value->layout == LAYOUT_BLOCKED && l->target.lanes > 1) {
-        int lanes = l->target.lanes;
+    if (value->layout == LAYOUT_BLOCKED) {
+        int lanes = e->target->lanes;
         int64_t blocks = (size[1] + lanes - 1) / lanes;
         address = index_scaled(e, at->at[0], blocks * size[2] * size[3] * lanes);
         address = index_sum(e, address, index_scaled(e, "block", size[2] * size[3] * lanes));

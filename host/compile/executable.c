@@ -1,11 +1,11 @@
 /* Executables and the library of kernels and scratch memory they share. */
 #include "compile/executable.h"
 
+#include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "compile/internal.h"
+#include "compile/passes.h"
 #include "compile/wisdom.h"
-#include "transform/transform.h"
 
 #include <ctype.h>
 #include <stdlib.h>
@@ -38,9 +38,8 @@ struct use {
 struct executable {
     struct library *library;
     char *label;
-    struct lowering lowering; /* its graph and grouping no longer exist; launches, values and slots do */
+    struct launch_list list;
     ARRAY(struct use) uses;
-    double flops;
     bool ready; /* handles exist and the arena's arguments are set */
 };
 
@@ -93,9 +92,9 @@ int library_convolutions(const struct library *library, struct conv_demand **lis
     int status = RETORT_OK;
     ARRAY(struct conv_demand) found = {0};
     for (size_t i = 0; i < library->executables.count; i++) {
-        const struct lowering *l = &library->executables.items[i]->lowering;
-        for (size_t k = 0; k < l->convolutions.count; k++) {
-            const struct conv_class *class = &l->convolutions.items[k];
+        const struct launch_list *launches = &library->executables.items[i]->list;
+        for (size_t k = 0; k < launches->convolutions.count; k++) {
+            const struct conv_class *class = &launches->convolutions.items[k];
             size_t at = 0;
             while (at < found.count && !conv_class_equal(&found.items[at].class, class)) at++;
             if (at == found.count && !array_push(&found, ((struct conv_demand){.class = *class})))
@@ -113,23 +112,6 @@ done:
 
 size_t library_scratch_bytes(const struct library *library) {
     return library->scratch_floats * sizeof(float);
-}
-
-/* Kernels index with int. The room above is for what is rounded up past the last element: counts of work-items, and the
- * ends of their shares (emit_flat.c: 256 shares of a multiple of 16; emit_rows.c: 1024 shares). */
-#define MOST_ELEMENTS (INT32_MAX - (1 << 16))
-
-static int check_size(const struct kernel_target *target, const struct node *node) {
-    struct shape padded = node->shape;
-    if (padded.rank == 4 && kernels_conv_layout(target, padded.size[1]) == LAYOUT_BLOCKED)
-        padded.size[1] = (padded.size[1] + target->lanes - 1) / target->lanes * target->lanes;
-    int64_t count = shape_count(padded);
-    if (count >= 0 && count <= MOST_ELEMENTS) return RETORT_OK;
-    char shape[128];
-    shape_print(node->shape, shape, sizeof shape);
-    return error_set(RETORT_ELIMIT,
-                     "a tensor %s has more elements than the %d that kernels can count: use smaller batches", shape,
-                     MOST_ELEMENTS);
 }
 
 /* The number of the library's kernel with this text, which is added if it is new; -1 when out of memory. */
@@ -156,8 +138,8 @@ static int write_program(const struct library *library, struct text *source, boo
     bool *used = calloc(library->kernels.count + 1, sizeof *used);
     if (!used) RAISE(RETORT_ENOMEM, "out of memory writing kernels");
     for (size_t i = 0; i < library->executables.count; i++) {
-        const struct lowering *l = &library->executables.items[i]->lowering;
-        for (size_t k = 0; k < l->launches.count; k++) used[l->launches.items[k]->kernel] = true;
+        const struct launch_list *list = &library->executables.items[i]->list;
+        for (size_t k = 0; k < list->launches.count; k++) used[list->launches.items[k]->kernel] = true;
     }
     for (size_t i = 0; i < library->kernels.count; i++) {
         used[i] &= !library->kernels.items[i].program;
@@ -214,9 +196,9 @@ done:
 static int prepare_executable(struct executable *executable) {
     int status = RETORT_OK;
     struct library *library = executable->library;
-    struct lowering *l = &executable->lowering;
-    for (size_t i = 0; i < l->launches.count; i++) {
-        struct launch *launch = l->launches.items[i];
+    struct launch_list *list = &executable->list;
+    for (size_t i = 0; i < list->launches.count; i++) {
+        struct launch *launch = list->launches.items[i];
         const struct kernel_text *kernel = &library->kernels.items[launch->kernel];
         /* A kernel keeps its arguments; a buffer bound long ago may be gone by now. */
         bool fresh = !launch->handle;
@@ -229,9 +211,9 @@ static int prepare_executable(struct executable *executable) {
             struct value *root = value_root(launch->buffers[b], &offset);
             if (root->slot < 0)
                 TRY(device_kernel_set_buffer(launch->handle, (unsigned)b, library->scratch, root->offset + offset));
-            else if (fresh && l->slots.items[root->slot].buffer)
-                TRY(device_kernel_set_buffer(launch->handle, (unsigned)b, l->slots.items[root->slot].buffer,
-                                             l->slots.items[root->slot].offset / 4 + offset));
+            else if (fresh && list->slots.items[root->slot].buffer)
+                TRY(device_kernel_set_buffer(launch->handle, (unsigned)b, list->slots.items[root->slot].buffer,
+                                             list->slots.items[root->slot].offset / 4 + offset));
         }
     }
     executable->ready = true;
@@ -244,8 +226,8 @@ int library_build(struct library *library) {
     int status = RETORT_OK;
     size_t floats = 0;
     for (size_t i = 0; i < library->executables.count; i++)
-        if (library->executables.items[i]->lowering.arena_floats > floats)
-            floats = library->executables.items[i]->lowering.arena_floats;
+        if (library->executables.items[i]->list.arena_floats > floats)
+            floats = library->executables.items[i]->list.arena_floats;
     TRY(build_programs(library));
     if (floats > library->scratch_floats) {
         TRY(device_finish(library->device));
@@ -264,23 +246,14 @@ done:
 
 int executable_create(struct library *library, const struct graph *graph, const char *label, struct executable **out) {
     int status = RETORT_OK;
-    struct graph *prepared = NULL;
-    struct grouping grouping = {0};
     struct executable *executable = calloc(1, sizeof *executable);
     if (!executable || !(executable->label = strdup(label)))
         RAISE(RETORT_ENOMEM, "out of memory compiling the %s", label);
     executable->library = library;
-    TRY(prepare_graph(graph, &prepared));
-    for (int i = 0; i < graph_count(prepared); i++) {
-        const struct node *node = graph_node(prepared, i);
-        TRY(check_size(&library->target, node));
-        executable->flops += op_info(node->op)->cost(node);
-    }
-    TRY(grouping_create(prepared, &library->target, &grouping));
-    TRY(lowering_create(&grouping, &executable->lowering));
-    struct lowering *l = &executable->lowering;
-    for (size_t i = 0; i < l->launches.count; i++) {
-        struct launch *launch = l->launches.items[i];
+    TRY(compile_graph(graph, &library->target, label, &executable->list));
+    struct launch_list *list = &executable->list;
+    for (size_t i = 0; i < list->launches.count; i++) {
+        struct launch *launch = list->launches.items[i];
         launch->kernel = library_kernel(library, launch->text, launch->what);
         if (launch->kernel < 0) RAISE(RETORT_ENOMEM, "out of memory compiling the %s", label);
         for (int b = 0; b < launch->buffer_count; b++) {
@@ -292,14 +265,10 @@ int executable_create(struct library *library, const struct graph *graph, const 
         }
     }
     if (!array_push(&library->executables, executable)) RAISE(RETORT_ENOMEM, "out of memory compiling the %s", label);
-    log_debug("%s: %d nodes, %zu launches, %.1f MB scratch", label, graph_count(prepared), l->launches.count,
-              (double)l->arena_floats * 4e-6);
     *out = executable;
     executable = NULL;
 done:
     if (status < 0) error_context("compiling the %s", label);
-    grouping_finish(&grouping);
-    graph_destroy(prepared);
     executable_destroy(executable);
     return status;
 }
@@ -310,9 +279,9 @@ void executable_destroy(struct executable *executable) {
     for (size_t i = 0; library && i < library->executables.count; i++)
         if (library->executables.items[i] == executable)
             library->executables.items[i] = library->executables.items[--library->executables.count];
-    for (size_t i = 0; i < executable->lowering.launches.count; i++)
-        device_kernel_destroy(executable->lowering.launches.items[i]->handle);
-    lowering_finish(&executable->lowering);
+    for (size_t i = 0; i < executable->list.launches.count; i++)
+        device_kernel_destroy(executable->list.launches.items[i]->handle);
+    launch_list_finish(&executable->list);
     array_finish(&executable->uses);
     free(executable->label);
     free(executable);
@@ -325,16 +294,16 @@ void executable_destroy(struct executable *executable) {
 }
 
 int executable_slot(const struct executable *executable, const char *name) {
-    for (size_t i = 0; i < executable->lowering.slots.count; i++)
-        if (strcmp(executable->lowering.slots.items[i].name, name) == 0) return (int)i;
+    for (size_t i = 0; i < executable->list.slots.count; i++)
+        if (strcmp(executable->list.slots.items[i].name, name) == 0) return (int)i;
     return -1;
 }
 
 int executable_bind_slot(struct executable *executable, int slot, struct device_buffer *buffer, size_t offset) {
-    struct lowering *l = &executable->lowering;
-    if (slot < 0 || (size_t)slot >= l->slots.count || offset % 4)
+    struct launch_list *list = &executable->list;
+    if (slot < 0 || (size_t)slot >= list->slots.count || offset % 4)
         return error_set(RETORT_EINVAL, "the %s has no binding %d at offset %zu", executable->label, slot, offset);
-    struct slot *at = &l->slots.items[slot];
+    struct slot *at = &list->slots.items[slot];
     if (!buffer || offset + at->value->floats * 4 > device_buffer_size(buffer))
         return error_set(RETORT_EINVAL, "the %s: %s needs %zu bytes at %zu of its buffer", executable->label, at->name,
                          at->value->floats * 4, offset);
@@ -342,7 +311,7 @@ int executable_bind_slot(struct executable *executable, int slot, struct device_
     at->offset = offset;
     for (size_t i = 0; i < executable->uses.count; i++) {
         const struct use *use = &executable->uses.items[i];
-        struct device_kernel *handle = l->launches.items[use->launch]->handle;
+        struct device_kernel *handle = list->launches.items[use->launch]->handle;
         if (use->slot != slot || !handle) continue;
         int status = device_kernel_set_buffer(handle, (unsigned)use->argument, buffer, offset / 4 + use->offset);
         if (status < 0) return status;
@@ -351,8 +320,8 @@ int executable_bind_slot(struct executable *executable, int slot, struct device_
 }
 
 size_t executable_slot_bytes(const struct executable *executable, int slot) {
-    bool known = slot >= 0 && (size_t)slot < executable->lowering.slots.count;
-    return known ? executable->lowering.slots.items[slot].value->floats * sizeof(float) : 0;
+    bool known = slot >= 0 && (size_t)slot < executable->list.slots.count;
+    return known ? executable->list.slots.items[slot].value->floats * sizeof(float) : 0;
 }
 
 int executable_bind(struct executable *executable, const char *name, struct device_buffer *buffer, size_t offset) {
@@ -362,17 +331,17 @@ int executable_bind(struct executable *executable, const char *name, struct devi
 }
 
 int executable_enqueue(struct executable *executable) {
-    struct lowering *l = &executable->lowering;
+    struct launch_list *list = &executable->list;
     if (!executable->ready) {
         int status = library_build(executable->library);
         if (status < 0) return status;
     }
-    for (size_t i = 0; i < l->slots.count; i++)
-        if (!l->slots.items[i].buffer)
+    for (size_t i = 0; i < list->slots.count; i++)
+        if (!list->slots.items[i].buffer)
             return error_set(RETORT_EINVAL, "the %s: nothing is bound to %s", executable->label,
-                             l->slots.items[i].name);
-    for (size_t i = 0; i < l->launches.count; i++) {
-        const struct launch *launch = l->launches.items[i];
+                             list->slots.items[i].name);
+    for (size_t i = 0; i < list->launches.count; i++) {
+        const struct launch *launch = list->launches.items[i];
         int status = device_launch(executable->library->device, launch->handle, launch->global, launch->local);
         if (status < 0) {
             error_context("running the %s", executable->label);
@@ -383,34 +352,20 @@ int executable_enqueue(struct executable *executable) {
 }
 
 size_t executable_arena_bytes(const struct executable *executable) {
-    return executable->lowering.arena_floats * sizeof(float);
+    return executable->list.arena_floats * sizeof(float);
 }
 
 int executable_launch_count(const struct executable *executable) {
-    return (int)executable->lowering.launches.count;
+    return (int)executable->list.launches.count;
 }
 
 double executable_flops(const struct executable *executable) {
-    return executable->flops;
+    return executable->list.flops;
 }
 
 void executable_print(const struct executable *executable, bool launches, FILE *stream) {
-    const struct lowering *l = &executable->lowering;
+    const struct launch_list *list = &executable->list;
     fprintf(stream, "%-28s %4zu launches, %8.2f MB of scratch memory, %10.3f MFLOP\n", executable->label,
-            l->launches.count, (double)l->arena_floats * 4e-6, executable->flops * 1e-6);
-    for (size_t i = 0; i < l->launches.count && launches; i++) {
-        const struct launch *launch = l->launches.items[i];
-        char sizes[128];
-        snprintf(sizes, sizeof sizes, "%zu x %zu x %zu / %zu x %zu x %zu", launch->global[0], launch->global[1],
-                 launch->global[2], launch->local[0], launch->local[1], launch->local[2]);
-        fprintf(stream, "%4zu  k%-4d %-36s %-30s", i, launch->kernel, launch->what, sizes);
-        for (int b = 0; b < launch->buffer_count; b++) {
-            size_t offset;
-            const struct value *root = value_root(launch->buffers[b], &offset);
-            const char *name = root->slot >= 0 ? l->slots.items[root->slot].name : "@";
-            fprintf(stream, "%s%s+%zu(%zu)", b == 0 || b == launch->output_count ? "  <- " + (b == 0 ? 2 : 0) : " ",
-                    name, root->slot >= 0 ? offset : root->offset + offset, launch->buffers[b]->floats);
-        }
-        fputc('\n', stream);
-    }
+            list->launches.count, (double)list->arena_floats * 4e-6, list->flops * 1e-6);
+    if (launches) launch_list_print(list, stream);
 }

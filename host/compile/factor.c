@@ -11,7 +11,10 @@
  * norms s and t depend on sums over the same row, so that sum(x s + y t) could only be taken in a further pass over it,
  * while sum(x) and sum(y) join an earlier one, or turn out to be there already. A difference x - t is never taken
  * apart: it is more exact where t is the mean of x. */
-#include "compile/internal.h"
+#include "compile/prepare.h"
+
+#include "base/error.h"
+#include "base/memory.h"
 
 #include <math.h>
 

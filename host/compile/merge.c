@@ -4,8 +4,9 @@
  *
  * The kernels' texts become functions of the place of their work-item, kernels with the same text one function. Large
  * launches stay as they are and keep their order. */
-#include "compile/internal.h"
+#include "compile/launch.h"
 
+#include "base/error.h"
 #include "base/file.h"
 
 #include <inttypes.h>
@@ -23,28 +24,12 @@ enum { MOST_FUNCTIONS = 8, MOST_TEXT = 40000 };
 static const char kernel_begin[] = "kernel void NAME(";
 
 /* --- what waits for what --- */
-struct span {
-    const struct value *root;
-    size_t begin, end;
-};
-
-static struct span span_of(struct value *value) {
-    struct span span;
-    span.root = value_root(value, &span.begin);
-    span.end = span.begin + value->floats;
-    return span;
-}
-
-static bool overlap(struct value *a, struct value *b) {
-    struct span x = span_of(a), y = span_of(b);
-    return x.root == y.root && x.begin < y.end && y.begin < x.end;
-}
-
 /* Whether one of the two writes what the other reads or writes. */
 static bool are_ordered(const struct launch *a, const struct launch *b) {
     for (int i = 0; i < a->buffer_count; i++)
         for (int k = 0; k < b->buffer_count; k++)
-            if ((i < a->output_count || k < b->output_count) && overlap(a->buffers[i], b->buffers[k])) return true;
+            if ((i < a->output_count || k < b->output_count) && values_overlap(a->buffers[i], b->buffers[k]))
+                return true;
     return false;
 }
 
@@ -61,8 +46,8 @@ static size_t item_count(const struct launch *launch) {
     return launch->global[0] * launch->global[1] * launch->global[2];
 }
 
-static bool is_small(const struct lowering *l, const struct launch *launch) {
-    return launch->local[0] <= 1 && work_of(launch) <= SMALL_WORK * l->target.traits->compute_units
+static bool is_small(const struct kernel_target *target, const struct launch *launch) {
+    return launch->local[0] <= 1 && work_of(launch) <= SMALL_WORK * target->traits->compute_units
            && strlen(launch->text) <= MOST_TEXT && strstr(launch->text, kernel_begin);
 }
 
@@ -111,13 +96,14 @@ static void append_call(struct text *text, const char *name, struct launch *cons
     text_printf(text, ");\n        return;\n    }\n    item -= %zu;\n", items * count);
 }
 
-static struct launch *merged(struct lowering *l, struct launch *const *parts, size_t count) {
+static struct launch *merged(struct launch_list *list, const struct kernel_target *target, struct launch *const *parts,
+                             size_t count) {
     struct text text;
     text_init(&text);
-    struct launch *launch = arena_alloc(&l->arena, sizeof *launch);
-    struct value **buffers = arena_array(&l->arena, LAUNCH_MAX_BUFFERS, sizeof *buffers);
-    struct launch **same = arena_array(&l->arena, count, sizeof *same);
-    if (l->arena.failed) return NULL;
+    struct launch *launch = arena_alloc(&list->arena, sizeof *launch);
+    struct value **buffers = arena_array(&list->arena, LAUNCH_MAX_BUFFERS, sizeof *buffers);
+    struct launch **same = arena_array(&list->arena, count, sizeof *same);
+    if (list->arena.failed) return NULL;
     *launch = (struct launch){.buffers = buffers, .kernel = -1};
     /* Outputs first. */
     for (int input = 0; input < 2; input++) {
@@ -132,7 +118,7 @@ static struct launch *merged(struct lowering *l, struct launch *const *parts, si
     }
     struct text body;
     text_init(&body);
-    size_t items = 0, units = l->target.traits->compute_units;
+    size_t items = 0, units = target->traits->compute_units;
     const struct launch *longest = parts[0];
     for (size_t k = 0; k < count; k++) {
         const char *source = parts[k]->text;
@@ -165,9 +151,9 @@ static struct launch *merged(struct lowering *l, struct launch *const *parts, si
     text_printf(&text, ") {\n    int item = (int)get_global_id(0) %% %zu * %zu + (int)get_global_id(0) / %zu;\n", each,
                 units, each);
     text_printf(&text, "%s}\n", text_get(&body));
-    launch->text = arena_copy_text(&l->arena, text_get(&text));
-    launch->what = arena_printf(&l->arena, "%s + %zu", longest->what, count - 1);
-    bool failed = l->arena.failed || text.failed || body.failed;
+    launch->text = arena_copy_text(&list->arena, text_get(&text));
+    launch->what = arena_printf(&list->arena, "%s + %zu", longest->what, count - 1);
+    bool failed = list->arena.failed || text.failed || body.failed;
     text_finish(&body);
     text_finish(&text);
     return failed ? NULL : launch;
@@ -190,10 +176,10 @@ static bool fits(const struct batch *batch, const struct launch *launch, bool *i
 }
 
 /* Fills the batch with small launches that wait for nothing that is not done yet. */
-static int fill(const struct lowering *l, const uint64_t *waits, size_t words, const uint64_t *done, const bool *small,
-                struct batch *batch, uint64_t *taken) {
-    for (size_t i = 0; i < l->launches.count; i++) {
-        struct launch *launch = l->launches.items[i];
+static int fill(const struct launch_list *list, const uint64_t *waits, size_t words, const uint64_t *done,
+                const bool *small, struct batch *batch, uint64_t *taken) {
+    for (size_t i = 0; i < list->launches.count; i++) {
+        struct launch *launch = list->launches.items[i];
         bool ready = small[i] && !(done[i / 64] >> (i % 64) & 1), is_new;
         for (size_t w = 0; w < words && ready; w++) ready = !(waits[i * words + w] & ~done[w]);
         if (!ready || !fits(batch, launch, &is_new)) continue;
@@ -206,10 +192,10 @@ static int fill(const struct lowering *l, const uint64_t *waits, size_t words, c
     return RETORT_OK;
 }
 
-int merge_launches(struct lowering *l) {
+int merge_launches(struct launch_list *list, const struct kernel_target *target) {
     int status = RETORT_OK;
-    size_t count = l->launches.count, words = count / 64 + 1, fresh_count = 0, large = 0;
-    if (l->target.family != FAMILY_CPU) return RETORT_OK;
+    size_t count = list->launches.count, words = count / 64 + 1, fresh_count = 0, large = 0;
+    if (target->family != FAMILY_CPU) return RETORT_OK;
     struct batch batch = {0};
     uint64_t *waits = calloc(count * words + 1, sizeof *waits), *done = calloc(words, sizeof *done);
     uint64_t *taken = calloc(words, sizeof *taken);
@@ -217,9 +203,9 @@ int merge_launches(struct lowering *l) {
     struct launch **fresh = calloc(count + 1, sizeof *fresh);
     if (!waits || !done || !taken || !small || !fresh) RAISE(RETORT_ENOMEM, "out of memory merging launches");
     for (size_t i = 0; i < count; i++) {
-        small[i] = is_small(l, l->launches.items[i]);
+        small[i] = is_small(target, list->launches.items[i]);
         for (size_t k = 0; k < i; k++)
-            if (are_ordered(l->launches.items[k], l->launches.items[i]))
+            if (are_ordered(list->launches.items[k], list->launches.items[i]))
                 waits[i * words + k / 64] |= (uint64_t)1 << (k % 64);
     }
     for (size_t left = count; left > 0;) {
@@ -227,24 +213,24 @@ int merge_launches(struct lowering *l) {
         bool ready = large < count;
         for (size_t w = 0; w < words && ready; w++) ready = !(waits[large * words + w] & ~done[w]);
         if (ready) {
-            fresh[fresh_count++] = l->launches.items[large];
+            fresh[fresh_count++] = list->launches.items[large];
             done[large / 64] |= (uint64_t)1 << (large % 64);
             left--;
             continue;
         }
         batch.parts.count = batch.text = 0;
         batch.functions = batch.buffers = 0;
-        TRY(fill(l, waits, words, done, small, &batch, taken));
+        TRY(fill(list, waits, words, done, small, &batch, taken));
         if (!batch.parts.count) RAISE(RETORT_EUNSUPPORTED, "cannot compile: launches that wait for each other");
         struct launch *launch =
-            batch.parts.count == 1 ? batch.parts.items[0] : merged(l, batch.parts.items, batch.parts.count);
+            batch.parts.count == 1 ? batch.parts.items[0] : merged(list, target, batch.parts.items, batch.parts.count);
         if (!launch) RAISE(RETORT_ENOMEM, "out of memory merging launches");
         fresh[fresh_count++] = launch;
         for (size_t w = 0; w < words; w++) done[w] |= taken[w];
         left -= batch.parts.count;
     }
-    memcpy(l->launches.items, fresh, fresh_count * sizeof *fresh);
-    l->launches.count = fresh_count;
+    memcpy(list->launches.items, fresh, fresh_count * sizeof *fresh);
+    list->launches.count = fresh_count;
 done:
     array_finish(&batch.parts);
     free(waits);

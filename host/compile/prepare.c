@@ -1,7 +1,10 @@
 /* Rewrites a graph into forms the later passes like, through the builders, which share and fold on the way:
  * - what nothing needs is left out, stop-gradients (values as they are) disappear;
  * - sums over whole planes and more ([N,C,H,W] over N, H, W) go plane by plane first, so that they join row kernels. */
-#include "compile/internal.h"
+#include "compile/prepare.h"
+
+#include "base/error.h"
+#include "base/memory.h"
 #include "transform/transform.h"
 
 #include <stdlib.h>

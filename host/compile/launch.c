@@ -1,0 +1,129 @@
+/* The list of values and launches. */
+#include "compile/launch.h"
+
+#include "base/error.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct value *value_create(struct launch_list *list, const struct node *node, enum layout layout, size_t floats) {
+    struct value *value = arena_alloc(&list->arena, sizeof *value);
+    if (!value || !array_push(&list->values, value)) return NULL;
+    *value = (struct value){.node = node, .layout = layout, .floats = floats, .slot = -1, .first = -1, .last = -1};
+    value->is_int = node && node->dtype == INT32;
+    return value;
+}
+
+struct value *value_root(const struct value *value, size_t *offset) {
+    *offset = 0;
+    for (; value->parent; value = value->parent) *offset += value->offset;
+    return (struct value *)value;
+}
+
+bool values_overlap(const struct value *a, const struct value *b) {
+    size_t from_a, from_b;
+    return value_root(a, &from_a) == value_root(b, &from_b) && from_a < from_b + b->floats
+           && from_b < from_a + a->floats;
+}
+
+double launch_bytes(const struct launch *launch) {
+    double bytes = 0;
+    for (int b = 0; b < launch->buffer_count; b++) bytes += 4.0 * (double)launch->buffers[b]->floats;
+    return bytes;
+}
+
+struct launch *launch_add(struct launch_list *list, const struct launch *launch) {
+    struct launch *added = arena_alloc(&list->arena, sizeof *added);
+    if (!added || !array_push(&list->launches, added)) return NULL;
+    *added = *launch;
+    added->kernel = -1;
+    added->text = arena_copy_text(&list->arena, launch->text);
+    added->what = arena_copy_text(&list->arena, launch->what);
+    added->buffers = arena_array(&list->arena, (size_t)launch->buffer_count + 1, sizeof *added->buffers);
+    if (list->arena.failed) return NULL;
+    memcpy(added->buffers, launch->buffers, (size_t)launch->buffer_count * sizeof *added->buffers);
+    return added;
+}
+
+struct launch *launch_kernel(struct launch_list *list, const struct kernel_use *use, struct value *const *buffers,
+                             int outputs, int count, double flops) {
+    struct text text;
+    text_init(&text);
+    text_printf(&text, "%s%s", use->parameters, kernels_text(use->file));
+    struct launch launch = {.text = text_get(&text),
+                            .buffers = (struct value **)buffers,
+                            .buffer_count = count,
+                            .output_count = outputs,
+                            .what = use->file,
+                            .flops = flops};
+    memcpy(launch.global, use->global, sizeof launch.global);
+    memcpy(launch.local, use->local, sizeof launch.local);
+    struct launch *added = text.failed ? NULL : launch_add(list, &launch);
+    text_finish(&text);
+    return added;
+}
+
+struct value *launch_packed(struct launch_list *list, const struct kernel_use *use, size_t floats, struct value *from) {
+    char *text = arena_printf(&list->arena, "%s%s", use->parameters, kernels_text(use->file));
+    if (!text) return NULL;
+    for (size_t i = 0; i < list->launches.count; i++) {
+        const struct launch *launch = list->launches.items[i];
+        if (launch->buffer_count == 2 && launch->buffers[1] == from && strcmp(launch->text, text) == 0)
+            return launch->buffers[0];
+    }
+    struct value *to = value_create(list, NULL, LAYOUT_PLAIN, floats);
+    if (!to || !launch_kernel(list, use, (struct value *[]){to, from}, 1, 2, 0)) return NULL;
+    return to;
+}
+
+int launch_list_check(const struct launch_list *list) {
+    int status = RETORT_OK;
+    for (size_t i = 0; i < list->launches.count; i++) {
+        const struct launch *launch = list->launches.items[i];
+        if (!launch->text || !launch->output_count || !launch->global[0] || launch->buffer_count > LAUNCH_MAX_BUFFERS)
+            RAISE(RETORT_EUNSUPPORTED, "cannot compile: launch %zu (%s) has no work, or too many operands", i,
+                  launch->what);
+        for (int d = 0; d < 3 && launch->local[0]; d++)
+            if (!launch->local[d] || launch->global[d] % launch->local[d])
+                RAISE(RETORT_EUNSUPPORTED, "cannot compile: launch %zu (%s) has broken work-groups", i, launch->what);
+        for (int b = launch->output_count; b < launch->buffer_count; b++) {
+            size_t offset;
+            bool written = value_root(launch->buffers[b], &offset)->input;
+            for (size_t k = 0; k < i && !written; k++)
+                for (int o = 0; o < list->launches.items[k]->output_count && !written; o++)
+                    written = values_overlap(list->launches.items[k]->buffers[o], launch->buffers[b]);
+            if (!written)
+                RAISE(RETORT_EUNSUPPORTED, "cannot compile: launch %zu (%s) reads what nothing has written", i,
+                      launch->what);
+        }
+    }
+done:
+    return status;
+}
+
+void launch_list_print(const struct launch_list *list, FILE *stream) {
+    for (size_t i = 0; i < list->launches.count; i++) {
+        const struct launch *launch = list->launches.items[i];
+        char sizes[128];
+        snprintf(sizes, sizeof sizes, "%zu x %zu x %zu / %zu x %zu x %zu", launch->global[0], launch->global[1],
+                 launch->global[2], launch->local[0], launch->local[1], launch->local[2]);
+        fprintf(stream, "%4zu  k%-4d %-36s %-30s", i, launch->kernel, launch->what, sizes);
+        for (int b = 0; b < launch->buffer_count; b++) {
+            size_t offset;
+            const struct value *root = value_root(launch->buffers[b], &offset);
+            const char *name = root->slot >= 0 ? list->slots.items[root->slot].name : "@";
+            fprintf(stream, "%s%s+%zu(%zu)", b == 0 || b == launch->output_count ? "  <- " + (b == 0 ? 2 : 0) : " ",
+                    name, root->slot >= 0 ? offset : root->offset + offset, launch->buffers[b]->floats);
+        }
+        fputc('\n', stream);
+    }
+}
+
+void launch_list_finish(struct launch_list *list) {
+    array_finish(&list->values);
+    array_finish(&list->launches);
+    array_finish(&list->convolutions);
+    array_finish(&list->slots);
+    arena_finish(&list->arena);
+    *list = (struct launch_list){0};
+}

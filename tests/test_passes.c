@@ -1,0 +1,217 @@
+/* The compiler's passes, without a device: what each leaves is checked by its checker, which finds what is broken on
+ * purpose, and printed by its printer. */
+#include "test.h"
+
+#include "compile/layout.h"
+#include "compile/lower.h"
+#include "compile/passes.h"
+#include "compile/schedule.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const struct device_traits traits = {.kind = DEVICE_CPU,
+                                            .name = "described",
+                                            .compute_units = 4,
+                                            .vector_width = 8,
+                                            .max_work_group = 256,
+                                            .local_memory = 32768,
+                                            .global_memory = 1ull << 32,
+                                            .max_allocation = 1ull << 30};
+
+/* A convolution, a norm, a long sum, a matrix product and a concatenation: a step of every kind. */
+static struct graph *make_graph(void) {
+    struct graph *g;
+    assert_ok(graph_create(&g));
+    struct node *x = graph_input(g, "x", FLOAT32, SHAPE(2, 16, 10, 10));
+    struct node *w = graph_input(g, "w", FLOAT32, SHAPE(16, 16, 3, 3));
+    struct node *y = node_conv(node_tanh(x), w, 1, 1);
+    struct node *mean = node_scale(node_reduce_sum(y, 1u << 2 | 1u << 3), 0.01);
+    struct node *centred = node_subtract(y, node_broadcast(mean, y->shape));
+    struct node *rows = node_reshape(node_tanh(centred), SHAPE(2, 1600));
+    struct node *product = node_matmul(rows, graph_input(g, "v", FLOAT32, SHAPE(1600, 5)), false, false);
+    struct node *z = graph_input(g, "z", FLOAT32, SHAPE(1 << 14));
+    struct node *total = node_broadcast(node_reduce_sum(z, 1), SHAPE(1 << 14));
+    graph_output(g, "far", node_reduce_sum(node_square(node_subtract(z, total)), 1));
+    graph_output(g, "all",
+                 node_concat((struct node *[]){node_reshape(product, SHAPE(10)), node_reshape(mean, SHAPE(32))}, 2, 0));
+    graph_output(g, "y", y);
+    return g;
+}
+
+struct passes {
+    struct graph *graph;
+    struct grouping grouping;
+    struct layouts layouts;
+    struct schedule schedule;
+    struct launch_list list;
+};
+
+/* Runs the passes up to the list of launches; all checkers are content. */
+static void run_passes(struct passes *p, enum family family) {
+    const struct kernel_target target = kernels_target(&traits, family);
+    *p = (struct passes){.graph = make_graph()};
+    assert_ok(grouping_create(p->graph, &target, &p->grouping));
+    assert_ok(grouping_check(&p->grouping));
+    assert_ok(layouts_create(&p->grouping, &p->list, &p->layouts));
+    assert_ok(layouts_check(&p->layouts));
+    assert_ok(schedule_create(&p->layouts, &p->schedule));
+    assert_ok(schedule_check(&p->schedule));
+    assert_ok(lower_steps(&p->schedule, &p->list));
+    assert_ok(launch_list_check(&p->list));
+    assert_ok(memory_plan(&p->list));
+    assert_ok(memory_check(&p->list));
+}
+
+static void finish_passes(struct passes *p) {
+    schedule_finish(&p->schedule);
+    layouts_finish(&p->layouts);
+    grouping_finish(&p->grouping);
+    launch_list_finish(&p->list);
+    graph_destroy(p->graph);
+    error_clear();
+}
+
+static const enum family families[] = {FAMILY_CPU, FAMILY_GPU};
+
+static void test_groups_that_wait_for_each_other(void **state) {
+    (void)state;
+    struct passes p;
+    run_passes(&p, FAMILY_CPU);
+    for (int k = 0; k < p.grouping.group_count; k++)
+        for (int other = 0; other < p.grouping.group_count; other++)
+            if (p.grouping.groups[k].needs[0] >> other & 1) p.grouping.groups[other].needs[0] |= 1ull << k;
+    assert_int_equal(grouping_check(&p.grouping), RETORT_EUNSUPPORTED);
+    finish_passes(&p);
+}
+
+static void test_node_without_a_kernel(void **state) {
+    (void)state;
+    struct passes p;
+    run_passes(&p, FAMILY_CPU);
+    p.grouping.role[graph_output_at(p.graph, 0, NULL)->index] = ROLE_INLINE;
+    assert_int_equal(grouping_check(&p.grouping), RETORT_EUNSUPPORTED);
+    finish_passes(&p);
+}
+
+/* A step that reads what an earlier one leaves, moved to the front. */
+static void test_steps_out_of_order(void **state) {
+    (void)state;
+    for (int f = 0; f < 2; f++) {
+        struct passes p;
+        size_t offset, late = 0;
+        run_passes(&p, families[f]);
+        struct step *steps = p.layouts.steps.items;
+        for (size_t i = 0; i < p.layouts.steps.count; i++)
+            for (size_t k = 0; k < steps[i].reads.count; k++)
+                if (!value_root(steps[i].reads.items[k].value, &offset)->input) late = i;
+        assert_true(late > 0);
+        struct step moved = steps[late];
+        memmove(steps + 1, steps, late * sizeof *steps);
+        steps[0] = moved;
+        assert_int_equal(layouts_check(&p.layouts), RETORT_EUNSUPPORTED);
+        finish_passes(&p);
+    }
+}
+
+static void test_schedule_beyond_the_device(void **state) {
+    (void)state;
+    struct passes p;
+    run_passes(&p, FAMILY_GPU);
+    p.schedule.kernels.items[0].items = (int)traits.max_work_group + 1;
+    assert_int_equal(schedule_check(&p.schedule), RETORT_EUNSUPPORTED);
+    finish_passes(&p);
+}
+
+static void test_result_left_out(void **state) {
+    (void)state;
+    for (int f = 0; f < 2; f++) {
+        struct passes p;
+        run_passes(&p, families[f]);
+        int found = 0;
+        for (size_t i = 0; i < p.schedule.kernels.count && !found; i++) {
+            struct fused *kernel = &p.schedule.kernels.items[i];
+            if (kernel->kind != FUSED_ROWS || !kernel->phases.count) continue;
+            for (size_t r = 0; r < kernel->step->results.count; r++)
+                found |= has_inner(&kernel->step->results.items[r].node->shape, kernel->step->inner);
+            if (found) kernel->phases.count = 0;
+        }
+        assert_true(found);
+        assert_int_equal(schedule_check(&p.schedule), RETORT_EUNSUPPORTED);
+        finish_passes(&p);
+    }
+}
+
+static void test_launches_out_of_order(void **state) {
+    (void)state;
+    for (int f = 0; f < 2; f++) {
+        struct passes p;
+        run_passes(&p, families[f]);
+        struct launch **launches = p.list.launches.items, *first = launches[0];
+        memmove(launches, launches + 1, (p.list.launches.count - 1) * sizeof *launches);
+        launches[p.list.launches.count - 1] = first;
+        assert_int_equal(launch_list_check(&p.list), RETORT_EUNSUPPORTED);
+        finish_passes(&p);
+    }
+}
+
+static void test_memory_shared(void **state) {
+    (void)state;
+    for (int f = 0; f < 2; f++) {
+        struct passes p;
+        run_passes(&p, families[f]);
+        for (size_t i = 0; i < p.list.values.count; i++)
+            if (!p.list.values.items[i]->parent) p.list.values.items[i]->offset = 0;
+        assert_int_equal(memory_check(&p.list), RETORT_EUNSUPPORTED);
+        finish_passes(&p);
+    }
+}
+
+/* The GPU family of one vector lane moves nothing from one layout to the other; the CPU family brings the plain input
+ * of a convolution into blocks. */
+static void test_relayouts(void **state) {
+    (void)state;
+    for (int f = 0; f < 2; f++) {
+        struct passes p;
+        int relayouts = 0;
+        run_passes(&p, families[f]);
+        for (size_t i = 0; i < p.layouts.steps.count; i++) relayouts += p.layouts.steps.items[i].kind == STEP_RELAYOUT;
+        assert_true(families[f] == FAMILY_CPU ? relayouts > 0 : relayouts == 0);
+        finish_passes(&p);
+    }
+}
+
+static void test_printers(void **state) {
+    (void)state;
+    struct passes p;
+    char *text = NULL;
+    size_t size = 0;
+    run_passes(&p, FAMILY_CPU);
+    FILE *stream = open_memstream(&text, &size);
+    assert_non_null(stream);
+    grouping_print(&p.grouping, stream);
+    layouts_print(&p.layouts, stream);
+    schedule_print(&p.schedule, stream);
+    launch_list_print(&p.list, stream);
+    fclose(stream);
+    static const char *const expected[] = {
+        "operation [2,16,10,10]", "conv", "relayout", "blocked", "fused whole", "phases", "partial sums", "conv"};
+    for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) assert_non_null(strstr(text, expected[i]));
+    free(text);
+    finish_passes(&p);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_groups_that_wait_for_each_other),
+        cmocka_unit_test(test_node_without_a_kernel),
+        cmocka_unit_test(test_steps_out_of_order),
+        cmocka_unit_test(test_schedule_beyond_the_device),
+        cmocka_unit_test(test_result_left_out),
+        cmocka_unit_test(test_launches_out_of_order),
+        cmocka_unit_test(test_memory_shared),
+        cmocka_unit_test(test_relayouts),
+        cmocka_unit_test(test_printers),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
