@@ -168,6 +168,35 @@ holds "bench gemm --json" out '
   (.kernels | length) > 20 and (.kernels | all(.m > 0 and .n > 0 and .k > 0 and .gflops > 0 and .share_of_peak > 0
     and .relative_error < 1e-5 and (.file | endswith(".cl"))))'
 
+# --- kernels for devices that need not be there ---
+expect "kernels --help" 0 '^usage: retort kernels' kernels --help
+expect "kernels: another's option" 2 'kernels takes no option --reps' kernels --reps 3
+expect "kernels: operand" 2 'takes no operand, found x' kernels x
+expect "kernels --list" 0 '^gpu +28 +3584 +11\.8 GiB GeForce RTX 3060 \(sm_86\) / NVIDIA CUDA$' kernels --list
+expect "kernels: device not known" 1 'no described device matches "voodoo"; name one by words of its line:$' \
+  kernels --as voodoo
+expect "kernels: several known" 1 '3 described devices match "geforce"; name one' kernels --as geforce
+expect "kernels: two devices" 2 '--as names a known device, --device one that is there' kernels --as a770 --device 0
+expect "kernels: step or convolution" 2 '--ipc is for an outer step, --side for a convolution' kernels --ipc 2 --side 8
+expect "kernels: folder cannot be made" 1 'cannot create folder /proc/' kernels --as a770 --out /proc/nowhere
+tiny=(--image 1,8,8 --width 4 --prefix 1 --window 2 --real 8)
+OCL_ICD_VENDORS=/nowhere expect "kernels: of a described device, without any driver" 0 '^[0-9]+ launches an outer step$' \
+  kernels --as "rtx 3060" "${tiny[@]}"
+launches() { grep -E '^ *[0-9]+  k[0-9]+ '; }
+"$program" kernels --family gpu "${tiny[@]}" 2>err | launches >a
+"$program" bench step --family gpu "${tiny[@]}" --reps 1 --launches 2>>err | launches >b
+if [ -s a ]; then same "kernels lists the launches of bench step" a b; else
+  report "kernels lists the launches of bench step" "none: $(cat err)"; fi
+expect "kernels --out" 0 '^amd/program\.cl$' kernels --as gfx1030 --image 3,32,32 --width 64 --ipc 10 --out amd
+launches <amd/launches.txt | sed -E 's/^ *[0-9]+  (k[0-9]+) .*/\1/' | sort -u >a
+sed -nE 's/^#define KERNEL (k[0-9]+)_.*/\1/p' amd/program.cl | sort >b
+if [ -s a ]; then same "the program has the kernels that are launched" a b; else
+  report "the program has the kernels that are launched" "amd/launches.txt has none"; fi
+expect "kernels: another device" 0 '^nvidia/launches\.txt$' kernels --as gtx --image 3,32,32 --width 64 --ipc 10 --out nvidia
+if cmp -s amd/program.cl nvidia/program.cl; then report "a larger device is given other tiles" "the same program"; else
+  report "a larger device is given other tiles" ""; fi
+expect "kernels of a convolution" 0 '^convolution to weights +[0-9]+ launches' kernels --as pvc --side 8 --batch 3
+
 # --- tuning ---
 expect "tune: nowhere to remember" 2 'RETORT_WISDOM is off' tune
 export RETORT_WISDOM=$work/caches/wisdom

@@ -193,6 +193,63 @@ static void test_open_by_spec(void **state) {
     free(list);
 }
 
+/* A device that need not be present counts and refuses; the known ones are found by words. */
+static void test_described(void **state) {
+    (void)state;
+    struct device_traits traits = {.kind = DEVICE_GPU,
+                                   .name = "Voodoo",
+                                   .platform = "Glide",
+                                   .compute_units = 2,
+                                   .lanes = 32,
+                                   .max_work_group = 64,
+                                   .global_memory = 1 << 20,
+                                   .max_allocation = 1 << 19};
+    struct device *described;
+    struct device_buffer *buffer = NULL;
+    struct device_program *program = NULL;
+    struct device_peaks peaks;
+    assert_ok(device_describe(&traits, &described));
+    traits.name[0] = '\0'; /* they were copied */
+    assert_string_equal(device_traits(described)->name, "Voodoo");
+    device_set_units(described, 7);
+    assert_int_equal(device_traits(described)->compute_units, 7);
+    assert_int_equal(device_traits(described)->lanes, 7 * 16);
+    device_set_units(described, 0);
+    assert_int_equal(device_traits(described)->compute_units, 2);
+    assert_int_equal(device_buffer_create(described, 1 << 20, "store", &buffer), RETORT_ELIMIT);
+    device_set_ceiling(described, 100);
+    assert_int_equal(device_buffer_create(described, 200, "store", &buffer), RETORT_ELIMIT);
+    assert_int_equal(device_buffer_create(described, 50, "store", &buffer), RETORT_EUNSUPPORTED);
+    assert_non_null(strstr(retort_error_message(), "store: Voodoo is described, not present"));
+    assert_int_equal(device_bytes(described), 0);
+    assert_int_equal(device_program_create(described, add_one, "", &program), RETORT_EUNSUPPORTED);
+    assert_int_equal(device_profile_begin(described), RETORT_EUNSUPPORTED);
+    assert_int_equal(device_self_test(described), RETORT_EUNSUPPORTED);
+    assert_int_equal(device_measure_peaks(described, &peaks), RETORT_EUNSUPPORTED);
+    assert_ok(device_finish(described));
+    assert_ok(device_flush(described));
+    assert_null(buffer);
+    assert_null(program);
+    device_close(described);
+
+    size_t count;
+    const struct device_traits *known = device_descriptions(&count);
+    for (size_t i = 0; i < count; i++) { /* each is named by what compilers call it, in brackets */
+        const char *word = strrchr(known[i].name, '(');
+        assert_non_null(word);
+        assert_ok(device_open_described(word, &described));
+        assert_string_equal(device_traits(described)->name, known[i].name);
+        device_close(described);
+    }
+    described = NULL;
+    static const char *const wrong[] = {"voodoo", "geforce", "gpu", ""};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        assert_int_equal(device_open_described(wrong[i], &described), RETORT_EDEVICE);
+        assert_null(described);
+        assert_non_null(strstr(retort_error_message(), known[count - 1].name)); /* the list */
+    }
+}
+
 static void test_ceiling(void **state) {
     (void)state;
     struct device_buffer *a, *b = NULL;
@@ -545,7 +602,7 @@ int main(int count, char **words) {
         cmocka_unit_test(test_lanes),         cmocka_unit_test(test_open_by_version), cmocka_unit_test(test_transfers),
         cmocka_unit_test(test_program_cache), cmocka_unit_test(test_failures),        cmocka_unit_test(test_profile),
         cmocka_unit_test(test_peaks),         cmocka_unit_test(test_self_test),       cmocka_unit_test(test_no_drivers),
-        cmocka_unit_test(test_launch_cost),   cmocka_unit_test(test_bounded_queue),
+        cmocka_unit_test(test_launch_cost),   cmocka_unit_test(test_bounded_queue),   cmocka_unit_test(test_described),
     };
     return cmocka_run_group_tests_name("device", tests, begin, end);
 }

@@ -34,6 +34,9 @@ struct bench_step_result {
  * free(). */
 int bench_step_convolutions(struct device *device, const struct bench_step_spec *spec, struct conv_demand **list,
                             size_t *count);
+/* Writes what a device that need not be present would be given for such a step: the text of the program (NULL: not
+ * wanted), and every launch. Nothing is built or allocated. */
+int bench_step_kernels(struct device *device, const struct bench_step_spec *spec, FILE *program, FILE *launches);
 int bench_step(struct device *device, const struct bench_step_spec *spec, struct bench_step_result *result);
 
 /* --- single kernels, as the kernel choice serves them --- */
@@ -57,6 +60,9 @@ struct bench_conv_spec {
 };
 int bench_conv(struct device *device, const struct kernel_target *target, const struct bench_conv_spec *spec,
                struct bench_kernel_result *result);
+/* As bench_step_kernels, for one convolution and both its derivatives; the spec's pass is not looked at. */
+int bench_conv_kernels(struct device *device, enum family family, const struct bench_conv_spec *spec, FILE *program,
+                       FILE *launches);
 
 /* --- tuning: the fastest right choice for a class of convolutions --- */
 struct tune_spec {

@@ -115,7 +115,7 @@ done:
 }
 
 /* `network` and `meta` are to live as long as the unroll. */
-static int plan(struct library *library, const struct bench_step_spec *spec, struct network *network,
+static int plan(struct library *library, const struct bench_step_spec *spec, bool plan_only, struct network *network,
                 struct meta_spec *meta, struct unroll **unroll) {
     int status = RETORT_OK;
     const struct network_spec network_spec = {.kind = NETWORK_CONVNET,
@@ -137,6 +137,7 @@ static int plan(struct library *library, const struct bench_step_spec *spec, str
         .pass_count = 1,
         .max_window = spec->window,
         .steps = spec->prefix + spec->window,
+        .plan_only = plan_only,
     };
     TRY(unroll_create(library, &unroll_spec, unroll));
 done:
@@ -151,8 +152,31 @@ int bench_step_convolutions(struct device *device, const struct bench_step_spec 
     struct network network;
     struct meta_spec meta;
     TRY(library_create_with(device, spec->family, NULL, &library));
-    TRY(plan(library, spec, &network, &meta, &unroll));
+    TRY(plan(library, spec, true, &network, &meta, &unroll));
     TRY(library_convolutions(library, list, count));
+done:
+    unroll_destroy(unroll);
+    library_destroy(library);
+    return status;
+}
+
+int bench_step_kernels(struct device *device, const struct bench_step_spec *spec, FILE *program, FILE *launches) {
+    int status = RETORT_OK;
+    struct library *library = NULL;
+    struct unroll *unroll = NULL;
+    struct network network;
+    struct meta_spec meta;
+    char words[200];
+    device_set_ceiling(device, spec->memory);
+    TRY(library_create_with(device, spec->family, NULL, &library));
+    TRY(plan(library, spec, true, &network, &meta, &unroll));
+    if (program) TRY(library_write_program(library, program));
+    unroll_describe(unroll, words, sizeof words);
+    const struct device_traits *traits = device_traits(device);
+    fprintf(launches, "%s, %u units: %s\n%d launches an outer step\n", traits->name, traits->compute_units, words,
+            unroll_launches(unroll, spec->prefix, spec->window));
+    unroll_print(unroll, true, launches);
+    unroll_print_memory(unroll, launches);
 done:
     unroll_destroy(unroll);
     library_destroy(library);
@@ -172,7 +196,7 @@ int bench_step(struct device *device, const struct bench_step_spec *spec, struct
     device_set_ceiling(device, spec->memory);
     double begun = clock_seconds();
     TRY(library_create(device, spec->family, &library));
-    TRY(plan(library, spec, &network, &meta, &unroll));
+    TRY(plan(library, spec, false, &network, &meta, &unroll));
     fresh.build_seconds = clock_seconds() - begun;
     unroll_describe(unroll, fresh.plan, sizeof fresh.plan);
     fresh.kept_steps = unroll_kept_steps(unroll);

@@ -172,13 +172,7 @@ static int run_step(const char *verb, const struct options *options) {
                                    .reps = 5,
                                    .profile = options->given[OPTION_PROFILE],
                                    .launches = options->given[OPTION_LAUNCHES] ? json ? stderr : stdout : NULL};
-    if (!options_image(verb, options, spec.image) || !options_int(verb, options, OPTION_IPC, 1, 10000, &spec.ipc)
-        || !options_int(verb, options, OPTION_PREFIX, 0, 1000000, &spec.prefix)
-        || !options_int(verb, options, OPTION_WINDOW, 1, 100000, &spec.window)
-        || !options_int(verb, options, OPTION_REAL, 1, 1000000, &spec.real)
-        || !options_int(verb, options, OPTION_WIDTH, 1, 65536, &spec.width)
-        || !options_int(verb, options, OPTION_REPS, 1, 1000000, &spec.reps)
-        || !options_bytes(verb, options, OPTION_MEMORY, &spec.memory) || !options_family(verb, options, &spec.family))
+    if (!options_step(verb, options, &spec) || !options_int(verb, options, OPTION_REPS, 1, 1000000, &spec.reps))
         return EXIT_USAGE;
     TRY(device_open(options->value[OPTION_DEVICE], &device));
     TRY(bench_step(device, &spec, &result));

@@ -18,6 +18,7 @@ static const struct {
     {"check", command_check, "meta-gradients of this device against exact answers"},
     {"bench", command_bench, "speed of this device beside its own peak"},
     {"tune", command_tune, "find the fastest kernels for this device and remember them"},
+    {"kernels", command_kernels, "write the kernels of a model, for devices that need not be present"},
 };
 #define VERB_COUNT (sizeof verbs / sizeof *verbs)
 

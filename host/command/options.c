@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "bench/bench.h"
 #include "command/interrupt.h"
 #include "run/nearest.h"
 
@@ -41,6 +42,8 @@ static const struct {
     [OPTION_SIDE] = {"side", "S"},
     [OPTION_BATCH] = {"batch", "N"},
     [OPTION_QUICK] = {"quick", NULL},
+    [OPTION_AS] = {"as", "DEVICE"},
+    [OPTION_LIST] = {"list", NULL},
     [OPTION_QUIET] = {"quiet", NULL},
     [OPTION_JSON] = {"json", NULL},
 };
@@ -168,6 +171,10 @@ bool options_parse(const char *verb, const char *help, unsigned long allowed, in
     return true;
 }
 
+const char *options_name(enum option_name option) {
+    return table[option].name;
+}
+
 bool options_family(const char *verb, const struct options *options, enum family *family) {
     static const char *const words[] = {"auto", "cpu", "gpu"};
     const char *word = options->value[OPTION_FAMILY];
@@ -220,6 +227,16 @@ bool options_image(const char *verb, const struct options *options, int image[3]
     }
     memcpy(image, size, sizeof size);
     return true;
+}
+
+bool options_step(const char *verb, const struct options *options, struct bench_step_spec *spec) {
+    return options_image(verb, options, spec->image) && options_int(verb, options, OPTION_IPC, 1, 10000, &spec->ipc)
+           && options_int(verb, options, OPTION_PREFIX, 0, 1000000, &spec->prefix)
+           && options_int(verb, options, OPTION_WINDOW, 1, 100000, &spec->window)
+           && options_int(verb, options, OPTION_REAL, 1, 1000000, &spec->real)
+           && options_int(verb, options, OPTION_WIDTH, 1, 65536, &spec->width)
+           && options_bytes(verb, options, OPTION_MEMORY, &spec->memory)
+           && options_family(verb, options, &spec->family);
 }
 
 void options_finish(struct options *options) {

@@ -37,6 +37,8 @@ enum option_name {
     OPTION_SIDE,
     OPTION_BATCH,
     OPTION_QUICK,
+    OPTION_AS,
+    OPTION_LIST,
     OPTION_QUIET,
     OPTION_JSON,
     OPTION_COUNT
@@ -59,6 +61,8 @@ bool options_parse(const char *verb, const char *help, unsigned long allowed, in
                    struct options *options, int *status);
 void options_finish(struct options *options);
 
+const char *options_name(enum option_name option); /* without the dashes */
+
 /* Values of options, left as they are where the option was not given. False: what was found is not what is expected;
  * that has been said, exit with EXIT_USAGE. */
 bool options_family(const char *verb, const struct options *options, enum family *family);
@@ -66,6 +70,10 @@ bool options_int(const char *verb, const struct options *options, enum option_na
                  int *value);
 bool options_bytes(const char *verb, const struct options *options, enum option_name option, uint64_t *value);
 bool options_image(const char *verb, const struct options *options, int image[3]); /* channels, height, width */
+
+struct bench_step_spec;
+/* All that describe an outer step: image, ipc, prefix, window, real, width, memory, family. */
+bool options_step(const char *verb, const struct options *options, struct bench_step_spec *spec);
 
 /* "retort VERB: words", a hint at --help; EXIT_USAGE. */
 int usage_error(const char *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -79,6 +87,7 @@ int command_bench(int argc, char **argv);
 int command_check(int argc, char **argv);
 int command_devices(int argc, char **argv);
 int command_eval(int argc, char **argv);
+int command_kernels(int argc, char **argv);
 int command_run(int argc, char **argv);
 int command_tune(int argc, char **argv);
 

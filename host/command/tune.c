@@ -244,10 +244,7 @@ int command_tune(int argc, char **argv) {
         exit_status = usage_error("tune", "sizes come from %s; override them with --set", options.operands[0]);
     else if (!options.operand_count && options.given[OPTION_SET])
         exit_status = usage_error("tune", "--set overrides a key of a descriptor; name one");
-    else if (!options_image("tune", &options, spec.image)
-             || !options_int("tune", &options, OPTION_IPC, 1, 10000, &spec.ipc)
-             || !options_int("tune", &options, OPTION_REAL, 1, 1000000, &spec.real)
-             || !options_int("tune", &options, OPTION_WIDTH, 1, 65536, &spec.width))
+    else if (!options_step("tune", &options, &spec))
         exit_status = EXIT_USAGE;
     else
         exit_status = run_tune(&options, &spec);

@@ -132,12 +132,11 @@ static int library_kernel(struct library *library, const char *text, const char 
     return (int)library->kernels.count - 1;
 }
 
-static int build_programs(struct library *library) {
+/* The text of all kernels that are launched and not built yet: which, as an array for the caller to free(), and how
+ * many. */
+static int write_program(const struct library *library, struct text *source, bool **which, size_t *count) {
     int status = RETORT_OK;
-    struct text source;
-    struct device_program *program = NULL;
-    text_init(&source);
-    kernels_preamble(&source, library->target.lanes);
+    kernels_preamble(source, library->target.lanes);
     size_t fresh = 0;
     /* Executables that were only tried for size have left texts behind that nothing launches. */
     bool *used = calloc(library->kernels.count + 1, sizeof *used);
@@ -149,12 +148,42 @@ static int build_programs(struct library *library) {
     for (size_t i = 0; i < library->kernels.count; i++) {
         used[i] &= !library->kernels.items[i].program;
         if (!used[i]) continue;
-        text_printf(&source, "#define KERNEL %s\n#define NAME KERNEL\n%s\n#undef NAME\n#undef KERNEL\n",
+        text_printf(source, "#define KERNEL %s\n#define NAME KERNEL\n%s\n#undef NAME\n#undef KERNEL\n",
                     library->kernels.items[i].name, library->kernels.items[i].text);
         fresh++;
     }
+    if (source->failed) RAISE(RETORT_ENOMEM, "out of memory writing kernels");
+    *which = used;
+    *count = fresh;
+    used = NULL;
+done:
+    free(used);
+    return status;
+}
+
+int library_write_program(struct library *library, FILE *stream) {
+    int status = RETORT_OK;
+    struct text source;
+    bool *used = NULL;
+    size_t count;
+    text_init(&source);
+    TRY(write_program(library, &source, &used, &count));
+    fputs(text_get(&source), stream);
+done:
+    free(used);
+    text_finish(&source);
+    return status;
+}
+
+static int build_programs(struct library *library) {
+    int status = RETORT_OK;
+    struct text source;
+    struct device_program *program = NULL;
+    bool *used = NULL;
+    size_t fresh;
+    text_init(&source);
+    TRY(write_program(library, &source, &used, &fresh));
     if (!fresh) goto done;
-    if (source.failed) RAISE(RETORT_ENOMEM, "out of memory writing kernels");
     log_debug("building %zu kernels, %zu bytes", fresh, source.length);
     TRY(device_program_create(library->device, text_get(&source), "", &program));
     if (!array_push(&library->programs, program)) RAISE(RETORT_ENOMEM, "out of memory building kernels");

@@ -25,6 +25,8 @@ int library_create_with(struct device *device, enum family family, const struct 
 void library_destroy(struct library *library); /* NULL-safe; its executables must be gone */
 /* Builds every kernel not built yet as one program and (re)allocates the arena. Call after creating executables. */
 int library_build(struct library *library);
+/* Writes the text of the program that library_build would build now. */
+int library_write_program(struct library *library, FILE *stream);
 struct device *library_device(struct library *library);
 size_t library_scratch_bytes(const struct library *library); /* allocated now */
 

@@ -149,8 +149,10 @@ done:
 void launch_list_print(const struct launch_list *list, FILE *stream) {
     for (size_t i = 0; i < list->launches.count; i++) {
         const struct launch *launch = list->launches.items[i];
-        fprintf(stream, "%4zu  k%-4d %-36s %6zu x %-4zu", i, launch->kernel, launch->what,
-                launch->global[0] * launch->global[1] * launch->global[2], launch->local[0]);
+        char sizes[128];
+        snprintf(sizes, sizeof sizes, "%zu x %zu x %zu / %zu x %zu x %zu", launch->global[0], launch->global[1],
+                 launch->global[2], launch->local[0], launch->local[1], launch->local[2]);
+        fprintf(stream, "%4zu  k%-4d %-36s %-30s", i, launch->kernel, launch->what, sizes);
         for (int b = 0; b < launch->buffer_count; b++) {
             size_t offset;
             const struct value *root = value_root(launch->buffers[b], &offset);

@@ -51,6 +51,7 @@ int device_buffer_create(struct device *device, size_t bytes, const char *what, 
     struct device_buffer *made = NULL;
     if (bytes == 0) bytes = 4; /* OpenCL has no empty buffers */
     TRY(check_room(device, bytes, what));
+    TRY(device_check_present(device, what));
     made = calloc(1, sizeof *made);
     if (!made) RAISE(RETORT_ENOMEM, "out of memory for the %s", what);
     cl_int code;

@@ -166,7 +166,7 @@ static const char *own_version(const struct device_traits *traits) {
 }
 
 /* Whether all words of the spec occur in the device's platform, name, kind and versions. */
-static bool matches(const struct device_traits *traits, const char *spec) {
+bool device_matches(const struct device_traits *traits, const char *spec) {
     char description[5 * sizeof traits->name], word[128];
     snprintf(description, sizeof description, "%s %s %s %s %s", traits->platform, traits->name,
              device_kind_name(traits->kind), own_version(traits), traits->driver);
@@ -218,7 +218,7 @@ static int choose(const struct candidates *found, const char *spec, const struct
     } else {
         size_t count = 0;
         for (size_t i = 0; i < found->count; i++) {
-            if (!matches(&found->items[i].traits, spec)) continue;
+            if (!device_matches(&found->items[i].traits, spec)) continue;
             match = &found->items[i];
             count++;
         }
@@ -247,9 +247,11 @@ static void CL_CALLBACK hear_driver(const char *words, const void *data, size_t 
 
 int device_create_queue(struct device *device, bool profiling) {
     cl_int code;
+    int status = device_check_present(device, "creating a command queue");
+    if (status < 0) return status;
     cl_command_queue queue =
         clCreateCommandQueue(device->context, device->id, profiling ? CL_QUEUE_PROFILING_ENABLE : 0, &code);
-    int status = opencl_check(code, "creating a command queue on %s", device->traits.name);
+    status = opencl_check(code, "creating a command queue on %s", device->traits.name);
     if (status < 0) return status;
     if (device->queue) clReleaseCommandQueue(device->queue);
     device->queue = queue;
@@ -321,11 +323,12 @@ void device_set_units(struct device *device, unsigned units) {
 }
 
 int device_finish(struct device *device) {
+    if (!device->queue) return RETORT_OK; /* described: nothing can be queued */
     int status = opencl_check_queue(device, clFinish(device->queue), "waiting for the queue");
     if (status == RETORT_OK) device->launched = NULL;
     return status;
 }
 
 int device_flush(struct device *device) {
-    return opencl_check_queue(device, clFlush(device->queue), "flushing the queue");
+    return device->queue ? opencl_check_queue(device, clFlush(device->queue), "flushing the queue") : RETORT_OK;
 }

@@ -45,6 +45,13 @@ struct device;
  * versions of device and driver ("pocl", "intel gpu"). RETORT_EDEVICE with the list of devices where none or more than
  * one match. With RETORT_SYNC in the environment every launch is waited for, so that a failure names its kernel. */
 int device_open(const char *spec, struct device **device);
+/* A device that need not be present, of these traits (a unit at least): ceiling, units and counting work; whatever
+ * allocates, builds or launches is refused with RETORT_EUNSUPPORTED. */
+int device_describe(const struct device_traits *traits, struct device **device);
+/* The traits of known devices, as their drivers report them; and one of them, named by words as for device_open.
+ * RETORT_EDEVICE with the list where none or more than one match. */
+const struct device_traits *device_descriptions(size_t *count);
+int device_open_described(const char *words, struct device **device);
 void device_close(struct device *device); /* NULL-safe; every buffer and program must be gone */
 const struct device_traits *device_traits(const struct device *device);
 /* Makes kernels be chosen as if the device had so many compute units (0: as many as it has), with lanes in proportion:

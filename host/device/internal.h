@@ -22,7 +22,7 @@ struct fence {
 struct device {
     struct device_traits traits; /* compute_units, lanes: as set by device_set_units */
     unsigned own_units;          /* as queried */
-    cl_device_id id;
+    cl_device_id id;             /* NULL: described, not present */
     cl_context context;
     cl_command_queue queue;
     uint64_t ceiling, bytes, peak;
@@ -63,6 +63,7 @@ int opencl_check_queue(struct device *device, cl_int code, const char *format, .
     __attribute__((format(printf, 3, 4)));
 
 /* --- device.c --- */
+bool device_matches(const struct device_traits *traits, const char *spec); /* all its words occur in the device's */
 int device_create_queue(struct device *device, bool profiling); /* replaces the queue; the old one must be finished */
 
 /* --- output.c --- */
@@ -85,6 +86,10 @@ unsigned device_count_lanes(const struct device_arithmetic *arithmetic);
 bool device_lists_extension(const char *extensions, const char *name);
 /* Fills lanes, wave and sub_groups; kind, compute_units and vector_width are there already. */
 void device_query_lanes(cl_device_id device, struct device_traits *traits);
+
+/* --- described.c --- */
+/* RETORT_EUNSUPPORTED "what: ..." where the device is only described. */
+int device_check_present(const struct device *device, const char *what);
 
 /* --- kernel.c --- */
 void fence_release(struct device *device);

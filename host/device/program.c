@@ -133,6 +133,7 @@ int device_program_create(struct device *device, const char *source, const char 
     struct text all;
     struct device_program *made = NULL;
     text_init(&all);
+    TRY(device_check_present(device, "building a program"));
     text_printf(&all, "%s %s", common_options, options ? options : "");
     made = calloc(1, sizeof *made);
     if (!made || all.failed) RAISE(RETORT_ENOMEM, "out of memory building a program");

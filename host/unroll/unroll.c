@@ -245,3 +245,19 @@ double unroll_flops(const struct unroll *u, int prefix, int window) {
         passes += u->passes[i].parts * executable_flops(u->passes[i].executable);
     return (prefix + window) * step + passes + back;
 }
+
+static int launches_of(const struct unroll *u, enum run_id id) {
+    return u->runs[id].executable ? executable_launch_count(u->runs[id].executable) : 0;
+}
+
+int unroll_launches(const struct unroll *u, int prefix, int window) {
+    int parts = u->inner_splits, reading = window < u->kept_steps ? window : u->kept_steps;
+    int step =
+        launches_of(u, RUN_GRADIENT) + (parts - 1) * launches_of(u, RUN_GRADIENT_MORE) + launches_of(u, RUN_UPDATE);
+    int back = window * (launches_of(u, RUN_ADJOINT) + (parts > 1 ? launches_of(u, RUN_SCATTER) : 0));
+    back += parts * ((window - reading) * launches_of(u, RUN_PRODUCT) + reading * launches_of(u, RUN_PRODUCT_READING));
+    int passes = 0;
+    for (int i = 0; i < u->spec.pass_count; i++)
+        passes += u->passes[i].parts * executable_launch_count(u->passes[i].executable);
+    return launches_of(u, RUN_INITIAL) + (prefix + window) * step + passes + back;
+}

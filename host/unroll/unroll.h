@@ -78,5 +78,7 @@ void unroll_print(const struct unroll *unroll, bool launches, FILE *stream);
 void unroll_print_memory(const struct unroll *unroll, FILE *stream);
 /* Operations of one outer step, each convolution counted as its plain sum of products. */
 double unroll_flops(const struct unroll *unroll, int prefix, int window);
+/* Launches of one outer step with the exact Hessian, initial weights included. */
+int unroll_launches(const struct unroll *unroll, int prefix, int window);
 
 #endif
