@@ -412,16 +412,16 @@ static void test_choice(void **state) {
         bool local, in_parts;
     } cases[] = {
         {&small, gpu_product_conv(CONV_FORWARD, &wide), 128, 128, 8, 8, true, false},
-        {&large, gpu_product_conv(CONV_FORWARD, &wide), 128, 64, 8, 8, true, false},
+        {&large, gpu_product_conv(CONV_FORWARD, &wide), 128, 128, 8, 8, true, false},
         {&narrow, gpu_product_conv(CONV_FORWARD, &wide), 64, 64, 4, 8, true, false},
-        {&small, gpu_product_conv(CONV_FORWARD, &few), 64, 64, 8, 4, true, true},
+        {&small, gpu_product_conv(CONV_FORWARD, &few), 128, 64, 8, 8, true, true},
         {&large, gpu_product_conv(CONV_FORWARD, &few), 64, 32, 4, 4, true, true},
         {&narrow, gpu_product_conv(CONV_BACKWARD_DATA, &few), 64, 64, 4, 8, true, true},
         {&large, gpu_product_conv(CONV_BACKWARD_WEIGHT, &wide), 128, 128, 8, 8, true, true},
         {&small, gpu_product_conv(CONV_FORWARD, &first), 16, 256, 16, 4, false, false},
         {&small, gpu_product_conv(CONV_BACKWARD_DATA, &first), 4, 256, 4, 4, false, false},
         {&small, gpu_product_conv(CONV_BACKWARD_WEIGHT, &first), 64, 32, 4, 4, true, true},
-        {&small, gpu_product_matmul(&head), 64, 16, 4, 4, true, true},
+        {&small, gpu_product_matmul(&head), 16, 16, 2, 2, true, true},
         {&one, gpu_product_conv(CONV_FORWARD, &first), 4, 4, 4, 4, true, false},
         {&processor, gpu_product_conv(CONV_FORWARD, &wide), 4, 8, 4, 8, true, false},
     };
