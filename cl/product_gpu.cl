@@ -17,7 +17,7 @@
  * present one, and then writes what has arrived. Where LOCAL_A or LOCAL_B is 0, items read that operand for themselves.
  * Addresses are clamped and what lies outside is replaced by zero, so that no read has a condition.
  *
- * The sum is cut into PARTS of STRIPES_PER_PART stripes for groups of their own; sum_parts_gpu.cl adds their results,
+ * The sum is cut into PARTS of STRIPES_A_PART stripes for groups of their own; sum_parts_gpu.cl adds their results,
  * which lie one after another. Every sum runs over k upwards whatever the tile. Global (columns, rows, parts of all
  * layers). Offsets of packed weights must be multiples of 4. */
 #define ITEMS ((TILE_M / WORK_M) * (TILE_N / WORK_N))

@@ -21,7 +21,7 @@ enum {
 static const struct product_tile tiles[] = {
     /* tile, sums of an item, depth; A, B through local memory; ahead; sub-group; classes */
     {128, 128, 8, 8, 8, true, true, true, 0, WIDE | NARROW_16},
-    {128, 64, 8, 8, 8, true, true, true, 0, WIDE | NARROW_16},
+    {128, 64, 8, 8, 8, true, true, true, 0, WIDE},
     {64, 64, 8, 4, 8, true, true, true, 0, WIDE | WIDE_64 | NARROW_16 | UNKNOWN},
     {64, 64, 4, 8, 8, true, true, true, 0, NARROW_8},
     {64, 32, 4, 4, 16, true, true, true, 0, GPUS},
