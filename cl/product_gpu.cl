@@ -17,7 +17,7 @@
  * present one, and then writes what has arrived. Where LOCAL_A or LOCAL_B is 0, items read that operand for themselves.
  * Addresses are clamped and what lies outside is replaced by zero, so that no read has a condition.
  *
- * The sum is cut into PARTS of STRIPES_PER_PART stripes for groups of their own; sum_parts_gpu.cl adds their results,
+ * The sum is cut into PARTS of STRIPES_A_PART stripes for groups of their own; sum_parts_gpu.cl adds their results,
  * which lie one after another. Every sum runs over k upwards whatever the tile. Global (columns, rows, parts of all
  * layers). Offsets of packed weights must be multiples of 4. */
 #define ITEMS ((TILE_M / WORK_M) * (TILE_N / WORK_N))
@@ -35,6 +35,12 @@
 #define PITCH_A (TILE_M + 4)
 #define PITCH_B (TILE_N + 4)
 #define PITCH_PACKED ((M + TILE_M - 1) / TILE_M * TILE_M)
+/* An item alone in its group runs on a processor, whose compiler takes long for what is unrolled. */
+#if ITEMS == 1
+#define STEPS ROLL
+#else
+#define STEPS UNROLL
+#endif
 /* How the numbers of a stripe are dealt to items: neighbouring items take neighbours in memory. A stripe of rows of
  * `width` numbers; the i-th number of an item is in row OUTER, column INNER. Widths are powers of two. */
 #define OUTER(i, width) (ITEMS >= (width) ? item / (width) + (i) * (ITEMS / (width)) : (i) * ITEMS / (width))
@@ -185,7 +191,7 @@ static inline void OWN(put)(local float *tile_a, local float *tile_b, int item, 
 /* Adds a stripe's products to an item's sums: operands from the local tiles, or from what the item brought itself. */
 static inline void OWN(multiply)(float sum[WORK_M][WORK_N], local const float *tile_a, local const float *tile_b,
                                  int item, const float *own_a, const float *own_b) {
-    UNROLL for (int k = 0; k < DEPTH; k++) {
+    STEPS for (int k = 0; k < DEPTH; k++) {
         float a[WORK_M], b[WORK_N];
 #if !LOCAL_A
         UNROLL for (int i = 0; i < WORK_M; i++) a[i] = own_a[k * WORK_M + i];
@@ -289,6 +295,7 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) kernel void NAME(global float
 #undef OUT_PIXELS
 #undef IN_PIXELS
 #undef PACKED
+#undef STEPS
 #undef STRIPES_A_TAP
 #undef STRIPES
 #undef PITCH_A

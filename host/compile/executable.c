@@ -64,7 +64,8 @@ int library_create_with(struct device *device, enum family family, const struct 
     const struct kernel_target target = kernels_target(device_traits(device), family);
     struct library *fresh = NULL;
     if (target.preferred && !kernels_conv_variant(target.preferred))
-        RAISE(RETORT_EINVAL, "RETORT_CONV=%s in the environment: no such way to compute convolutions", target.preferred);
+        RAISE(RETORT_EINVAL, "RETORT_CONV=%s in the environment: no such way to compute convolutions",
+              target.preferred);
     fresh = calloc(1, sizeof *fresh);
     if (!fresh) RAISE(RETORT_ENOMEM, "out of memory creating a kernel library");
     fresh->device = device;

@@ -21,8 +21,8 @@ enum layout { LAYOUT_PLAIN, LAYOUT_BLOCKED };
 struct wisdom;
 struct kernel_target {
     const struct device_traits *traits;
-    enum family family;          /* CPU or GPU, never auto */
-    int lanes;                   /* V */
+    enum family family;    /* CPU or GPU, never auto */
+    int lanes;             /* V */
     const char *preferred; /* a row of the convolutions below: taken wherever it fits, whatever the wisdom says; NULL */
     const struct wisdom *wisdom; /* choices that measuring has found (wisdom.h); NULL: none */
 };

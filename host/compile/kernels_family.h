@@ -93,7 +93,6 @@ void gpu_plan_matmul(const struct kernel_target *target, const struct matmul_siz
 /* A tile and the parts of a sum as eight numbers, and back; NULL where no tile has these. */
 void gpu_describe_tile(const struct product_tile *tile, int64_t parts, int *numbers);
 const struct product_tile *gpu_described_tile(const int *numbers);
-int64_t device_lanes(const struct device_traits *traits);
 
 /* Parameters: tile m and n, sums m and n of an item, depth, 1 + flags, 1 + sub-group, parts of the sum. */
 bool conv_product_fits(const struct kernel_target *target, const struct conv_class *class, const int *numbers);

@@ -6,24 +6,25 @@
 
 #include <string.h>
 
-/* Kinds of devices that like the same tiles, told apart by what a device says it can do. What an item can hold follows
- * from the registers it has: 64 sums and more operands where there are 128 and more, 32 where there are 64. */
+/* Classes of devices that like the same tiles, told apart by what a device says it can do. What an item can hold
+ * follows from its registers: 64 sums and their operands want 128 of them, 32 sums 64. */
 enum {
-    WIDE = 1 << 0,      /* sub-groups of 32: many registers an item */
-    WIDE_64 = 1 << 1,   /* sub-groups of 64: as many, but fewer groups at a time */
-    NARROW_8 = 1 << 2,  /* the compiler may choose 8, 16 or 32: 64 registers an item at 16 */
-    NARROW_16 = 1 << 3, /* 16 or 32: 128 registers at 16 */
+    WIDE = 1 << 0,      /* items run by 32 in step, with up to 255 registers each */
+    WIDE_64 = 1 << 1,   /* by 64: as many registers, but they are shared by fewer items */
+    NARROW_8 = 1 << 2,  /* the compiler may be asked for 8 in step, with 128 registers each, or for 16 with 64 */
+    NARROW_16 = 1 << 3, /* for 16 at least, with 128 registers each; it spills at 32, which it prefers */
     UNKNOWN = 1 << 4,
-    CPU = 1 << 5, /* groups run one after another on a processor, and barriers move an item's sums to memory */
+    CPU = 1 << 5, /* groups run one after another on a processor: barriers move an item's sums to memory and back */
     GPUS = WIDE | WIDE_64 | NARROW_8 | NARROW_16 | UNKNOWN,
 };
 
-/* Larger tiles first. Those that no class takes by itself are for the tuner. */
+/* The first that fits and fills the device is chosen, so larger ones come first. Those without a class are for tuning,
+ * the last one is there for products that nothing else fits. */
 static const struct product_tile tiles[] = {
-    /* tile, sums an item, depth, A and B through local memory, ahead, sub-group, classes that take it untuned */
+    /* tile, sums of an item, depth; A, B through local memory; ahead; sub-group; classes */
     {128, 128, 8, 8, 8, true, true, true, 0, WIDE | NARROW_16},
-    {128, 64, 8, 8, 8, true, true, true, 0, WIDE | NARROW_16},
-    {64, 64, 8, 4, 8, true, true, true, 0, WIDE | WIDE_64 | UNKNOWN},
+    {128, 64, 8, 8, 8, true, true, true, 0, WIDE},
+    {64, 64, 8, 4, 8, true, true, true, 0, WIDE | WIDE_64 | NARROW_16 | UNKNOWN},
     {64, 64, 4, 8, 8, true, true, true, 0, NARROW_8},
     {64, 32, 4, 4, 16, true, true, true, 0, GPUS},
     {32, 64, 4, 4, 16, true, true, true, 0, GPUS},
@@ -31,12 +32,19 @@ static const struct product_tile tiles[] = {
     {32, 32, 4, 4, 8, true, true, true, 0, GPUS},
     {64, 16, 4, 4, 16, true, true, true, 0, GPUS},
     {16, 16, 2, 2, 16, true, true, true, 0, GPUS},
-    {16, 256, 16, 4, 4, false, false, false, 0, 0},
-    {4, 256, 4, 4, 8, false, false, false, 0, 0},
+    /* first layers: nothing to share */
+    {16, 256, 16, 4, 4, false, false, false, 0, WIDE | WIDE_64},
+    {8, 256, 8, 4, 4, false, false, false, 0, NARROW_8 | NARROW_16 | UNKNOWN},
+    {4, 256, 4, 4, 8, false, false, false, 0, GPUS},
+    {64, 128, 8, 8, 8, true, true, true, 0, 0},
+    {64, 64, 8, 8, 8, true, true, true, 0, 0},
+    {64, 64, 8, 4, 16, true, true, true, 0, 0},
+    {128, 64, 8, 8, 8, true, true, true, 8, 0},
+    {64, 64, 4, 8, 8, true, true, true, 16, 0},
     {64, 64, 8, 4, 8, false, true, true, 0, 0},
     {64, 64, 4, 8, 8, false, false, false, 0, 0},
-    {4, 16, 4, 16, 8, false, true, false, 0, CPU},
-    {4, 4, 4, 4, 4, true, true, false, 0, GPUS | CPU}, /* one item: fits every device */
+    {4, 8, 4, 8, 4, true, true, false, 0, CPU},
+    {4, 4, 4, 4, 4, true, true, false, 0, 0},
 };
 enum { TILES = sizeof tiles / sizeof *tiles };
 
@@ -110,6 +118,7 @@ bool gpu_tile_fits(const struct kernel_target *target, const struct gpu_product 
                        + (tile->local_b ? tile->depth * (tile->tile_n + 4) : 4));
     if ((uint64_t)items > traits->max_work_group || bytes > LOCAL_MOST || (uint64_t)bytes > traits->local_memory)
         return false;
+    if (tile->sub_group && (!(traits->sub_groups & (unsigned)tile->sub_group) || items % tile->sub_group)) return false;
     if (is_packed(p) && packed_floats(p, tile) > INT32_MAX) return false;
     /* Items bring equal numbers of a stripe, of packed weights by four. What lies along k is not read by item. */
     if (tile->local_a ? tile->depth * tile->tile_m % (items * (is_packed(p) ? 4 : 1))
@@ -119,43 +128,71 @@ bool gpu_tile_fits(const struct kernel_target *target, const struct gpu_product 
 }
 
 /* --- which tile --- */
-/* float32 lanes of the whole device. */
-int64_t device_lanes(const struct device_traits *traits) {
-    return traits->kind == DEVICE_CPU ? (int64_t)traits->compute_units * traits->vector_width
-                                      : (int64_t)traits->compute_units * 64;
-}
-
 static unsigned class_of(const struct device_traits *traits) {
-    return traits->kind == DEVICE_CPU ? CPU : WIDE;
+    if (traits->kind == DEVICE_CPU) return CPU;
+    if (traits->sub_groups & 8) return NARROW_8;
+    if (traits->sub_groups & 16) return NARROW_16;
+    return traits->wave == 32 ? WIDE : traits->wave == 64 ? WIDE_64 : UNKNOWN;
 }
 
-/* Groups that fill the device: with many sums an item, one and a half items a lane hide what reading takes. */
+/* The width to ask for where neither tile nor compiler is to be trusted; 0: none. */
+static int64_t sub_group(const struct kernel_target *target, const struct product_tile *tile, int64_t items) {
+    unsigned class = class_of(target->traits);
+    int64_t width = tile->sub_group ? tile->sub_group : class == NARROW_8 ? 8 : class == NARROW_16 ? 16 : 0;
+    return width && items % width == 0 ? width : 0;
+}
+
+static int64_t count_groups(const struct gpu_product *p, const struct layout_of_tiles *l) {
+    return p->batch * l->rows * l->columns * l->sheets;
+}
+
+/* Groups that fill the device: with many sums an item, one and a half items a lane hide the time that reading takes. A
+ * processor runs one at a time. */
 static int64_t groups_wanted(const struct kernel_target *target, const struct layout_of_tiles *l) {
-    return divide_up(3 * device_lanes(target->traits), 2 * l->items);
+    if (class_of(target->traits) == CPU) return target->traits->compute_units;
+    return divide_up(3 * (int64_t)target->traits->lanes, 2 * l->items);
 }
 
+/* As many parts as fill the device, but none so short that adding the parts takes a good part of the time: each number
+ * of a part is written and read once more, which is to be half as much as its group reads, at most. */
 int64_t gpu_parts(const struct kernel_target *target, const struct gpu_product *p, const struct product_tile *tile) {
-    enum { LEAST_SUM = 128, PARTS_MOST = 64 }; /* a sum shorter than that is not worth a group of its own */
+    enum { LEAST_SUM = 128, PARTS_MOST = 64 };
     struct layout_of_tiles l = lay(p, tile);
-    int64_t groups = p->batch * l.rows * l.columns * l.sheets;
-    int64_t parts = min_of(groups_wanted(target, &l) / groups, l.stripes * l.depth / LEAST_SUM);
-    parts = max_of(1, min_of(parts, PARTS_MOST));
-    return divide_up(l.stripes, divide_up(l.stripes, parts));
+    int64_t sum = l.stripes * l.depth, m = tile->tile_m, n = tile->tile_n;
+    int64_t parts = divide_up(groups_wanted(target, &l), count_groups(p, &l));
+    parts = min_of(min_of(parts, PARTS_MOST), min_of(sum / LEAST_SUM, sum * (m + n) / (4 * m * n)));
+    return divide_up(l.stripes, divide_up(l.stripes, max_of(parts, 1)));
+}
+
+/* Whether half of a tile, or more, would be padding. */
+static bool is_mostly_empty(const struct gpu_product *p, const struct product_tile *tile) {
+    struct layout_of_tiles l = lay(p, tile);
+    return 2 * p->m <= tile->tile_m || 2 * l.width <= tile->tile_n || 2 * p->k <= l.depth;
 }
 
 const struct product_tile *gpu_tile_choose(const struct kernel_target *target, const struct gpu_product *p) {
+    enum { FEW = 4 };
     unsigned class = class_of(target->traits);
-    const struct product_tile *last = NULL;
+    /* Of so few channels a stripe is not worth local memory, nor is sharing pixels among so few results. */
+    bool first_layer = is_packed(p) && (p->k <= FEW || p->m <= FEW) && class != CPU;
+    const struct product_tile *best = NULL, *some = NULL;
+    int64_t most = 0;
     for (int i = 0; i < TILES; i++) {
         const struct product_tile *tile = &tiles[i];
-        if (!(tile->classes & class) || !gpu_tile_fits(target, p, tile)) continue;
+        if (!gpu_tile_fits(target, p, tile)) continue;
+        if (i == TILES - 1 && !some) return tile;
+        if (!(tile->classes & class) || first_layer == (tile->local_a || tile->local_b)) continue;
+        some = tile;
+        if (is_mostly_empty(p, tile)) continue;
         struct layout_of_tiles l = lay(p, tile);
-        last = tile;
-        if (2 * p->m <= tile->tile_m || 2 * l.width <= tile->tile_n || 2 * p->k <= l.depth) continue;
-        if (p->batch * l.rows * l.columns * l.sheets * gpu_parts(target, p, tile) >= groups_wanted(target, &l))
-            return tile;
+        int64_t groups = count_groups(p, &l) * gpu_parts(target, p, tile);
+        if (groups >= groups_wanted(target, &l)) return tile;
+        if (groups * l.items > most) {
+            most = groups * l.items;
+            best = tile;
+        }
     }
-    return last;
+    return best ? best : some;
 }
 
 /* --- launches --- */
@@ -188,7 +225,8 @@ static void plan(const struct kernel_target *target, const struct gpu_product *p
     kernel_use_define(main, "LOCAL_A", tile->local_a);
     kernel_use_define(main, "LOCAL_B", tile->local_b);
     kernel_use_define(main, "AHEAD", tile->ahead);
-    if (tile->sub_group) kernel_use_define(main, "SUB_GROUP", tile->sub_group);
+    int64_t width = sub_group(target, tile, l.items);
+    if (width) kernel_use_define(main, "SUB_GROUP", width);
     kernel_use_launch(main, (size_t)(l.columns * l.sheets * l.items), (size_t)l.rows, (size_t)(p->batch * parts),
                       (size_t)l.items, 1, 1);
     *work_floats = parts > 1 ? (size_t)(parts * result) : 0;

@@ -150,7 +150,7 @@ bool conv_staged_applies(const struct kernel_target *target, const struct conv_c
     list_terms(class, &terms);
     const struct staged s = staged_of(class->pass, &class->sizes);
     if (min_of(s.in_channels, s.out_channels) < 16) return false;
-    double peak = 2e6 * (double)device_lanes(traits) * (traits->max_clock_mhz ? traits->max_clock_mhz : 1000);
+    double peak = 2e6 * (double)traits->lanes * (traits->max_clock_mhz ? traits->max_clock_mhz : 1000);
     double maps =
         (double)(s.n * (s.in_height * s.in_width * s.in_channels + s.out_height * s.out_width * s.out_channels));
     double direct =
