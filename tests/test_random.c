@@ -57,7 +57,7 @@ static void expect_number(const char *what, const int32_t seed[2], int64_t i, fl
 /* Numbers past the first blocks, sizes that are no multiple of a vector, several streams. */
 static void test_uniform(void **state) {
     const enum family family = *(const enum family *)*state;
-    enum { COUNT = 70001 };
+    enum { COUNT = 5003 };
     static const uint32_t streams[] = {RANDOM_LANCZOS, RANDOM_PARAMETER + 3};
     for (size_t s = 0; s < sizeof streams / sizeof *streams; s++) {
         struct graph *graph;
