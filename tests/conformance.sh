@@ -128,14 +128,16 @@ for part, count in (("train", 90), ("t10k", 30)):
 WORDS
 }
 
+# A smooth problem, so that rounding stays small: Adam's first steps are nearly signs, where a gradient that is zero but
+# for rounding counts as much as any other.
 distil() { # family
   make_images
   cat >tiny.yaml <<'WORDS'
 data: {kind: idx, path: .}
-network: {depth: 1, width: 5}
-inner: {steps: 3, lr: 0.01}
+network: {depth: 1, width: 5, activation: swish}
+inner: {steps: 3, lr: 0.01, eps: 1e-3}
 method: {window: 2, range: 0}
-outer: {steps: 3, lr: 0.05, real_batch: 15}
+outer: {steps: 3, optimizer: sgd, lr: 1, real_batch: 15}
 evaluate: {networks: 1, steps: [3]}
 WORDS
   rm -rf run
@@ -233,7 +235,7 @@ for name in sys.argv[2:]:
             continue
         losses = [float(word) for word in line.split()[1:]]
         if passed and first is None: first, where = losses, cell
-        if passed and (len(losses) != len(first) or any(abs(a - b) > 1e-3 * abs(b) for a, b in zip(losses, first))):
+        if passed and (len(losses) != len(first) or any(abs(a - b) > 1e-4 * abs(b) for a, b in zip(losses, first))):
             open(cell + "result", "w").write(f"FAIL 0 losses {losses} differ from {first}\n")
 WORDS
 }
