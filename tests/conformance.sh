@@ -178,6 +178,7 @@ run_cell() {
   local result=$folder/result log=$folder/log ended=0 begun=$SECONDS words most=$limit late=FAIL
   rm -rf "$folder"
   mkdir -p "$folder"
+  echo "FAIL 0 not ended" >"$result"
   if ! words=$("ready_$implementation" 9>&-); then
     echo "absent 0 $words" >"$result"
     return
@@ -212,7 +213,13 @@ run_implementation() {
 }
 
 [ -x "$build/retort" ] || { echo "conformance: build first (./dev build)" >&2; exit 1; }
-mkdir -p "$place/cells"
+for implementation in "${implementations[@]}"; do # in case one is ended from outside
+  for check in "${checks[@]}"; do
+    mkdir -p "$place/cells/$implementation.$check"
+    echo "FAIL 0 not ended" >"$place/cells/$implementation.$check/result"
+    : >"$place/cells/$implementation.$check/log"
+  done
+done
 if [ -z "$device" ] && [ -z "${RETORT_NO_INSTALL:-}" ]; then
   for implementation in "${implementations[@]}"; do
     case $implementation in intel) fetch_intel ;; rusticl) fetch_mesa ;; esac
