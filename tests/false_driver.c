@@ -119,6 +119,19 @@ CL_API_ENTRY cl_int CL_API_CALL clEnqueueReadBuffer(cl_command_queue queue, cl_m
     return code == CL_SUCCESS ? real(queue, memory, wait, offset, size, data, count, events, event) : code;
 }
 
+/* For tests that look it up: flushes so far. */
+static long flushes;
+long false_driver_flushes(void);
+long false_driver_flushes(void) {
+    return flushes;
+}
+
+CL_API_ENTRY cl_int CL_API_CALL clFlush(cl_command_queue queue) {
+    REAL(clFlush);
+    flushes++;
+    return real(queue);
+}
+
 CL_API_ENTRY cl_int CL_API_CALL clFinish(cl_command_queue queue) {
     REAL(clFinish);
     cl_int code = fails("finish");

@@ -6,10 +6,14 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
 #include "base/error.h"
+
+/* For device_open: the device that RETORT_DEVICE names, else the CPU even where there is a GPU. */
+#define TEST_DEVICE (getenv("RETORT_DEVICE") ? NULL : "cpu")
 
 /* Fails with the library's own words where a call does not succeed. */
 #define assert_ok(call)                                                                 \

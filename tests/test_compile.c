@@ -708,7 +708,7 @@ static void test_opaque_launches(void **state) {
 }
 
 int main(void) {
-    if (device_open("cpu", &device) < 0) {
+    if (device_open(TEST_DEVICE, &device) < 0) {
         printf("1..0 # SKIP no OpenCL CPU device: %s\n", retort_error_message());
         return 0;
     }

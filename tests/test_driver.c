@@ -1,9 +1,11 @@
 /* What the device module makes of drivers that say odd things, want little or fail: see false_driver.c, which meson
  * preloads. */
+#define _GNU_SOURCE /* RTLD_DEFAULT */
 #include "test.h"
 
 #include "device/device.h"
 
+#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,6 +88,38 @@ static void test_copy_of_gpu(void **state) {
     unsetenv("RETORT_TEST_ALLOCATION");
 }
 
+static const char *const one = "kernel void one(global float *y, ulong y0) { y[y0 + get_global_id(0)] = 1.0f; }\n";
+
+/* Drivers that wait to be told begin with the first launch, and get more before they have done what they have. */
+static void test_flushes(void **state) {
+    (void)state;
+    long (*count)(void);
+    *(void **)&count = dlsym(RTLD_DEFAULT, "false_driver_flushes");
+    assert_non_null(count);
+    struct device_program *program;
+    struct device_kernel *kernel;
+    struct device_buffer *buffer;
+    assert_ok(device_open(NULL, &device));
+    assert_ok(device_program_create(device, one, "", &program));
+    assert_ok(device_kernel_create(program, "one", &kernel));
+    assert_ok(device_buffer_create(device, 64, "test", &buffer));
+    assert_ok(device_kernel_set_buffer(kernel, 0, buffer, 0));
+    for (int round = 0; round < 2; round++) { /* the second after the queue was empty again */
+        long before = count();
+        for (int i = 0; i < 85; i++) {
+            assert_ok(device_launch(device, kernel, (size_t[]){16, 1, 1}, (size_t[]){1, 1, 1}));
+            if (i == 0) assert_int_equal(count() - before, 1);
+            if (i == 4) assert_int_equal(count() - before, 2);
+        }
+        assert_int_equal(count() - before, 4); /* after 1, 4, 16 and 64 launches */
+        assert_ok(device_finish(device));
+    }
+    device_buffer_destroy(buffer);
+    device_kernel_destroy(kernel);
+    device_program_destroy(program);
+    device_close(device);
+}
+
 /* A failure says what a user can do, and which kernel was running. */
 static void test_advice(void **state) {
     (void)state;
@@ -101,7 +135,6 @@ static void test_advice(void **state) {
         {"buffer 1 -4", "set `memory`", RETORT_ELIMIT},
         {"buffer 1 -6", "computer's memory", RETORT_ENOMEM},
     };
-    static const char *const one = "kernel void one(global float *y, ulong y0) { y[y0 + get_global_id(0)] = 1.0f; }\n";
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct device_program *program;
         struct device_kernel *kernel;
@@ -130,6 +163,7 @@ int main(void) {
     }
     device_close(device);
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_memory_sizes), cmocka_unit_test(test_smallest_groups),
-                                       cmocka_unit_test(test_copy_of_gpu), cmocka_unit_test(test_advice)};
+                                       cmocka_unit_test(test_copy_of_gpu), cmocka_unit_test(test_flushes),
+                                       cmocka_unit_test(test_advice)};
     return cmocka_run_group_tests_name("driver", tests, NULL, NULL);
 }

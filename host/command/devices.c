@@ -37,16 +37,16 @@ done:
 }
 
 static json_t *describe(const struct device_traits *traits, bool tested, const char *problem) {
-    return json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:b, s:b, s:o, s:o}",
-                     "index", traits->index, "kind", device_kind_name(traits->kind), "name", traits->name, "platform",
-                     traits->platform, "vendor", traits->vendor, "version", traits->version, "driver", traits->driver,
-                     "compute_units", (int)traits->compute_units, "lanes", (int)traits->lanes, "wave",
-                     (int)traits->wave, "vector_width", (int)traits->vector_width, "max_clock_mhz",
-                     (int)traits->max_clock_mhz, "global_memory", (json_int_t)traits->global_memory, "max_allocation",
-                     (json_int_t)traits->max_allocation, "local_memory", (json_int_t)traits->local_memory, "fma",
-                     traits->fma, "fp64", traits->fp64, "self_test",
-                     tested ? json_string(*problem ? "failed" : "ok") : json_null(), "problem",
-                     *problem ? json_string(problem) : json_null());
+    return json_pack(
+        "{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:b, s:b, s:o, s:o}", "index",
+        traits->index, "kind", device_kind_name(traits->kind), "name", traits->name, "platform", traits->platform,
+        "vendor", traits->vendor, "version", traits->version, "driver", traits->driver, "compute_units",
+        (int)traits->compute_units, "lanes", (int)traits->lanes, "wave", (int)traits->wave, "sub_groups",
+        (int)traits->sub_groups, "vector_width", (int)traits->vector_width, "max_clock_mhz", (int)traits->max_clock_mhz,
+        "global_memory", (json_int_t)traits->global_memory, "max_allocation", (json_int_t)traits->max_allocation,
+        "local_memory", (json_int_t)traits->local_memory, "fma", traits->fma, "fp64", traits->fp64, "self_test",
+        tested ? json_string(*problem ? "failed" : "ok") : json_null(), "problem",
+        *problem ? json_string(problem) : json_null());
 }
 
 int command_devices(int argc, char **argv) {

@@ -291,7 +291,7 @@ void executable_destroy(struct executable *executable) {
     free(executable->label);
     free(executable);
     if (library && !library->executables.count && library->scratch) {
-        (void)device_finish(library->device); /* a failed kernel is reported by whoever waits for its result */
+        device_drain(library->device); /* a failed kernel is reported by whoever waits for its result */
         device_buffer_destroy(library->scratch);
         library->scratch = NULL;
         library->scratch_floats = 0;

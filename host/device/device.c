@@ -329,6 +329,10 @@ int device_finish(struct device *device) {
     return status;
 }
 
+void device_drain(struct device *device) {
+    if (clFinish(device->queue) == CL_SUCCESS) device->launched = NULL;
+}
+
 int device_flush(struct device *device) {
     return device->queue ? opencl_check_queue(device, clFlush(device->queue), "flushing the queue") : RETORT_OK;
 }

@@ -81,7 +81,9 @@ int device_copy(struct device *device, struct device_buffer *to, size_t to_offse
                 size_t from_offset, size_t bytes);
 int device_fill_zero(struct device *device, struct device_buffer *buffer, size_t offset, size_t bytes);
 int device_finish(struct device *device); /* waits for the queue */
-int device_flush(struct device *device);  /* hands queued work to the driver; does not wait */
+/* The same for taking things down, perhaps after a failure: says nothing, so that the failure's message stays. */
+void device_drain(struct device *device);
+int device_flush(struct device *device); /* hands queued work to the driver; does not wait */
 
 /* --- programs and kernels --- */
 struct device_program;
