@@ -84,6 +84,9 @@
 /* Reading past the end of the sum: the last number there is, in whose place zero is taken. */
 #define NEAR(k) (K % DEPTH == 0 ? (k) : min((k), K - 1))
 #define WITHIN_SUM(k, value) (K % DEPTH == 0 || (k) < K ? (value) : 0)
+/* Reading past the last row or column: the last one, whose sums are not stored. */
+#define NEAR_M(m) (M % TILE_M == 0 ? (m) : min((m), M - 1))
+#define NEAR_N(n) (N % TILE_N == 0 ? (n) : min((n), N - 1))
 /* The layer of an operand that a layer of the result is a product of. Winograd's have terms of LAYERS each: bit t of
  * `terms` tells whether the t-th is a product of the first or the second LAYERS of the operand. */
 #define LAYER(terms) ((ulong)((terms) >> layer / LAYERS & 1) * LAYERS + layer % LAYERS)
@@ -96,7 +99,7 @@
  * backward-weight the channel's offset and the tap's shift. */
 static inline void OWN(find)(int4 *place, int item, int n0, int sheet) {
     UNROLL for (int i = 0; i < KEPT; i++) {
-        const uint n = min(n0 + COLUMN_B(i), N - 1);
+        const uint n = NEAR_N(n0 + COLUMN_B(i));
 #if FORWARD
         const uint pixel = n % OUT_PIXELS, image = n / OUT_PIXELS * (K * IN_PIXELS);
         place[i] = (int4)(image, pixel / OUT_W * STRIDE - PADDING, pixel % OUT_W * STRIDE - PADDING, 0);
@@ -118,7 +121,7 @@ static inline void OWN(bring_a)(float *a, int item, global const float *from, in
     }
 #else
     UNROLL for (int i = 0; i < BRINGS_A; i++) {
-        const int m = min(m0 + COLUMN_A(i), M - 1), k = stripe * DEPTH + ROW_A(i);
+        const int m = NEAR_M(m0 + COLUMN_A(i)), k = stripe * DEPTH + ROW_A(i);
         const uint near = NEAR(k);
 #if BACKWARD_WEIGHT
         const float v = from[near / OUT_PIXELS * (M * OUT_PIXELS) + near % OUT_PIXELS + m * OUT_PIXELS];
@@ -167,7 +170,7 @@ static inline void OWN(bring_b)(float *b, int item, global const float *from, in
         const float v = from[near / OUT_PIXELS * (CHANNELS * IN_PIXELS) + place[i].x + (inside ? y * IN_W + x : 0)];
         b[i] = inside ? WITHIN_SUM(k, v) : 0;
 #else
-        const uint n = min(n0 + COLUMN_B(i), N - 1);
+        const uint n = NEAR_N(n0 + COLUMN_B(i));
         const float v = from[B_ALONG_K ? n * K + near : near * N + n];
         b[i] = WITHIN_SUM(k, v);
 #endif
@@ -314,6 +317,8 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) kernel void NAME(global float
 #undef SUM_COLUMN
 #undef NEAR
 #undef WITHIN_SUM
+#undef NEAR_M
+#undef NEAR_N
 #undef OWN_
 #undef OWN_NAME
 #undef OWN

@@ -464,6 +464,41 @@ static int launch_count(struct graph *graph) {
     return count;
 }
 
+/* A convolution, its two derivatives and a product, as the outputs of one graph: sums of 288 to 600 numbers. */
+static struct graph *long_sums(void) {
+    struct graph *g;
+    assert_ok(graph_create(&g));
+    struct node *wrt[2] = {in(g, "x", SHAPE(2, 64, 5, 3)), in(g, "w", SHAPE(32, 64, 3, 3))}, *gradients[2];
+    struct node *y = node_conv(wrt[0], wrt[1], 1, 1);
+    assert_ok(transform_vjp(y, graph_input(g, "cotangent", FLOAT32, y->shape), wrt, 2, gradients));
+    graph_output(g, "y", y);
+    graph_output(g, "to data", gradients[0]);
+    graph_output(g, "to weights", gradients[1]);
+    graph_output(g, "product", node_matmul(in(g, "a", SHAPE(7, 600)), in(g, "b", SHAPE(600, 9)), false, false));
+    return g;
+}
+
+/* On a device with so many units that long sums are cut in the GPU family, the parts are added by launches more. */
+static void test_sums_in_parts(void **state) {
+    (void)state;
+    int count[2];
+    for (int wide = 0; wide < 2; wide++) {
+        struct prepared p = {.graph = long_sums(), .name = "sums in parts"};
+        struct library *fresh;
+        device_set_units(device, wide ? 4000 : 0);
+        assert_ok(library_create(device, FAMILY_GPU, &fresh));
+        assert_ok(executable_create(fresh, p.graph, p.name, &p.executable));
+        assert_ok(library_build(fresh));
+        count[wide] = executable_launch_count(p.executable);
+        run_case(&p, 2e-6);
+        executable_destroy(p.executable);
+        graph_destroy(p.graph);
+        library_destroy(fresh);
+    }
+    device_set_units(device, 0);
+    assert_int_equal(count[1], count[0] + 3); /* the weights' derivative has too short a sum */
+}
+
 /* The launches of the joined convolutions, beside changes of layout: one for each of the three directions, one that
  * packs two weights, and one that sums the parts of the weights' derivative. At these sizes nothing but the packing is
  * small enough to be merged. */
@@ -713,7 +748,7 @@ int main(void) {
         return 0;
     }
     static enum family cpu = FAMILY_CPU, gpu = FAMILY_GPU;
-    struct CMUnitTest tests[2 * CASES + 6];
+    struct CMUnitTest tests[2 * CASES + 7];
     char names[2 * CASES][40];
     size_t count = 0;
     for (size_t i = 0; i < 2 * CASES; i++) {
@@ -722,6 +757,7 @@ int main(void) {
         tests[count++] =
             (struct CMUnitTest){.name = names[i], .test_func = test_case, .initial_state = (void *)(uintptr_t)i};
     }
+    tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_sums_in_parts);
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_joined_launches);
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_work_of_launches);
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_most_elements);
