@@ -62,6 +62,7 @@ int kernels_check_target(const struct kernel_target *target) {
 void kernels_preamble(struct text *text, int lanes) {
     text_printf(text, "#define V %d\n%s\n%s\n%s\n", lanes, kernels_text("preamble.cl"), kernels_text("winograd.cl"),
                 kernels_text("fused.cl"));
+    if (lanes == 1) text_append(text, kernels_text("rows_gpu.cl"));
 }
 
 static int check_conv(const struct kernel_target *target, const struct conv_sizes *s) {

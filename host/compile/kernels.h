@@ -141,7 +141,8 @@ enum { KERNELS_EIGH_MAX = 128 }; /* the kernel keeps a copy of the matrix in pri
 /* (out [k+1,k], matrix [k,k]), k at most KERNELS_EIGH_MAX: one work-item, cyclic Jacobi; node_eigh of the graph. */
 int kernels_eigh(const struct kernel_target *target, int64_t k, struct kernel_use *use);
 
-/* Appends what stands first in every program: the definition of V, cl/preamble.cl, cl/winograd.cl and cl/fused.cl. */
+/* Appends what stands first in every program: the definition of V, cl/preamble.cl, cl/winograd.cl and cl/fused.cl, and
+ * in the GPU family cl/rows_gpu.cl. */
 void kernels_preamble(struct text *text, int lanes);
 /* The text of a file of cl/ by name, embedded in the library; NULL where there is none. */
 const char *kernels_text(const char *file);
