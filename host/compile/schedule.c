@@ -274,7 +274,9 @@ static void share_rows(struct planner *p, struct fused *kernel) {
         }
     }
     kernel->row_items = (int)items;
-    int64_t together = items < shares->items ? least(shares->items / items, power_above(kernel->rows)) : 1;
+    int64_t together = items < shares->items ? shares->items / items : 1;
+    /* Idle items cost nothing on a GPU, where groups of the same size can be one launch. */
+    if (!shares->most_held) together = least(together, power_above(kernel->rows));
     kernel->items = (int)(items * together);
     kernel->each = 1;
     kernel->row_first = runs_across(p->step);
