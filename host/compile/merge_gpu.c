@@ -71,7 +71,7 @@ static void append_names(struct text *text, const char *body, bool define) {
             while (word > at && (isalnum((unsigned char)word[-1]) || word[-1] == '_')) word--;
             int letters = (int)(c - word);
             if (define)
-                text_printf(text, "#define %.*s shared->%.*s\n", letters, word, letters, word);
+                text_printf(text, "#define %.*s group_memory->%.*s\n", letters, word, letters, word);
             else
                 text_printf(text, "#undef %.*s\n", letters, word);
             for (int depth = 0; c < at + length && (depth || *c != ','); c++) depth += (*c == '(') - (*c == ')');
@@ -92,15 +92,14 @@ static bool has_locals(const char *kernel) {
     return next_locals(strstr(kernel, KERNEL_BEGIN), &length) != NULL;
 }
 
-/* What a function takes the place of its work-item from: `place` is the group's among `extent` groups, `inside` the
- * item's in the group of `size`. */
+/* What a function takes the place of its work-item from, in words that kernels do not use. */
 static const char *const queries[][2] = {
-    {"get_group_id", "place[d]"},
-    {"get_num_groups", "extent[d]"},
-    {"get_local_id", "inside[d]"},
-    {"get_local_size", "size[d]"},
-    {"get_global_id", "(place[d] * size[d] + inside[d])"},
-    {"get_global_size", "(extent[d] * size[d])"},
+    {"get_group_id", "group_place[d]"},
+    {"get_num_groups", "group_extent[d]"},
+    {"get_local_id", "item_place[d]"},
+    {"get_local_size", "item_extent[d]"},
+    {"get_global_id", "(group_place[d] * item_extent[d] + item_place[d])"},
+    {"get_global_size", "(group_extent[d] * item_extent[d])"},
 };
 enum { QUERIES = sizeof queries / sizeof *queries };
 
@@ -115,11 +114,12 @@ static void append_function(struct text *text, const char *name, const char *ker
     if (locals) append_structure(text, name, body);
     if (locals) append_names(text, body, true);
     for (int i = 0; i < QUERIES; i++) text_printf(text, "#define %s(d) ((size_t)%s)\n", queries[i][0], queries[i][1]);
-    text_append(text, "inline __attribute__((always_inline)) void NAME(const int *place, const int *extent, "
-                      "const int *inside, const int *size, ");
-    if (locals) text_printf(text, "local struct shared_%s *shared, ", name);
+    /* Barriers and what `restrict` leaves of a call that is inlined are too much for some drivers. */
+    text_append(text, "#define restrict\ninline __attribute__((always_inline)) void NAME(const int *group_place, "
+                      "const int *group_extent, const int *item_place, const int *item_extent, ");
+    if (locals) text_printf(text, "local struct shared_%s *group_memory, ", name);
     for (; (at = next_locals(body, &length)); body = at + length + 1) text_printf(text, "%.*s", (int)(at - body), body);
-    text_printf(text, "%s\n", body);
+    text_printf(text, "%s\n#undef restrict\n", body);
     for (int i = 0; i < QUERIES; i++) text_printf(text, "#undef %s\n", queries[i][0]);
     if (locals) append_names(text, strstr(kernel, KERNEL_BEGIN), false);
     text_append(text, "#undef NAME\n#endif\n");
@@ -129,32 +129,37 @@ static void append_sizes(struct text *text, const char *name, const size_t sizes
     text_printf(text, "        const int %s[3] = {%zu, %zu, %zu};\n", name, sizes[0], sizes[1], sizes[2]);
 }
 
-/* The call of one function for several launches with the same kernel, by the groups that they have in the merged one,
- * whose number is returned. */
-static size_t append_call(struct text *text, const char *name, int number, struct launch *const *launches, size_t count,
-                          const struct launch *whole, size_t items) {
+/* The call of one function for several launches with the same kernel, by the groups of the merged one from `begin` on.
+ * Returns how many those are. */
+static size_t append_call(struct text *text, const char *name, struct launch *const *launches, size_t count,
+                          const struct launch *whole, size_t items, size_t begin, bool last) {
     const struct launch *first = launches[0];
-    size_t fixed = fixed_group(first), ones[3] = {1, 1, 1}, groups[3];
-    for (int d = 0; d < 3; d++) groups[d] = first->global[d] / (first->local[0] ? first->local[d] : 1);
-    size_t all = launch_items(first), each = fixed ? all / items : (all + items - 1) / items;
-    text_printf(text, "    if (group < %zu) {\n        const int which = group / %zu, rest = group %% %zu;\n",
-                each * count, each, each);
-    text_append(text, "        (void)which;\n");
-    append_sizes(text, "extent", fixed ? groups : first->global);
-    append_sizes(text, "size", fixed ? (first->local[0] ? first->local : ones) : ones);
-    if (fixed)
-        text_append(text, "        const int at = rest;\n        const int inside[3] = {lid % size[0], "
-                          "lid / size[0] % size[1], lid / (size[0] * size[1])};\n");
+    const size_t ones[3] = {1, 1, 1};
+    bool fixed = fixed_group(first) > 0;
+    size_t all = launch_items(first), each = fixed ? all / items : (all + items - 1) / items, groups[3];
+    for (int d = 0; d < 3; d++) groups[d] = fixed ? first->global[d] / first->local[d] : first->global[d];
+    /* The last needs no condition; most kernels have just one function. */
+    if (last)
+        text_append(text, begin ? " else {\n" : "    {\n");
     else
-        text_printf(text, "        const int at = rest * %zu + lid;\n        const int inside[3] = {0, 0, 0};\n",
-                    items);
+        text_printf(text, "%s(group < %zu) {\n", begin ? " else if " : "    if ", begin + each * count);
+    text_printf(text, "        const int which = (group - %zu) / %zu, rest = (group - %zu) %% %zu;\n", begin, each,
+                begin, each);
+    text_append(text, "        (void)which;\n");
+    append_sizes(text, "extent", groups);
+    append_sizes(text, "size", fixed ? first->local : ones);
+    if (fixed)
+        text_append(text, "        const int at = rest, inside[3] = {lid % size[0], lid / size[0] % size[1], "
+                          "lid / (size[0] * size[1])};\n");
+    else
+        text_printf(text, "        const int at = rest * %zu + lid, inside[3] = {0, 0, 0};\n", items);
     text_append(text, "        const int place[3] = {at % extent[0], at / extent[0] % extent[1], "
                       "at / (extent[0] * extent[1])};\n");
-    if (!fixed) text_printf(text, "        if (at >= %zu) return;\n", all);
+    if (!fixed) text_printf(text, "        if (at < %zu)\n    ", all);
     text_printf(text, "        %s(place, extent, inside, size", name);
-    if (has_locals(first->text)) text_printf(text, ", &memory.part%d", number);
+    if (has_locals(first->text)) text_printf(text, ", (local struct shared_%s *)memory", name);
     append_choice(text, launches, count, whole->buffers, whole->buffer_count);
-    text_printf(text, ");\n        return;\n    }\n    group -= %zu;\n", each * count);
+    text_append(text, ");\n    }");
     return each * count;
 }
 
@@ -164,7 +169,7 @@ struct launch *merged_gpu(struct launch_list *list, struct launch *const *parts,
     struct launch *launch = merge_begin(list, parts, count);
     struct launch **same = arena_array(&list->arena, count, sizeof *same);
     if (!launch || !same) return NULL;
-    size_t items = 0, groups = 0;
+    size_t items = 0, groups = 0, called = 0;
     for (size_t k = 0; k < count; k++) {
         size_t own = fixed_group(parts[k]);
         if (own) items = own;
@@ -181,21 +186,24 @@ struct launch *merged_gpu(struct launch_list *list, struct launch *const *parts,
             same[same_count++] = parts[i];
         }
         if (earlier) continue;
+        called += same_count;
         const char *source = parts[k]->text;
         char name[32];
         snprintf(name, sizeof name, "part_%016" PRIx64, hash_fast(source, strlen(source), 0));
         append_function(&text, name, source);
         if (has_locals(source)) text_printf(&memory, "        struct shared_%s part%zu;\n", name, k);
-        groups += append_call(&body, name, (int)k, same, same_count, launch, items);
+        groups += append_call(&body, name, same, same_count, launch, items, groups, called == count);
     }
     memcpy(launch->global, (size_t[3]){groups * items, 1, 1}, sizeof launch->global);
     memcpy(launch->local, (size_t[3]){items, 1, 1}, sizeof launch->local);
     text_printf(&text, "#undef NAME\n#define NAME KERNEL\n%s%zu, 1, 1)))\n" KERNEL_BEGIN, attribute, items);
     append_arguments(&text, launch);
     text_append(&text, ") {\n");
-    if (memory.length) text_printf(&text, "    local union {\n%s    } memory;\n", text_get(&memory));
-    text_append(&text, "    int group = (int)get_group_id(0);\n    const int lid = (int)get_local_id(0);\n");
-    text_printf(&text, "%s}\n", text_get(&body));
+    if (memory.length)
+        text_printf(&text, "    local uchar memory[sizeof(union {\n%s    })] __attribute__((aligned(16)));\n",
+                    text_get(&memory));
+    text_append(&text, "    const int group = (int)get_group_id(0), lid = (int)get_local_id(0);\n");
+    text_printf(&text, "%s\n}\n", text_get(&body));
     launch->text = arena_copy_text(&list->arena, text_get(&text));
     bool failed = list->arena.failed || text.failed || body.failed || memory.failed;
     text_finish(&text), text_finish(&body), text_finish(&memory);
