@@ -60,16 +60,19 @@ done:
 
 int library_create_with(struct device *device, enum family family, const struct wisdom *wisdom,
                         struct library **library) {
-    int status = RETORT_OK;
+    struct kernel_target target = kernels_target(device_traits(device), family);
+    target.wisdom = wisdom;
+    return library_create_for(device, &target, library);
+}
+
+int library_create_for(struct device *device, const struct kernel_target *target, struct library **library) {
     struct library *fresh = calloc(1, sizeof *fresh);
-    if (!fresh) RAISE(RETORT_ENOMEM, "out of memory creating a kernel library");
+    if (!fresh) return error_set(RETORT_ENOMEM, "out of memory creating a kernel library");
     fresh->device = device;
-    fresh->target = kernels_target(device_traits(device), family);
-    fresh->target.wisdom = wisdom;
+    fresh->target = *target;
     arena_init(&fresh->arena);
     *library = fresh;
-done:
-    return status;
+    return RETORT_OK;
 }
 
 void library_destroy(struct library *library) {

@@ -34,6 +34,7 @@ struct kernel_target {
     enum family family;          /* CPU or GPU, never auto */
     int lanes;                   /* V */
     bool direct;                 /* convolutions as plain sums of products, no Winograd: for comparisons */
+    bool single;                 /* launches stay as they are: some drivers for CPUs cannot build merged GPU kernels */
     const struct wisdom *wisdom; /* choices that measuring has found (wisdom.h); NULL: none */
 };
 /* By the device's type where the family is auto. */
