@@ -27,21 +27,30 @@ struct memo {
     struct expr expr;
 };
 
+/* Vectors of V lanes, or in the GPU family, where V is 1, of four neighbours. */
+struct vector {
+    const char *type, *int_type, *load, *load_int, *store, *store_int, *to_int, *to_float;
+};
+
 struct emitter {
     const struct fused *kernel;
     const struct step *step;
     const struct grouping *grouping;
     const struct kernel_target *target;
     int lanes;
+    const struct vector *vector; /* how the text calls vectors of so many lanes */
     struct arena arena;
     struct text row, body;
     ARRAY(struct memo) row_memo;
     ARRAY(struct memo) body_memo;
-    struct expr *reductions; /* by node index: the variable of a finished reduction; name NULL: not yet */
+    ARRAY(struct memo) held_memo; /* what the work-item has in registers, from loop to loop */
+    struct text held;             /* its declarations */
+    struct expr *reductions;      /* by node index: the variable of a finished reduction; name NULL: not yet */
     struct value *buffers[LAUNCH_MAX_BUFFERS];
     int buffer_count, output_count;
     int variables;
-    int scratch_rows; /* floats of local memory for each work-item */
+    int scratch_rows[2]; /* floats of local memory for each work-item, in two areas that are used by turns */
+    int turn;            /* the area that is next */
     const char *failure;
 };
 
@@ -53,8 +62,12 @@ int emit_fused(const struct schedule *schedule, const struct fused *kernel, stru
 void body_begin(struct emitter *e);
 /* The number of the kernel argument for a value, which is added if it is new. Outputs must be added first. */
 int buffer_number(struct emitter *e, struct value *value);
-/* Writes the sums over a work-group of the variables `prefix` with these numbers. */
-void emit_group_sums(struct emitter *e, struct text *text, const char *prefix, const int *numbers, int count);
+/* Writes the sums, over the work-items that share a row (or an array), of the variables `prefix` with these numbers. */
+void emit_sums(struct emitter *e, struct text *text, const char *prefix, const int *numbers, int count);
+/* The next area of local memory, of so many floats for each work-item, as the last arguments of a reduction. */
+const char *scratch_arguments(struct emitter *e, int floats);
+/* Writes the declarations of that memory, and of the variables that those arguments name. */
+void emit_scratch(const struct emitter *e, struct text *text);
 
 /* --- emit_expression.c --- */
 /* Writes the statements that compute a node at an index, once per place. */

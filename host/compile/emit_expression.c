@@ -8,6 +8,7 @@
 #include "compile/roles.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 /* Only what is exactly zero is dropped from sums of index terms. */
@@ -39,7 +40,7 @@ static bool is_inner(const struct index *at) {
 static struct expr declare(struct emitter *e, const struct index *at, bool lane, bool is_int, const char *value) {
     bool lanes = lane && e->lanes > 1;
     char *name = arena_printf(&e->arena, "v%d", e->variables++);
-    const char *type = is_int ? (lanes ? "intv" : "int") : (lanes ? "floatv" : "float");
+    const char *type = is_int ? (lanes ? e->vector->int_type : "int") : (lanes ? e->vector->type : "float");
     text_printf(is_inner(at) ? &e->body : &e->row, "        const %s %s = %s;\n", type, name ? name : "?",
                 value ? value : "0");
     return (struct expr){.name = name ? name : "0", .lane = lanes, .is_int = is_int};
@@ -47,8 +48,14 @@ static struct expr declare(struct emitter *e, const struct index *at, bool lane,
 
 /* An int variable holding an index expression, so that texts stay short. */
 static const char *declare_index(struct emitter *e, bool inner, const char *value) {
-    char *name = arena_printf(&e->arena, "i%d", e->variables++);
+    const bool holds = e->kernel->held > 0;
+    for (size_t i = 0; i < e->row_memo.count && holds && !inner && value; i++)
+        if (!e->row_memo.items[i].node && strcmp(e->row_memo.items[i].key, value) == 0)
+            return e->row_memo.items[i].expr.name; /* so that places in memory that are the same have the same key */
+    char *name = arena_printf(&e->arena, inner && holds ? "j%d" : "i%d", e->variables++);
     text_printf(inner ? &e->body : &e->row, "        const int %s = %s;\n", name ? name : "?", value ? value : "0");
+    struct memo entry = {.key = value, .expr = {.name = name, .is_int = true}};
+    if (holds && !inner && (!name || !value || !array_push(&e->row_memo, entry))) e->failure = "out of memory";
     return name ? name : "0";
 }
 
@@ -61,7 +68,7 @@ static const char *index_key(struct emitter *e, const struct index *at) {
 
 const char *widened(struct emitter *e, struct expr x, bool lane) {
     if (!lane || x.lane || e->lanes == 1) return x.name;
-    return arena_printf(&e->arena, x.is_int ? "((intv)(%s))" : "((floatv)(%s))", x.name);
+    return arena_printf(&e->arena, "((%s)(%s))", x.is_int ? e->vector->int_type : e->vector->type, x.name);
 }
 
 static struct expr load(struct emitter *e, struct node *node, const struct index *at) {
@@ -82,8 +89,8 @@ static struct expr load(struct emitter *e, struct node *node, const struct index
         const char *from = arena_printf(&e->arena, "b%d + %s", b, one ? "0" : at->flat);
         struct index place = *at;
         if (one) place.inner = 0;
-        const char *text = arena_printf(&e->arena, lane ? "LOADV(%s)" : "*(%s)", from);
-        if (lane && is_int) text = arena_printf(&e->arena, "LOADV_INT(%s)", from);
+        const char *text = arena_printf(&e->arena, "*(%s)", from);
+        if (lane) text = arena_printf(&e->arena, "%s(%s)", is_int ? e->vector->load_int : e->vector->load, from);
         return declare(e, &place, lane, is_int, text);
     }
     const char *address = "0";
@@ -117,6 +124,20 @@ static struct expr load(struct emitter *e, struct node *node, const struct index
         return declare(e, at, true, false, arena_printf(&e->arena, "LOADV(b%d + %s)", b, address));
     return declare(e, at, true, false,
                    arena_printf(&e->arena, "load_part(b%d + %s, %lld - c0)", b, address, (long long)channels));
+}
+
+/* Keeps what has been loaded for the phases to come, where the key says which element it is in those too: the variables
+ * of other indices (declare_index()) are those of one loop. */
+static struct expr hold(struct emitter *e, const struct node *node, const struct index *at, struct expr x) {
+    const char *key = index_key(e, at);
+    if (!e->kernel->held || !is_inner(at) || strchr(key, 'j')) return x;
+    int v = e->variables++;
+    text_printf(&e->held, "        %s held%d[%d];\n", x.is_int ? "int" : "float", v, e->kernel->held);
+    text_printf(&e->body, "        held%d[e] = %s;\n", v, x.name);
+    struct memo entry = {.node = node, .key = key, .expr = x};
+    entry.expr.name = arena_printf(&e->arena, "held%d[e]", v);
+    if (!entry.expr.name || !array_push(&e->held_memo, entry)) e->failure = "out of memory";
+    return x;
 }
 
 bool is_product(const struct emitter *e, const struct node *node) {
@@ -192,7 +213,7 @@ static struct expr elementwise(struct emitter *e, struct node *node, const struc
         if (x[0].is_int == is_int)
             text = a;
         else if (lane)
-            text = arena_printf(arena, is_int ? "CONVERT_INTV(%s)" : "CONVERT_FLOATV(%s)", a);
+            text = arena_printf(arena, "%s(%s)", is_int ? e->vector->to_int : e->vector->to_float, a);
         else
             text = arena_printf(arena, is_int ? "(int)%s" : "(float)%s", a);
         break;
@@ -204,8 +225,11 @@ static struct expr elementwise(struct emitter *e, struct node *node, const struc
         const char *sign = node->attributes.kind == COMPARE_LESS         ? "<"
                            : node->attributes.kind == COMPARE_LESS_EQUAL ? "<="
                                                                          : "==";
-        text = arena_printf(arena, lane ? "select((floatv)(0.0f), (floatv)(1.0f), %s %s %s)" : "%s %s %s ? 1.0f : 0.0f",
-                            a, sign, b);
+        text = arena_printf(arena, "%s %s %s", a, sign, b);
+        if (lane)
+            text = arena_printf(arena, "select((%s)(0.0f), (%s)(1.0f), %s)", e->vector->type, e->vector->type, text);
+        else
+            text = arena_printf(arena, "%s ? 1.0f : 0.0f", text);
         break;
     }
     case OP_SELECT: {
@@ -228,6 +252,14 @@ static struct expr guarded(struct emitter *e, const struct index *at, const char
     const char *zero = value.lane ? "(floatv)(0.0f)" : value.is_int ? "0" : "0.0f";
     return declare(e, at, value.lane, value.is_int,
                    arena_printf(&e->arena, "(%s) ? %s : %s", condition, value.name, zero));
+}
+
+/* The place of a window of elements, from the index of one of them, "(x3) * 2 + 1" (emit_rows.c): x3. NULL: it is none.
+ */
+static const char *window_place(struct emitter *e, const char *at, int window) {
+    int d, side, element, length = 0;
+    if (!e->kernel->held || sscanf(at, "(x%d) * %d + %d%n", &d, &side, &element, &length) != 3) return NULL;
+    return !at[length] && side == window && element < window ? arena_printf(&e->arena, "x%d", d) : NULL;
 }
 
 static struct expr index_map(struct emitter *e, struct node *node, const struct index *at) {
@@ -302,6 +334,11 @@ static struct expr index_map(struct emitter *e, struct node *node, const struct 
         for (int d = to.rank - 2; d < to.rank; d++) {
             int64_t count = from->shape.size[d];
             bool inner = at->inner >> d & 1;
+            const char *place = window_place(e, at->at[d], window);
+            if (place) {
+                to.at[d] = place;
+                continue;
+            }
             if (count * window < node->shape.size[d]) {
                 const char *test = arena_printf(&e->arena, "%s < %lld", at->at[d], (long long)(count * window));
                 condition = condition ? arena_printf(&e->arena, "%s && %s", condition, test) : test;
@@ -394,14 +431,23 @@ static struct expr random_number(struct emitter *e, struct node *node, const str
             stride *= node->shape.size[d];
         }
     }
-    /* The random functions of cl/fused.cl return vectors only. */
+    /* The random functions of cl/fused.cl return vectors of V only. */
+    const char *name = node->attributes.kind == RANDOM_NORMAL01 ? "random_normal" : "random_uniform";
     bool lane = at->flat && at->lane >= 0 && e->lanes > 1;
-    return declare(
-        e, at, lane, false,
-        arena_printf(&e->arena,
-                     lane ? "%s(b%d[0], b%d[1], %uu, %s + LANES)" : "FIRST_LANE(%s(b%d[0], b%d[1], %uu, (intv)(%s)))",
-                     node->attributes.kind == RANDOM_NORMAL01 ? "random_normal" : "random_uniform", b, b,
-                     node->attributes.stream, linear));
+    if (lane && e->lanes == e->target->lanes)
+        return declare(e, at, true, false,
+                       arena_printf(&e->arena, "%s(b%d[0], b%d[1], %uu, %s + LANES)", name, b, b,
+                                    node->attributes.stream, linear));
+    const char *text = NULL;
+    for (int i = 0; i < (lane ? e->lanes : 1); i++) {
+        const char *one = arena_printf(&e->arena,
+                                       lane ? "FIRST_LANE(%s(b%d[0], b%d[1], %uu, (intv)(%s + %d)))"
+                                            : "FIRST_LANE(%s(b%d[0], b%d[1], %uu, (intv)(%s)))",
+                                       name, b, b, node->attributes.stream, linear, i);
+        text = text ? arena_printf(&e->arena, "%s, %s", text, one) : one;
+    }
+    if (lane) text = arena_printf(&e->arena, "((%s)(%s))", e->vector->type, text);
+    return declare(e, at, lane, false, text);
 }
 
 struct expr emit(struct emitter *e, struct node *node, const struct index *at) {
@@ -426,9 +472,12 @@ struct expr emit(struct emitter *e, struct node *node, const struct index *at) {
     size_t count = inner ? e->body_memo.count : e->row_memo.count;
     for (size_t i = count; i-- > 0;)
         if (memo[i].node == node && strcmp(memo[i].key, key) == 0) return memo[i].expr;
+    for (size_t i = 0; i < e->held_memo.count && inner; i++)
+        if (e->held_memo.items[i].node == node && strcmp(e->held_memo.items[i].key, key) == 0)
+            return e->held_memo.items[i].expr;
     struct expr result;
     if (is_loaded(e->grouping, e->step->group, node))
-        result = load(e, node, at);
+        result = hold(e, node, at, load(e, node, at));
     else if (is_elementwise(node))
         result = elementwise(e, node, at);
     else if (node->op == OP_AVERAGE_POOL)

@@ -60,21 +60,22 @@ done:
 
 int library_create_with(struct device *device, enum family family, const struct wisdom *wisdom,
                         struct library **library) {
-    int status = RETORT_OK;
-    const struct kernel_target target = kernels_target(device_traits(device), family);
-    struct library *fresh = NULL;
-    if (target.preferred && !kernels_conv_variant(target.preferred))
-        RAISE(RETORT_EINVAL, "RETORT_CONV=%s in the environment: no such way to compute convolutions",
-              target.preferred);
-    fresh = calloc(1, sizeof *fresh);
-    if (!fresh) RAISE(RETORT_ENOMEM, "out of memory creating a kernel library");
+    struct kernel_target target = kernels_target(device_traits(device), family);
+    target.wisdom = wisdom;
+    return library_create_for(device, &target, library);
+}
+
+int library_create_for(struct device *device, const struct kernel_target *target, struct library **library) {
+    if (target->preferred && !kernels_conv_variant(target->preferred))
+        return error_set(RETORT_EINVAL, "RETORT_CONV=%s in the environment: no such way to compute convolutions",
+                         target->preferred);
+    struct library *fresh = calloc(1, sizeof *fresh);
+    if (!fresh) return error_set(RETORT_ENOMEM, "out of memory creating a kernel library");
     fresh->device = device;
-    fresh->target = target;
-    fresh->target.wisdom = wisdom;
+    fresh->target = *target;
     arena_init(&fresh->arena);
     *library = fresh;
-done:
-    return status;
+    return RETORT_OK;
 }
 
 void library_destroy(struct library *library) {

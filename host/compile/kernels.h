@@ -24,6 +24,7 @@ struct kernel_target {
     enum family family;    /* CPU or GPU, never auto */
     int lanes;             /* V */
     const char *preferred; /* a row of the convolutions below: taken wherever it fits, whatever the wisdom says; NULL */
+    bool single;           /* launches stay as they are: some drivers for CPUs cannot build merged GPU kernels */
     const struct wisdom *wisdom; /* choices that measuring has found (wisdom.h); NULL: none */
 };
 /* By the device's type where the family is auto. RETORT_CONV in the environment names the preferred row, for tests and

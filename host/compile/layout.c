@@ -272,8 +272,8 @@ static void choose_form(const struct layouts *s, int number, struct step *step) 
     step->inner = group->inner;
     step->form = FORM_ROWS;
     if (whole_fits(s, number)) step->form = FORM_WHOLE;
-    if (group->inner_known) return;
-    step->inner = group->rank ? 1u << (group->rank - 1) : 0;
+    if (step->form == FORM_WHOLE || (group->inner_known && s->grouping->target.family == FAMILY_CPU)) return;
+    if (!group->inner_known) step->inner = group->rank ? 1u << (group->rank - 1) : 0;
     step->form = FORM_FLAT;
     for (size_t k = 0; k < step->results.count; k++) {
         const struct node *node = step->results.items[k].node;

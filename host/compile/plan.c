@@ -63,6 +63,7 @@ const struct kernel_use *plan_use(const struct kernel_plan *plan, const struct p
 void kernels_preamble(struct text *text, int lanes) {
     text_printf(text, "#define V %d\n%s\n%s\n%s\n", lanes, kernels_text("preamble.cl"), kernels_text("winograd.cl"),
                 kernels_text("fused.cl"));
+    if (lanes == 1) text_append(text, kernels_text("rows_gpu.cl"));
 }
 
 void kernels_append(struct text *text, const char *name, const struct kernel_use *use) {

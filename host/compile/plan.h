@@ -64,7 +64,8 @@ void kernel_use_launch(struct kernel_use *use, size_t x, size_t y, size_t z, siz
 
 /* The text of a file of cl/ by name, embedded in the library; NULL where there is none. */
 const char *kernels_text(const char *file);
-/* Appends what stands first in every program: the definition of V, cl/preamble.cl, cl/winograd.cl and cl/fused.cl. */
+/* Appends what stands first in every program: the definition of V, cl/preamble.cl, cl/winograd.cl and cl/fused.cl, and
+ * in the GPU family cl/rows_gpu.cl. */
 void kernels_preamble(struct text *text, int lanes);
 /* Appends a kernel of that name to a program. */
 void kernels_append(struct text *text, const char *name, const struct kernel_use *use);
