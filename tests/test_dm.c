@@ -76,14 +76,17 @@ static struct distill_problem problem_of(const struct network *network, const st
                                     .seed = 11};
 }
 
-/* The weights that the method draws in a step. */
+/* The weights that the method draws in a step. A ceiling is the method's, not for what draws them once more. */
 static void weights_of(const struct distill_problem *problem, int step, float *theta) {
     const struct unroll_spec spec = {.network = problem->network};
+    const uint64_t ceiling = device_ceiling(device);
     struct unroll *unroll;
+    device_set_ceiling(device, 0);
     assert_ok(unroll_create(problem->library, &spec, &unroll));
     assert_ok(unroll_begin(unroll, distill_seed(problem->seed, RANDOM_WEIGHTS, step)));
     assert_ok(unroll_read_theta(unroll, theta));
     unroll_destroy(unroll);
+    device_set_ceiling(device, ceiling);
 }
 
 /* The real images that it draws, class by class, `counts` of each. */
