@@ -23,8 +23,8 @@ struct wisdom;
 int library_create_with(struct device *device, enum family family, const struct wisdom *wisdom,
                         struct library **library);
 struct kernel_target;
-/* For a target (compile/kernels.h) that the caller describes: another device in place of this one, for tests. Its traits
- * and wisdom are borrowed. */
+/* For a target (compile/kernels.h) that the caller describes: another device in place of this one, for tests. Its
+ * traits and wisdom are borrowed. */
 int library_create_for(struct device *device, const struct kernel_target *target, struct library **library);
 void library_destroy(struct library *library); /* NULL-safe; its executables must be gone */
 /* Builds every kernel not built yet as one program and (re)allocates the arena. Call after creating executables. */
