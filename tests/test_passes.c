@@ -48,8 +48,8 @@ struct passes {
 };
 
 /* Runs the passes up to the list of launches; all checkers are content. */
-static void run_passes(struct passes *p, enum family family) {
-    const struct kernel_target target = kernels_target(&traits, family);
+static void run_passes_on(struct passes *p, const struct device_traits *device, enum family family) {
+    const struct kernel_target target = kernels_target(device, family);
     *p = (struct passes){.graph = make_graph()};
     assert_ok(grouping_create(p->graph, &target, &p->grouping));
     assert_ok(grouping_check(&p->grouping));
@@ -61,6 +61,10 @@ static void run_passes(struct passes *p, enum family family) {
     assert_ok(launch_list_check(&p->list));
     assert_ok(memory_plan(&p->list));
     assert_ok(memory_check(&p->list));
+}
+
+static void run_passes(struct passes *p, enum family family) {
+    run_passes_on(p, &traits, family);
 }
 
 static void finish_passes(struct passes *p) {
@@ -181,6 +185,66 @@ static void test_relayouts(void **state) {
     }
 }
 
+/* As on a GPU: the planes of 100 elements go to 32 work-items each, which hold theirs; four planes share a work-group.
+ * Whatever the largest work-group is, none is larger. */
+static void test_schedule_of_rows(void **state) {
+    (void)state;
+    static const size_t groups[] = {256, 100, 16, 1};
+    for (size_t i = 0; i < sizeof groups / sizeof *groups; i++) {
+        struct device_traits gpu = traits;
+        struct passes p;
+        int held = 0;
+        gpu.kind = DEVICE_GPU;
+        gpu.max_work_group = groups[i];
+        run_passes_on(&p, &gpu, FAMILY_GPU);
+        for (size_t k = 0; k < p.schedule.kernels.count; k++) {
+            const struct fused *kernel = &p.schedule.kernels.items[k];
+            assert_true((size_t)kernel->items <= groups[i]);
+            if (kernel->kind != FUSED_ROWS) continue;
+            assert_int_equal(kernel->items % kernel->row_items, 0);
+            held += kernel->held > 0;
+            if (groups[i] == 256 && kernel->held && kernel->rows == 32) {
+                assert_int_equal(kernel->row_items, 32);
+                assert_int_equal(kernel->items, 128);
+                assert_int_equal(kernel->groups, 8);
+            }
+        }
+        assert_true(groups[i] == 1 ? held == 0 : held > 0);
+        finish_passes(&p);
+    }
+}
+
+/* Merging leaves fewer launches, each of whole work-groups, and nothing is read before it is written. */
+static void test_merged_launches(void **state) {
+    (void)state;
+    struct device_traits gpu = traits;
+    gpu.kind = DEVICE_GPU;
+    const struct kernel_target target = kernels_target(&gpu, FAMILY_GPU);
+    struct launch_list list;
+    struct graph *g;
+    assert_ok(graph_create(&g));
+    struct node *x = graph_input(g, "x", FLOAT32, SHAPE(2, 16, 10, 10));
+    for (int k = 0; k < 3; k++) { /* three convolutions of the same text, and a sum beside each */
+        char name[8];
+        snprintf(name, sizeof name, "w%d", k);
+        struct node *w = graph_input(g, name, FLOAT32, SHAPE(16, 16, 3, 3));
+        snprintf(name, sizeof name, "y%d", k);
+        graph_output(g, name, node_conv(x, w, 1, 1));
+        snprintf(name, sizeof name, "s%d", k);
+        graph_output(g, name, node_reduce_sum(node_square(w), 1u << 2 | 1u << 3));
+    }
+    assert_ok(compile_graph(g, &target, "merged", &list));
+    assert_true(list.launches.count < 4);
+    assert_ok(launch_list_check(&list));
+    launch_list_finish(&list);
+    struct kernel_target single = target;
+    single.single = true;
+    assert_ok(compile_graph(g, &single, "single", &list));
+    assert_true(list.launches.count >= 4);
+    launch_list_finish(&list);
+    graph_destroy(g);
+}
+
 static void test_printers(void **state) {
     (void)state;
     struct passes p;
@@ -211,6 +275,8 @@ int main(void) {
         cmocka_unit_test(test_launches_out_of_order),
         cmocka_unit_test(test_memory_shared),
         cmocka_unit_test(test_relayouts),
+        cmocka_unit_test(test_schedule_of_rows),
+        cmocka_unit_test(test_merged_launches),
         cmocka_unit_test(test_printers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

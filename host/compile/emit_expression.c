@@ -431,23 +431,14 @@ static struct expr random_number(struct emitter *e, struct node *node, const str
             stride *= node->shape.size[d];
         }
     }
-    /* The random functions of cl/fused.cl return vectors of V only. */
-    const char *name = node->attributes.kind == RANDOM_NORMAL01 ? "random_normal" : "random_uniform";
+    /* The random functions of cl/fused.cl return vectors only. */
     bool lane = at->flat && at->lane >= 0 && e->lanes > 1;
-    if (lane && e->lanes == e->target->lanes)
-        return declare(e, at, true, false,
-                       arena_printf(&e->arena, "%s(b%d[0], b%d[1], %uu, %s + LANES)", name, b, b,
-                                    node->attributes.stream, linear));
-    const char *text = NULL;
-    for (int i = 0; i < (lane ? e->lanes : 1); i++) {
-        const char *one = arena_printf(&e->arena,
-                                       lane ? "FIRST_LANE(%s(b%d[0], b%d[1], %uu, (intv)(%s + %d)))"
-                                            : "FIRST_LANE(%s(b%d[0], b%d[1], %uu, (intv)(%s)))",
-                                       name, b, b, node->attributes.stream, linear, i);
-        text = text ? arena_printf(&e->arena, "%s, %s", text, one) : one;
-    }
-    if (lane) text = arena_printf(&e->arena, "((%s)(%s))", e->vector->type, text);
-    return declare(e, at, lane, false, text);
+    return declare(
+        e, at, lane, false,
+        arena_printf(&e->arena,
+                     lane ? "%s(b%d[0], b%d[1], %uu, %s + LANES)" : "FIRST_LANE(%s(b%d[0], b%d[1], %uu, (intv)(%s)))",
+                     node->attributes.kind == RANDOM_NORMAL01 ? "random_normal" : "random_uniform", b, b,
+                     node->attributes.stream, linear));
 }
 
 struct expr emit(struct emitter *e, struct node *node, const struct index *at) {

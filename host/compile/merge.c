@@ -292,7 +292,7 @@ static struct launch *batch_launch(struct launch_list *list, const struct kernel
                                    const struct batch *batch) {
     struct launch *const *parts = batch->parts.items;
     if (batch->parts.count == 1) return parts[0];
-    return target->family == FAMILY_GPU ? merged_gpu(list, parts, batch->parts.count)
+    return target->family == FAMILY_GPU ? merged_gpu(list, target, parts, batch->parts.count)
                                         : merged(list, target, parts, batch->parts.count);
 }
 

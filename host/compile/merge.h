@@ -24,6 +24,7 @@ void append_choice(struct text *text, struct launch *const *launches, size_t cou
 bool can_merge_gpu(const struct launch *launch);
 /* The work-items of a launch's work-groups; 0 where its kernel asks for nothing but the global place. */
 size_t fixed_group(const struct launch *launch);
-struct launch *merged_gpu(struct launch_list *list, struct launch *const *parts, size_t count);
+struct launch *merged_gpu(struct launch_list *list, const struct kernel_target *target, struct launch *const *parts,
+                          size_t count);
 
 #endif

@@ -163,7 +163,9 @@ static size_t append_call(struct text *text, const char *name, struct launch *co
     return each * count;
 }
 
-struct launch *merged_gpu(struct launch_list *list, struct launch *const *parts, size_t count) {
+struct launch *merged_gpu(struct launch_list *list, const struct kernel_target *target, struct launch *const *parts,
+                          size_t count) {
+    enum { FREE_GROUP = 128 }; /* of parts that do not care */
     struct text text, body, memory;
     text_init(&text), text_init(&body), text_init(&memory);
     struct launch *launch = merge_begin(list, parts, count);
@@ -174,9 +176,7 @@ struct launch *merged_gpu(struct launch_list *list, struct launch *const *parts,
         size_t own = fixed_group(parts[k]);
         if (own) items = own;
     }
-    if (!items)
-        for (size_t k = 0; k < count; k++)
-            if (group_items(parts[k]) > items) items = group_items(parts[k]);
+    if (!items) items = target->traits->max_work_group < FREE_GROUP ? target->traits->max_work_group : FREE_GROUP;
     for (size_t k = 0; k < count; k++) {
         size_t same_count = 0;
         bool earlier = false;

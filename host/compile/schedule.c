@@ -418,22 +418,37 @@ done:
 }
 
 /* --- arrays --- */
+/* Whether random numbers are drawn for a node, by long functions that are not called for each of four neighbours. */
+static bool draws(struct planner *p, const struct node *node) {
+    if (p->seen[node->index]) return false;
+    p->seen[node->index] = true;
+    if (node->op == OP_RANDOM) return true;
+    if (is_loaded(p->grouping, p->step->group, node)) return false;
+    bool any = false;
+    for (int k = 0; k < node->input_count && !any; k++) any = draws(p, node->inputs[k]);
+    return any;
+}
+
 static int schedule_flat(struct planner *p, struct flat *flats, size_t count, double flops) {
     int64_t longest = 0;
-    bool sums = false;
+    bool sums = false, random = false;
+    memset(p->seen, 0, (size_t)p->grouping->node_count * sizeof *p->seen);
     for (size_t k = 0; k < count; k++) {
         int64_t own = shape_count(flats[k].node->shape);
         if (own > longest) longest = own;
         sums |= flats[k].sum;
+        random |= draws(p, flats[k].node);
     }
+    struct shares shares = p->shares;
+    if (random && shares.shared) shares.lanes = 1;
     struct fused kernel = {.kind = FUSED_FLAT,
                            .step = p->step,
                            .flops = flops,
                            .items = p->shares.items,
                            .flats = flats,
                            .flat_count = count,
-                           .chunk = chunk_of(&p->shares, longest, sums),
-                           .lanes = p->shares.lanes};
+                           .chunk = chunk_of(&shares, longest, sums),
+                           .lanes = shares.lanes};
     kernel.groups = (size_t)divide_up(longest, kernel.chunk);
     kernel.what =
         arena_printf(&p->schedule->arena, "%s %lld", sums ? "partial sums" : "elementwise", (long long)longest);
