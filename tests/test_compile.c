@@ -452,7 +452,7 @@ static void prepare_target(size_t number) {
         traits.kind = DEVICE_GPU;
         traits.max_work_group = targets[number].group;
         target.traits = &traits;
-        target.single = true;
+        target.single = !getenv("RETORT_TEST_MERGED");
     }
     assert_ok(library_create_for(device, &target, &library));
     for (size_t c = 0; c < CASES; c++)
