@@ -82,9 +82,10 @@ static void append_names(struct text *text, const char *body, bool define) {
 bool can_merge_gpu(const struct launch *launch) {
     enum { MOST = 20000 };
     const char *begin = strstr(launch->text, KERNEL_BEGIN), *get = strstr(launch->text, "get_");
-    /* One kernel, nothing before it that depends on the work-item, and no attributes that a function cannot have. */
+    /* One kernel, nothing before it that depends on the work-item, and no width of sub-groups, which a function cannot
+     * ask for. */
     return begin && !strstr(begin + 1, KERNEL_BEGIN) && (!get || get > begin) && strlen(launch->text) <= MOST
-           && !strstr(launch->text, "intel_reqd") && group_items(launch) <= 1024;
+           && !strstr(launch->text, "#define SUB_GROUP ") && group_items(launch) <= 1024;
 }
 
 static bool has_locals(const char *kernel) {
