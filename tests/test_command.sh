@@ -156,7 +156,7 @@ for name in conv gemm; do
 done
 expect "bench conv: no side" 2 '--side 0: expected a whole number of 1 to' bench conv --side 0
 expect "bench conv: more than kernels can count" 1 'more than 2\^31 - 1 elements' bench conv --side 4096 --batch 1000
-expect "bench conv" 0 '^to weights +3 > 3 +8 x 8 +batch 2 .*GFLOP/s .* conv' bench conv --channels 3 --side 8 --batch 2
+expect "bench conv" 0 '^to weights +3 > 3 +8 x 8 +batch 2 .*GFLOP/s .* direct' bench conv --channels 3 --side 8 --batch 2
 "$program" bench conv --channels 40 --side 8 --batch 3 --json >out 2>err
 holds "bench conv --json" out '
   (.kernels | map(.pass) | unique) == ["forward", "to data", "to weights"]
@@ -219,7 +219,7 @@ RETORT_WISDOM=$work/dry expect "tune --dry-run" 0 '^all launches once: [0-9.]+ m
   tune --image 1,8,8 --width 1 --real 2 --ipc 1 --quick --dry-run
 [ -e dry ] && report "a dry run remembers nothing" "dry exists" || report "a dry run remembers nothing" ""
 echo 'Dear reader' >letter
-RETORT_WISDOM=letter expect "tune: a file that is no wisdom" 1 'letter:1: expected "retort wisdom 1"' tune "${tiny[@]}"
+RETORT_WISDOM=letter expect "tune: a file that is no wisdom" 1 'letter:1: expected "retort wisdom 2"' tune "${tiny[@]}"
 rm -f out # what an earlier command left must not be taken for the tuner's: it would be interrupted before it can heed it
 "$program" tune --image 3,32,32 --width 64 --dry-run >out 2>err </dev/null &
 tuner=$!
