@@ -231,6 +231,8 @@ def compile_intel(tools, source, name, target, folder):
         items = math.prod(map(int, sizes.groups())) if sizes else UNSAID
         lanes, regs, local = number('simd_size'), number('grf_count'), number('slm_size')
         taken = len(sections['.text.' + kernel])  # with some bytes of padding: which of the tries it is
+        if not tries[kernel, lanes]:
+            raise CompileError(f'ocloc has left no code of {kernel} at {lanes} lanes')
         text = min(tries[kernel, lanes], key=lambda one: abs(one[0] - taken))[1]
         # Arrays that could not be kept in registers lie in scratch memory too, which a thread has in large pieces.
         found = re.search(r'//\.spill size (\d+)', text) or re.search(r'type: +scratch\n.*\n +size: +(\d+)', entry)

@@ -86,16 +86,28 @@ static int64_t part_floats(const struct conv_class *class, const struct staged *
     return POINTS * tiles_of(s, images) * (inputs + others * s->out_channels);
 }
 
-/* Images of a part: what two thirds of the largest cache hold, where it is known and large, else 32 MB. A
- * backward-weight is computed whole, where that is not too much. */
+/* Operations a second that the device is expected to reach in products: half of what follows from lanes and clock. */
+static double expected_speed(const struct device_traits *traits) {
+    return 1e6 * (double)traits->lanes * (traits->max_clock_mhz ? traits->max_clock_mhz : 1000);
+}
+
+static double product_flops(const struct staged *s, const struct terms *terms, int64_t images) {
+    return 2.0 * POINTS * terms->count * (double)tiles_of(s, images) * (double)(s->in_channels * s->out_channels);
+}
+
+/* Images of a part: as many as half of the largest cache holds, but so many that the launches of a part, some
+ * microseconds each, are short beside its products; and no more than memory is spent on. A backward-weight is computed
+ * whole. */
 static int64_t part_images(const struct kernel_target *target, const struct conv_class *class, const struct staged *s,
                            const struct terms *terms) {
-    enum { LEAST_CACHE = 4 << 20, USUAL = 32 << 20 };
-    uint64_t cache = target->traits->cache;
-    int64_t room = (int64_t)(cache >= LEAST_CACHE ? cache / 6 : USUAL / 4); /* floats */
-    if (class->pass == CONV_BACKWARD_WEIGHT) room = (int64_t)1 << 28;
-    int64_t images = max_of(1, min_of(s->n, room / part_floats(class, s, terms, 1)));
-    int64_t parts = min_of(divide_up(s->n, images), PARTS_MOST);
+    static const double worth = 100e-6;    /* seconds */
+    const int64_t most = (int64_t)1 << 26; /* floats */
+    if (class->pass == CONV_BACKWARD_WEIGHT) return s->n;
+    double image = product_flops(s, terms, 1) / expected_speed(target->traits);
+    int64_t floats = part_floats(class, s, terms, 1);
+    int64_t cached = (int64_t)(target->traits->cache / 8) / floats, long_enough = (int64_t)(worth / image) + 1;
+    int64_t images = min_of(max_of(cached, long_enough), max_of(1, most / floats));
+    int64_t parts = min_of(divide_up(s->n, min_of(s->n, images)), PARTS_MOST);
     return divide_up(s->n, parts);
 }
 
@@ -139,27 +151,24 @@ int conv_staged_candidates(const struct kernel_target *target, const struct conv
     return count;
 }
 
-/* Whether the staged transform is expected to be faster than direct products: by operations at half of a peak that
- * follows from lanes and clock, by bytes at thirty operations each, and by launches of some microseconds. */
+/* Whether the staged transform is expected to be faster than direct products: by operations, by bytes at fifteen
+ * operations each, and by three more launches of some microseconds for each part. */
 bool conv_staged_applies(const struct kernel_target *target, const struct conv_class *class) {
-    static const double launch = 5e-6, per_byte = 30, efficiency = 0.5;
+    static const double launch = 5e-6, per_byte = 15;
     static const int own[CHOICE_PARAMETERS] = {0};
-    const struct device_traits *traits = target->traits;
-    if (!conv_staged_fits(target, class, own)) return false;
     struct terms terms;
+    if (!conv_staged_fits(target, class, own)) return false;
     list_terms(class, &terms);
     const struct staged s = staged_of(class->pass, &class->sizes);
     if (min_of(s.in_channels, s.out_channels) < 16) return false;
-    double peak = 2e6 * (double)traits->lanes * (traits->max_clock_mhz ? traits->max_clock_mhz : 1000);
+    double speed = expected_speed(target->traits);
     double maps =
         (double)(s.n * (s.in_height * s.in_width * s.in_channels + s.out_height * s.out_width * s.out_channels));
     double direct =
         18.0 * terms.count * (double)(s.n * s.out_height * s.out_width) * (double)(s.in_channels * s.out_channels);
-    double products = 2.0 * POINTS * terms.count * (double)tiles_of(&s, s.n) * (double)(s.in_channels * s.out_channels);
     double moved = 4.0 * (maps + 2.0 * (double)part_floats(class, &s, &terms, s.n));
     double parts = (double)divide_up(s.n, part_images(target, class, &s, &terms));
-    double staged_seconds = (products / efficiency + per_byte * moved) / peak + (2 * parts + 1) * launch;
-    return staged_seconds < direct / efficiency / peak;
+    return product_flops(&s, &terms, s.n) + per_byte * moved + 3 * parts * launch * speed < direct;
 }
 
 /* --- launches --- */
