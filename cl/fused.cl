@@ -16,20 +16,20 @@ typedef JOIN(uint, V) uintv;
 #define CONVERT_INTV(v) JOIN(JOIN(convert_int, V), _rtz)(v)
 #define CONVERT_FLOATV(v) JOIN(convert_float, V)(v)
 /* The last block of a row of channels: `count` lanes exist, the others read as zero and are not written. */
-inline floatv load_part(global const float *p, int count) {
+static inline floatv load_part(global const float *p, int count) {
     if (count >= V) return LOADV(p);
     float lanes[V];
     for (int i = 0; i < V; i++) lanes[i] = i < count ? p[i] : 0.0f;
     return LOADV(lanes);
 }
 /* Lanes into planes that lie `stride` apart. */
-inline void store_strided(floatv v, global float *p, int stride, int count) {
+static inline void store_strided(floatv v, global float *p, int stride, int count) {
     float lanes[V];
     STOREV(v, lanes);
     UNROLL for (int i = 0; i < V; i++)
         if (i < count) p[i * stride] = lanes[i];
 }
-inline void store_part(floatv v, global float *p, int count) {
+static inline void store_part(floatv v, global float *p, int count) {
     float lanes[V];
     STOREV(v, lanes);
     for (int i = 0; i < V && i < count; i++) p[i] = lanes[i];
@@ -38,7 +38,7 @@ inline void store_part(floatv v, global float *p, int count) {
 
 /* Reductions over a work-group of the GPU family, in a fixed order; every work-item gets the results. Sums are taken
  * together: barriers cost time, and drivers for CPUs much more time to build. `scratch` has a work-group for each. */
-inline void group_sums(int count, float *x, local float *scratch) {
+static inline void group_sums(int count, float *x, local float *scratch) {
     const int lid = (int)get_local_id(0), size = (int)get_local_size(0);
     UNROLL for (int i = 0; i < count; i++) scratch[i * size + lid] = x[i];
     barrier(CLK_LOCAL_MEM_FENCE);
@@ -51,7 +51,7 @@ inline void group_sums(int count, float *x, local float *scratch) {
     UNROLL for (int i = 0; i < count; i++) x[i] = scratch[i * size];
     barrier(CLK_LOCAL_MEM_FENCE);
 }
-inline float group_max(float x, local float *scratch) {
+static inline float group_max(float x, local float *scratch) {
     const int lid = (int)get_local_id(0);
     scratch[lid] = x;
     barrier(CLK_LOCAL_MEM_FENCE);
@@ -64,7 +64,7 @@ inline float group_max(float x, local float *scratch) {
     return result;
 }
 /* The first place of the largest value. */
-inline int group_argmax(float best, int place, local float *scratch, local int *places) {
+static inline int group_argmax(float best, int place, local float *scratch, local int *places) {
     const int lid = (int)get_local_id(0);
     scratch[lid] = best;
     places[lid] = place;
@@ -87,7 +87,7 @@ inline int group_argmax(float best, int place, local float *scratch, local int *
 
 /* Philox4x32-10, the twin of host/base/random.c; graph_random in host/graph/graph.h says how elements map to words. A
  * vector of elements i at once: neighbours share a block, but vectors of blocks would have to be shuffled. */
-inline void random_words(int seed0, int seed1, uint stream, intv i, uintv *c) {
+static inline void random_words(int seed0, int seed1, uint stream, intv i, uintv *c) {
     uint k0 = (uint)seed0, k1 = (uint)seed1;
     c[0] = CONVERT_UINTV(i) / 4;
     c[1] = c[2] = 0;
@@ -101,13 +101,13 @@ inline void random_words(int seed0, int seed1, uint stream, intv i, uintv *c) {
         c[3] = l0;
     }
 }
-inline floatv random_uniform(int seed0, int seed1, uint stream, intv i) {
+static inline floatv random_uniform(int seed0, int seed1, uint stream, intv i) {
     uintv c[4];
     random_words(seed0, seed1, stream, i, c);
     const intv odd = (i & 1) != 0, high = (i & 2) != 0;
     return CONVERT_FLOATV(select(select(c[0], c[1], odd), select(c[2], c[3], odd), high) >> 8) * 0x1p-24f;
 }
-inline floatv random_normal(int seed0, int seed1, uint stream, intv i) {
+static inline floatv random_normal(int seed0, int seed1, uint stream, intv i) {
     uintv c[4];
     random_words(seed0, seed1, stream, i, c);
     const intv odd = (i & 1) != 0, high = (i & 2) != 0;

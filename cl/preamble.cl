@@ -50,7 +50,7 @@ typedef JOIN(int, V) intv;
 #define STRIDEDV(p, s) \
     ((float4)((p)[0 * (s)], (p)[1 * (s)], (p)[2 * (s)], (p)[3 * (s)]))
 #endif
-inline float LANE_SUM(floatv v) {
+static inline float LANE_SUM(floatv v) {
 #if V == 16
     float8 a = v.lo + v.hi;
     float4 b = a.lo + a.hi;
@@ -62,7 +62,7 @@ inline float LANE_SUM(floatv v) {
     float2 c = b.lo + b.hi;
     return c.x + c.y;
 }
-inline float LANE_MAX(floatv v) {
+static inline float LANE_MAX(floatv v) {
 #if V == 16
     float8 a = fmax(v.lo, v.hi);
     float4 b = fmax(a.lo, a.hi);
@@ -76,7 +76,7 @@ inline float LANE_MAX(floatv v) {
 }
 #endif
 /* Lane i of the result is the sum of the lanes of v[i], for V vectors at once: a tree of adds of neighbours. */
-inline floatv LANE_SUMS(const floatv *v) {
+static inline floatv LANE_SUMS(const floatv *v) {
 #if V == 1
     return v[0];
 #else

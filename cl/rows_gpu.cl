@@ -6,7 +6,7 @@
  * Each step of the tree takes four numbers to one, so that there are few barriers, and after the last barrier each item
  * adds up what is left by itself. No barrier follows the last read: the next reduction uses other local memory, and the
  * barriers inside that one come before this memory is used again. */
-inline void shared_sums(int count, float *x, int lid, int size, int lane, int items, int stride,
+static inline void shared_sums(int count, float *x, int lid, int size, int lane, int items, int stride,
                         local float *scratch) {
     local float *own = scratch + lid, *first = own - lane * stride;
     int left = items;
@@ -27,7 +27,7 @@ inline void shared_sums(int count, float *x, int lid, int size, int lane, int it
         UNROLL for (int k = 1; k < left; k++) x[i] += first[i * size + k * stride];
     }
 }
-inline float shared_max(float x, int lid, int size, int lane, int items, int stride, local float *scratch) {
+static inline float shared_max(float x, int lid, int size, int lane, int items, int stride, local float *scratch) {
     local float *own = scratch + lid, *first = own - lane * stride;
     int left = items;
     *own = x;
@@ -42,7 +42,7 @@ inline float shared_max(float x, int lid, int size, int lane, int items, int str
     return x;
 }
 /* The first place of the largest value, in local memory of two numbers an item; 0 where there is none. */
-inline int shared_argmax(float best, int place, int lid, int size, int lane, int items, int stride,
+static inline int shared_argmax(float best, int place, int lid, int size, int lane, int items, int stride,
                          local float *scratch) {
     local float *own = scratch + lid, *first = own - lane * stride;
     own[0] = best;

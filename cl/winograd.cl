@@ -13,7 +13,7 @@
 #define WINOGRAD_BB 2.25f
 
 /* The values at the six points, from the parts even and odd in a pair of points that differ in sign. */
-inline void winograd4_points(floatv *to, int step, floatv at_0, floatv even_a, floatv odd_a, floatv even_b, floatv odd_b,
+static inline void winograd4_points(floatv *to, int step, floatv at_0, floatv even_a, floatv odd_a, floatv even_b, floatv odd_b,
                              floatv at_infinity) {
     to[0] = at_0;
     to[step] = even_a + odd_a;
@@ -24,7 +24,7 @@ inline void winograd4_points(floatv *to, int step, floatv at_0, floatv even_a, f
 }
 
 /* B^T: 6 to 6 */
-inline void winograd4_input(floatv *to, const floatv *d, int step) {
+static inline void winograd4_input(floatv *to, const floatv *d, int step) {
     const floatv even_a = FMA((floatv)-WINOGRAD_BB, d[2 * step], d[4 * step]);
     const floatv even_b = FMA((floatv)-WINOGRAD_AA, d[2 * step], d[4 * step]);
     const floatv odd_a = FMA((floatv)WINOGRAD_A, d[3 * step], -WINOGRAD_B * d[step]);
@@ -35,7 +35,7 @@ inline void winograd4_input(floatv *to, const floatv *d, int step) {
 }
 
 /* A^T: 6 to 4 */
-inline void winograd4_output(floatv *to, const floatv *m, int step) {
+static inline void winograd4_output(floatv *to, const floatv *m, int step) {
     const floatv even_a = m[step] + m[2 * step], odd_a = m[step] - m[2 * step];
     const floatv even_b = m[3 * step] + m[4 * step], odd_b = m[3 * step] - m[4 * step];
     const floatv first = m[0] + even_a + even_b;
@@ -47,7 +47,7 @@ inline void winograd4_output(floatv *to, const floatv *m, int step) {
 }
 
 /* A: 4 to 6 */
-inline void winograd4_spread(floatv *to, const floatv *y, int step) {
+static inline void winograd4_spread(floatv *to, const floatv *y, int step) {
     const floatv even_a = FMA((floatv)WINOGRAD_AA, y[2 * step], y[0]);
     const floatv even_b = FMA((floatv)WINOGRAD_BB, y[2 * step], y[0]);
     const floatv odd_a = FMA((floatv)(WINOGRAD_AA * WINOGRAD_A), y[3 * step], WINOGRAD_A * y[step]);
@@ -61,7 +61,7 @@ inline void winograd4_spread(floatv *to, const floatv *y, int step) {
 #define WINOGRAD_GB (1 / (2 * WINOGRAD_BB * (WINOGRAD_BB - WINOGRAD_AA)))
 
 /* G: 3 to 6 */
-inline void winograd4_weights(floatv *to, const floatv *g, int step) {
+static inline void winograd4_weights(floatv *to, const floatv *g, int step) {
     const floatv even_a = FMA((floatv)(WINOGRAD_GA * WINOGRAD_AA), g[2 * step], WINOGRAD_GA * g[0]);
     const floatv even_b = FMA((floatv)(WINOGRAD_GB * WINOGRAD_BB), g[2 * step], WINOGRAD_GB * g[0]);
     const floatv odd_a = WINOGRAD_GA * WINOGRAD_A * g[step], odd_b = WINOGRAD_GB * WINOGRAD_B * g[step];
@@ -70,7 +70,7 @@ inline void winograd4_weights(floatv *to, const floatv *g, int step) {
 }
 
 /* G^T: 6 to 3 */
-inline void winograd4_gather(floatv *to, const floatv *m, int step) {
+static inline void winograd4_gather(floatv *to, const floatv *m, int step) {
     const floatv even_a = WINOGRAD_GA * (m[step] + m[2 * step]), odd_a = m[step] - m[2 * step];
     const floatv even_b = WINOGRAD_GB * (m[3 * step] + m[4 * step]), odd_b = m[3 * step] - m[4 * step];
     to[0] = m[0] + even_a + even_b;
@@ -78,7 +78,7 @@ inline void winograd4_gather(floatv *to, const floatv *m, int step) {
     to[2 * step] = FMA((floatv)WINOGRAD_AA, even_a, FMA((floatv)WINOGRAD_BB, even_b, m[5 * step]));
 }
 
-inline void winograd2_input(floatv *to, const floatv *d, int step) {
+static inline void winograd2_input(floatv *to, const floatv *d, int step) {
     const floatv first = d[0] - d[2 * step], last = d[3 * step] - d[step];
     const floatv plus = d[step] + d[2 * step], minus = d[2 * step] - d[step];
     to[0] = first;
@@ -87,13 +87,13 @@ inline void winograd2_input(floatv *to, const floatv *d, int step) {
     to[3 * step] = last;
 }
 
-inline void winograd2_output(floatv *to, const floatv *m, int step) {
+static inline void winograd2_output(floatv *to, const floatv *m, int step) {
     const floatv first = m[0] + m[step] + m[2 * step];
     to[step] = m[step] - m[2 * step] + m[3 * step];
     to[0] = first;
 }
 
-inline void winograd2_spread(floatv *to, const floatv *y, int step) {
+static inline void winograd2_spread(floatv *to, const floatv *y, int step) {
     const floatv first = y[0], last = y[step];
     to[0] = first;
     to[step] = first + last;
@@ -101,7 +101,7 @@ inline void winograd2_spread(floatv *to, const floatv *y, int step) {
     to[3 * step] = last;
 }
 
-inline void winograd2_weights(floatv *to, const floatv *g, int step) {
+static inline void winograd2_weights(floatv *to, const floatv *g, int step) {
     const floatv first = g[0], last = g[2 * step], even = 0.5f * (first + last), odd = 0.5f * g[step];
     to[0] = first;
     to[step] = even + odd;
@@ -109,7 +109,7 @@ inline void winograd2_weights(floatv *to, const floatv *g, int step) {
     to[3 * step] = last;
 }
 
-inline void winograd2_gather(floatv *to, const floatv *m, int step) {
+static inline void winograd2_gather(floatv *to, const floatv *m, int step) {
     const floatv even = 0.5f * (m[step] + m[2 * step]);
     to[0] = m[0] + even;
     to[step] = 0.5f * (m[step] - m[2 * step]);

@@ -226,6 +226,8 @@ def compile_intel(tools, source, name, target, folder):
     section = re.search(r'^kernels:\n(.*?)(?=^\S|\Z)', sections['.ze_info'].decode(), re.S | re.M)
     for entry in ('\n' + section[1]).split('\n  - name:')[1:]:
         kernel = entry.split()[0].strip("'\"")
+        if kernel == 'Intel_Symbol_Table_Void_Program':  # of functions that are kept beside kernels
+            continue
         number = lambda key: int(found[1]) if (found := re.search(rf'\n\s+{key}:\s+(\d+)', entry)) else 0
         sizes = re.search(r'required_work_group_size: \[ (\d+), (\d+), (\d+) \]', entry)
         items = math.prod(map(int, sizes.groups())) if sizes else UNSAID
