@@ -146,10 +146,10 @@ static const struct conv_variant conv_variants[] = {
      conv_winograd_candidates, winograd2_plan},
     {"direct", "direct", FAMILY_CPU, 3, false, DIRECT_ERROR, always, conv_direct_fits, conv_direct_candidates,
      conv_direct_plan},
-    {"staged", "staged Winograd F(4,3)", FAMILY_GPU, 9, true, WINOGRAD_ERROR, conv_staged_applies, conv_staged_fits,
-     conv_staged_candidates, conv_staged_plan},
-    {"product", "tiled product", FAMILY_GPU, 8, false, DIRECT_ERROR, always, conv_product_fits, conv_product_candidates,
-     conv_product_plan},
+    {"staged", "staged Winograd F(4,3)", FAMILY_GPU, TILE_NUMBERS + 1, true, WINOGRAD_ERROR, conv_staged_applies,
+     conv_staged_fits, conv_staged_candidates, conv_staged_plan},
+    {"product", "tiled product", FAMILY_GPU, TILE_NUMBERS, false, DIRECT_ERROR, always, conv_product_fits,
+     conv_product_candidates, conv_product_plan},
 };
 enum { CONV_VARIANTS = sizeof conv_variants / sizeof *conv_variants };
 

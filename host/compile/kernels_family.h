@@ -6,6 +6,7 @@
 #ifndef RETORT_COMPILE_KERNELS_FAMILY_H
 #define RETORT_COMPILE_KERNELS_FAMILY_H
 
+#include "compile/integer.h"
 #include "compile/kernels.h"
 
 /* What most kernels of products are: an operand is packed, a product is computed, parts of it are added. */
@@ -38,6 +39,17 @@ void kernels_cpu_sum(int64_t count, int64_t splits, struct product_use *use);
  * forward and backward-data: tiles of a work-item, and register tile: tiles, vectors of output channels; of
  * backward-weight: blocks of input and of output channels of a work-item, those of output channels in a register tile.
  * --- */
+/* What the transforms see, of both families: a forward pass, of x to y or, mirrored, of y to x for backward-data;
+ * backward-weight as the forward pass is. */
+struct winograd_task {
+    int64_t n, in_channels, in_height, in_width, out_channels, out_height, out_width;
+    int64_t pad;
+    bool mirrored;
+};
+struct winograd_task winograd_task(enum conv_pass pass, const struct conv_sizes *sizes);
+/* Whether the kernel and its steps are those that F(m,3) is for. */
+bool winograd_kernel(const struct conv_sizes *sizes);
+int64_t winograd_tiles(const struct winograd_task *task, int64_t images, int64_t out_tile); /* of so many images */
 /* The m of the F(m,3) that is fastest by a simple count of operations: 4, 2, or 0 where direct convolution is, or where
  * it is no such convolution. */
 int kernels_winograd(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes);
@@ -90,11 +102,19 @@ struct gpu_layers {
 void gpu_plan_matmul(const struct kernel_target *target, const struct matmul_sizes *sizes,
                      const struct gpu_layers *layers, const struct product_tile *tile, int64_t parts,
                      struct product_use *use);
-/* A tile and the parts of a sum as eight numbers, and back; NULL where no tile has these. */
-void gpu_describe_tile(const struct product_tile *tile, int64_t parts, int *numbers);
-const struct product_tile *gpu_described_tile(const int *numbers);
+/* A tile and the parts of a sum as numbers of a choice: tile m and n, sums m and n of an item, depth, 1 + flags, 1 +
+ * sub-group, parts. All 0: those without wisdom. */
+enum { TILE_PARTS = 7, TILE_NUMBERS };
+/* The tile that the numbers ask for, where the product can be computed in it; else NULL. */
+const struct product_tile *gpu_tile_asked(const struct kernel_target *target, const struct gpu_product *product,
+                                          const int *numbers);
+int64_t gpu_parts_asked(const struct kernel_target *target, const struct gpu_product *product,
+                        const struct product_tile *tile, const int *numbers);
+/* All tiles that fit, each with the parts that it has without wisdom; how many. */
+int gpu_tile_candidates(const struct kernel_target *target, const struct gpu_product *product,
+                        int list[][CHOICE_PARAMETERS], int most);
 
-/* Parameters: tile m and n, sums m and n of an item, depth, 1 + flags, 1 + sub-group, parts of the sum. */
+/* Parameters: TILE_NUMBERS. */
 bool conv_product_fits(const struct kernel_target *target, const struct conv_class *class, const int *numbers);
 int conv_product_candidates(const struct kernel_target *target, const struct conv_class *class,
                             int list[][CHOICE_PARAMETERS], int most);
@@ -102,7 +122,8 @@ int conv_product_plan(const struct kernel_target *target, const struct conv_clas
                       struct kernel_plan *plan);
 int kernels_gpu_matmul(const struct kernel_target *target, const struct matmul_sizes *sizes, struct product_use *use);
 
-/* --- kernels_winograd_gpu.c: staged Winograd F(4,3). Parameters: those of the products' tile, images of a part. --- */
+/* --- kernels_winograd_gpu.c: staged Winograd F(4,3). Parameters: TILE_NUMBERS of the products, images of a part. ---
+ */
 bool conv_staged_applies(const struct kernel_target *target, const struct conv_class *class);
 bool conv_staged_fits(const struct kernel_target *target, const struct conv_class *class, const int *numbers);
 int conv_staged_candidates(const struct kernel_target *target, const struct conv_class *class,
@@ -119,18 +140,5 @@ int kernels_check_target(const struct kernel_target *target);
 /* Kernels index a tensor with int: its elements, counted with the padding to whole blocks, must fit. RETORT_EINVAL
  * where a size is not positive, RETORT_ELIMIT where there are too many. */
 int kernels_check_count(const char *what, int64_t a, int64_t b, int64_t c, int64_t d);
-
-static inline int64_t min_of(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-static inline int64_t max_of(int64_t a, int64_t b) {
-    return a > b ? a : b;
-}
-static inline int64_t divide_up(int64_t a, int64_t b) {
-    return (a + b - 1) / b;
-}
-static inline int64_t round_up(int64_t a, int64_t b) {
-    return divide_up(a, b) * b;
-}
 
 #endif

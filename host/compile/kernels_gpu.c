@@ -291,47 +291,56 @@ void gpu_plan_matmul(const struct kernel_target *target, const struct matmul_siz
 /* --- as a row of the kernel choice --- */
 enum { FLAG_LOCAL_A = 1, FLAG_LOCAL_B = 2, FLAG_AHEAD = 4 };
 
-void gpu_describe_tile(const struct product_tile *tile, int64_t parts, int *numbers) {
+static void describe_tile(const struct product_tile *tile, int64_t parts, int *numbers) {
     int flags = tile->local_a * FLAG_LOCAL_A + tile->local_b * FLAG_LOCAL_B + tile->ahead * FLAG_AHEAD;
-    const int all[] = {tile->tile_m, tile->tile_n, tile->work_m,        tile->work_n,
-                       tile->depth,  1 + flags,    1 + tile->sub_group, (int)parts};
+    const int all[TILE_NUMBERS] = {tile->tile_m, tile->tile_n, tile->work_m,        tile->work_n,
+                                   tile->depth,  1 + flags,    1 + tile->sub_group, (int)parts};
     memcpy(numbers, all, sizeof all);
 }
 
-const struct product_tile *gpu_described_tile(const int *numbers) {
+const struct product_tile *gpu_tile_asked(const struct kernel_target *target, const struct gpu_product *p,
+                                          const int *numbers) {
+    if (!numbers[0]) return gpu_tile_choose(target, p);
     for (int i = 0; i < TILES; i++) {
-        int own[8];
-        gpu_describe_tile(&tiles[i], numbers[7], own);
-        if (memcmp(own, numbers, sizeof own) == 0) return &tiles[i];
+        int own[TILE_NUMBERS];
+        describe_tile(&tiles[i], numbers[TILE_PARTS], own);
+        if (memcmp(own, numbers, sizeof own) == 0) return gpu_tile_fits(target, p, &tiles[i]) ? &tiles[i] : NULL;
     }
     return NULL;
 }
 
+int64_t gpu_parts_asked(const struct kernel_target *target, const struct gpu_product *p,
+                        const struct product_tile *tile, const int *numbers) {
+    return numbers[0] ? numbers[TILE_PARTS] : gpu_parts(target, p, tile);
+}
+
+int gpu_tile_candidates(const struct kernel_target *target, const struct gpu_product *p, int list[][CHOICE_PARAMETERS],
+                        int most) {
+    int count = 0;
+    for (int i = 0; i < TILES && count < most; i++)
+        if (gpu_tile_fits(target, p, &tiles[i]))
+            describe_tile(&tiles[i], gpu_parts(target, p, &tiles[i]), list[count++]);
+    return count;
+}
+
 bool conv_product_fits(const struct kernel_target *target, const struct conv_class *class, const int *numbers) {
     const struct gpu_product p = gpu_product_conv(class->pass, &class->sizes);
-    if (!numbers[0]) return gpu_tile_choose(target, &p) != NULL;
-    const struct product_tile *tile = gpu_described_tile(numbers);
-    return tile && gpu_tile_fits(target, &p, tile);
+    return gpu_tile_asked(target, &p, numbers) != NULL;
 }
 
 int conv_product_candidates(const struct kernel_target *target, const struct conv_class *class,
                             int list[][CHOICE_PARAMETERS], int most) {
     const struct gpu_product p = gpu_product_conv(class->pass, &class->sizes);
-    int count = 0;
-    for (int i = 0; i < TILES && count < most; i++)
-        if (gpu_tile_fits(target, &p, &tiles[i]))
-            gpu_describe_tile(&tiles[i], gpu_parts(target, &p, &tiles[i]), list[count++]);
-    return count;
+    return gpu_tile_candidates(target, &p, list, most);
 }
 
 int conv_product_plan(const struct kernel_target *target, const struct conv_class *class, const int *numbers,
                       struct kernel_plan *plan) {
     const struct gpu_product p = gpu_product_conv(class->pass, &class->sizes);
-    const struct product_tile *tile = numbers[0] ? gpu_described_tile(numbers) : gpu_tile_choose(target, &p);
+    const struct product_tile *tile = gpu_tile_asked(target, &p, numbers);
     struct product_use use = {0};
     if (!tile) return error_set(RETORT_ELIMIT, "convolution weights with too many channels to be packed");
-    gpu_plan_conv(target, class->pass, &class->sizes, tile, numbers[0] ? numbers[7] : gpu_parts(target, &p, tile),
-                  &use);
+    gpu_plan_conv(target, class->pass, &class->sizes, tile, gpu_parts_asked(target, &p, tile, numbers), &use);
     kernels_plan_conv(&use, class, plan);
     return RETORT_OK;
 }

@@ -10,20 +10,9 @@ enum { FORWARD_FLOATS = 80 << 10, WEIGHT_FLOATS = 225 << 10 };
  * before sums are added to sums: a long float32 sum loses digits. */
 enum { WEIGHT_TILES = 16, MOST_TILES = 48, MOST_SUMMED = 2048 };
 
-/* Forward, or (mirrored) backward-data seen as a forward pass of y to x; backward-weight as the forward pass is. */
-struct winograd_task {
-    int64_t n, in_channels, in_height, in_width, out_channels, out_height, out_width;
-    int64_t pad;
-    bool mirrored;
-};
-
 /* Work-items that keep all cores busy evenly. */
 static int64_t busy_items(const struct kernel_target *target) {
     return max_of(2, target->traits->compute_units) * 4;
-}
-
-static int64_t tiles_of(const struct winograd_task *task, int64_t out_tile) {
-    return task->n * divide_up(task->out_height, out_tile) * divide_up(task->out_width, out_tile);
 }
 
 /* A register tile is so many tiles (or input channels) by two or three vectors of output channels: as many as leave
@@ -35,16 +24,23 @@ static int64_t out_group_of(int64_t out_blocks) {
     return out_blocks % 3 == 0 && out_blocks % 2 != 0 ? 3 : min_of(out_blocks, 2);
 }
 
-static bool applies(const struct kernel_target *target, const struct conv_sizes *s) {
-    return s->kh == 3 && s->kw == 3 && s->stride == 1 && s->padding <= 2
-           && kernels_conv_layout(target, s->c) == LAYOUT_BLOCKED
-           && kernels_conv_layout(target, s->o) == LAYOUT_BLOCKED;
-}
-
-static struct winograd_task task_of(enum conv_pass pass, const struct conv_sizes *s) {
+struct winograd_task winograd_task(enum conv_pass pass, const struct conv_sizes *s) {
     if (pass == CONV_BACKWARD_DATA)
         return (struct winograd_task){s->n, s->o, s->oh, s->ow, s->c, s->h, s->w, 2 - s->padding, true};
     return (struct winograd_task){s->n, s->c, s->h, s->w, s->o, s->oh, s->ow, s->padding, false};
+}
+
+bool winograd_kernel(const struct conv_sizes *s) {
+    return s->kh == 3 && s->kw == 3 && s->stride == 1 && s->padding <= 2;
+}
+
+int64_t winograd_tiles(const struct winograd_task *task, int64_t images, int64_t out_tile) {
+    return images * divide_up(task->out_height, out_tile) * divide_up(task->out_width, out_tile);
+}
+
+static bool applies(const struct kernel_target *target, const struct conv_sizes *s) {
+    return winograd_kernel(s) && kernels_conv_layout(target, s->c) == LAYOUT_BLOCKED
+           && kernels_conv_layout(target, s->o) == LAYOUT_BLOCKED;
 }
 
 /* Whether the transformed inputs of a few tiles leave room in the cache. */
@@ -58,7 +54,7 @@ static int64_t weight_floats(int64_t points, int64_t lanes, int64_t in_group, in
 
 int kernels_winograd(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *s) {
     if (!applies(target, s)) return 0;
-    const struct winograd_task parts = task_of(pass, s), *task = &parts;
+    const struct winograd_task parts = winograd_task(pass, s), *task = &parts;
     int64_t v = target->lanes, in_blocks = divide_up(task->in_channels, v);
     int64_t out_blocks = divide_up(task->out_channels, v);
     if (task->in_channels < v) return 0;
@@ -72,7 +68,7 @@ int kernels_winograd(const struct kernel_target *target, enum conv_pass pass, co
         if (!inputs_fit(m, in_blocks, v)) continue;
         double products = (double)(points * task->in_channels * round_up(out_blocks, out_group_of(out_blocks)));
         double transforms = 10.0 * (double)(points * (in_blocks + out_blocks));
-        double cost = (double)tiles_of(task, m) * (products + transforms);
+        double cost = (double)winograd_tiles(task, task->n, m) * (products + transforms);
         if (cost < best) best = cost, tile = m;
     }
     return tile;
@@ -80,7 +76,7 @@ int kernels_winograd(const struct kernel_target *target, enum conv_pass pass, co
 
 bool conv_winograd_fits(const struct kernel_target *target, const struct conv_class *class, int m, const int *tile) {
     if (!applies(target, &class->sizes)) return false;
-    const struct winograd_task task = task_of(class->pass, &class->sizes);
+    const struct winograd_task task = winograd_task(class->pass, &class->sizes);
     int64_t v = target->lanes, points = (m + 2) * (m + 2), in_blocks = divide_up(task.in_channels, v);
     int64_t out_blocks = divide_up(task.out_channels, v);
     if (task.in_channels < v || !inputs_fit(m, in_blocks, v)) return false;
@@ -121,7 +117,7 @@ int conv_winograd_candidates(const struct kernel_target *target, const struct co
 /* Forward and backward-data. */
 static void plan_conv(const struct kernel_target *target, const struct winograd_task *task, int tile, const int *choice,
                       const struct conv_terms *terms, struct product_use *use) {
-    int64_t v = target->lanes, points = (tile + 2) * (tile + 2), total = tiles_of(task, tile);
+    int64_t v = target->lanes, points = (tile + 2) * (tile + 2), total = winograd_tiles(task, task->n, tile);
     int64_t in_blocks = divide_up(task->in_channels, v);
     int64_t out_blocks = divide_up(task->out_channels, v), out_group = out_group_of(out_blocks);
     int64_t tile_group = register_rows(target);
@@ -173,7 +169,7 @@ static void plan_backward_weight(const struct kernel_target *target, const struc
                                  const int *choice, const struct conv_terms *terms, struct product_use *use) {
     enum { TILES = WEIGHT_TILES };
     int64_t v = target->lanes, points = (tile + 2) * (tile + 2), pairs = terms->inputs;
-    int64_t total = pairs * tiles_of(task, tile);
+    int64_t total = pairs * winograd_tiles(task, task->n, tile);
     int64_t in_blocks = divide_up(task->in_channels, v), out_blocks = divide_up(task->out_channels, v);
     int64_t sum_blocks = out_group_of(out_blocks), sum_channels = register_rows(target);
     /* The wider the groups, the fewer times an operand is read and transformed. */
@@ -221,7 +217,7 @@ static void plan_backward_weight(const struct kernel_target *target, const struc
 
 void conv_winograd_plan(const struct kernel_target *target, const struct conv_class *class, int m, const int *tile,
                         struct kernel_plan *plan) {
-    const struct winograd_task task = task_of(class->pass, &class->sizes);
+    const struct winograd_task task = winograd_task(class->pass, &class->sizes);
     struct product_use use = {0};
     (class->pass == CONV_BACKWARD_WEIGHT ? plan_backward_weight : plan_conv)(target, &task, m, tile, &class->terms,
                                                                              &use);

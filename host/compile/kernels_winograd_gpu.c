@@ -9,28 +9,11 @@
 
 #include "base/error.h"
 
-#include <string.h>
+enum { POINTS = 36, SIDE = 4, TERMS_MOST = 4, PARTS_MOST = 16 };
+enum { PART_IMAGES = TILE_NUMBERS }; /* of the parameters: the one behind those of the tile */
 
-enum { POINTS = 36, SIDE = 4, TERMS_MOST = 4, PARTS_MOST = 16, TILE_NUMBERS = 8 };
-
-/* Forward, or (mirrored) backward-data seen as a forward pass of y to x; backward-weight as the forward pass is. */
-struct staged {
-    int64_t n, in_channels, in_height, in_width, out_channels, out_height, out_width, pad;
-    bool mirrored;
-};
-
-static bool applies(const struct conv_sizes *s) {
-    return s->kh == 3 && s->kw == 3 && s->stride == 1 && s->padding <= 2;
-}
-
-static struct staged staged_of(enum conv_pass pass, const struct conv_sizes *s) {
-    if (pass == CONV_BACKWARD_DATA)
-        return (struct staged){s->n, s->o, s->oh, s->ow, s->c, s->h, s->w, 2 - s->padding, true};
-    return (struct staged){s->n, s->c, s->h, s->w, s->o, s->oh, s->ow, s->padding, false};
-}
-
-static int64_t tiles_of(const struct staged *s, int64_t images) {
-    return images * divide_up(s->out_height, SIDE) * divide_up(s->out_width, SIDE);
+static int64_t tiles_of(const struct winograd_task *s, int64_t images) {
+    return winograd_tiles(s, images, SIDE);
 }
 
 /* The terms of a class in the order of their products, each bit o * 4 + i * 2 + w of the mask. */
@@ -70,7 +53,7 @@ static struct gpu_layers layers_of(const struct terms *terms) {
 }
 
 /* The products of one part. */
-static struct matmul_sizes products_of(enum conv_pass pass, const struct staged *s, const struct terms *terms,
+static struct matmul_sizes products_of(enum conv_pass pass, const struct winograd_task *s, const struct terms *terms,
                                        int64_t images) {
     int64_t tiles = tiles_of(s, images), batch = (int64_t)POINTS * terms->count;
     if (pass == CONV_BACKWARD_WEIGHT)
@@ -79,7 +62,7 @@ static struct matmul_sizes products_of(enum conv_pass pass, const struct staged 
 }
 
 /* Floats of the transformed tensors of a part. */
-static int64_t part_floats(const struct conv_class *class, const struct staged *s, const struct terms *terms,
+static int64_t part_floats(const struct conv_class *class, const struct winograd_task *s, const struct terms *terms,
                            int64_t images) {
     int64_t inputs = class->terms.inputs * s->in_channels;
     int64_t others = class->pass == CONV_BACKWARD_WEIGHT ? class->terms.inputs : terms->count;
@@ -91,15 +74,15 @@ static double expected_speed(const struct device_traits *traits) {
     return 1e6 * (double)traits->lanes * (traits->max_clock_mhz ? traits->max_clock_mhz : 1000);
 }
 
-static double product_flops(const struct staged *s, const struct terms *terms, int64_t images) {
+static double product_flops(const struct winograd_task *s, const struct terms *terms, int64_t images) {
     return 2.0 * POINTS * terms->count * (double)tiles_of(s, images) * (double)(s->in_channels * s->out_channels);
 }
 
 /* Images of a part: as many as half of the largest cache holds, but so many that the launches of a part, some
  * microseconds each, are short beside its products; and no more than memory is spent on. A backward-weight is computed
  * whole. */
-static int64_t part_images(const struct kernel_target *target, const struct conv_class *class, const struct staged *s,
-                           const struct terms *terms) {
+static int64_t part_images(const struct kernel_target *target, const struct conv_class *class,
+                           const struct winograd_task *s, const struct terms *terms) {
     static const double worth = 100e-6;    /* seconds */
     const int64_t most = (int64_t)1 << 26; /* floats */
     if (class->pass == CONV_BACKWARD_WEIGHT) return s->n;
@@ -114,16 +97,20 @@ static int64_t part_images(const struct kernel_target *target, const struct conv
 static const struct product_tile *tile_of(const struct kernel_target *target, const struct matmul_sizes *sizes,
                                           const int *numbers) {
     const struct gpu_product product = gpu_product_matmul(sizes);
-    const struct product_tile *tile = numbers[0] ? gpu_described_tile(numbers) : gpu_tile_choose(target, &product);
-    return tile && gpu_tile_fits(target, &product, tile) ? tile : NULL;
+    return gpu_tile_asked(target, &product, numbers);
 }
 
-/* Numbers: those of the products' tile (gpu_describe_tile), images of a part. */
+/* Images of a part, as the numbers say or by the rules above. */
+static int64_t images_asked(const struct kernel_target *target, const struct conv_class *class,
+                            const struct winograd_task *s, const struct terms *terms, const int *numbers) {
+    return numbers[0] ? numbers[PART_IMAGES] : part_images(target, class, s, terms);
+}
+
 bool conv_staged_fits(const struct kernel_target *target, const struct conv_class *class, const int *numbers) {
     struct terms terms;
-    if (!applies(&class->sizes) || !list_terms(class, &terms) || terms.count == 0) return false;
-    const struct staged s = staged_of(class->pass, &class->sizes);
-    int64_t images = numbers[0] ? numbers[TILE_NUMBERS] : part_images(target, class, &s, &terms);
+    if (!winograd_kernel(&class->sizes) || !list_terms(class, &terms) || terms.count == 0) return false;
+    const struct winograd_task s = winograd_task(class->pass, &class->sizes);
+    int64_t images = images_asked(target, class, &s, &terms, numbers);
     if (images > s.n || divide_up(s.n, images) > PARTS_MOST) return false;
     if (class->pass == CONV_BACKWARD_WEIGHT && images < s.n) return false;
     if (part_floats(class, &s, &terms, images) > INT32_MAX / 2
@@ -136,18 +123,13 @@ bool conv_staged_fits(const struct kernel_target *target, const struct conv_clas
 int conv_staged_candidates(const struct kernel_target *target, const struct conv_class *class,
                            int list[][CHOICE_PARAMETERS], int most) {
     struct terms terms;
-    int tile_count, count = 0;
-    const struct product_tile *tiles = gpu_tiles(&tile_count);
     if (!list_terms(class, &terms)) return 0;
-    const struct staged s = staged_of(class->pass, &class->sizes);
+    const struct winograd_task s = winograd_task(class->pass, &class->sizes);
     int64_t images = part_images(target, class, &s, &terms);
     const struct matmul_sizes sizes = products_of(class->pass, &s, &terms, images);
     const struct gpu_product product = gpu_product_matmul(&sizes);
-    for (int i = 0; i < tile_count && count < most; i++) {
-        if (!gpu_tile_fits(target, &product, &tiles[i])) continue;
-        gpu_describe_tile(&tiles[i], gpu_parts(target, &product, &tiles[i]), list[count]);
-        list[count++][TILE_NUMBERS] = (int)images;
-    }
+    int count = gpu_tile_candidates(target, &product, list, most);
+    for (int i = 0; i < count; i++) list[i][PART_IMAGES] = (int)images;
     return count;
 }
 
@@ -159,7 +141,7 @@ bool conv_staged_applies(const struct kernel_target *target, const struct conv_c
     struct terms terms;
     if (!conv_staged_fits(target, class, own)) return false;
     list_terms(class, &terms);
-    const struct staged s = staged_of(class->pass, &class->sizes);
+    const struct winograd_task s = winograd_task(class->pass, &class->sizes);
     if (min_of(s.in_channels, s.out_channels) < 16) return false;
     double speed = expected_speed(target->traits);
     double maps =
@@ -172,14 +154,14 @@ bool conv_staged_applies(const struct kernel_target *target, const struct conv_c
 }
 
 /* --- launches --- */
-static void define_tiles(const struct staged *s, int64_t tiles, struct kernel_use *use) {
+static void define_tiles(const struct winograd_task *s, int64_t tiles, struct kernel_use *use) {
     kernel_use_define(use, "TILES", tiles);
     kernel_use_define(use, "TILES_X", divide_up(s->out_width, SIDE));
     kernel_use_define(use, "TILES_Y", divide_up(s->out_height, SIDE));
 }
 
 /* The transform of `inputs` images tensors: of x, or (spread) of the tiles of a backward-weight's y. */
-static void use_input(const struct kernel_target *target, const struct staged *s, bool spread, int inputs,
+static void use_input(const struct kernel_target *target, const struct winograd_task *s, bool spread, int inputs,
                       int64_t tiles, struct kernel_use *use) {
     int64_t channels = spread ? s->out_channels : s->in_channels;
     kernel_use_begin(use, "winograd_input_gpu.cl");
@@ -194,7 +176,7 @@ static void use_input(const struct kernel_target *target, const struct staged *s
     use->global[2] = (size_t)inputs;
 }
 
-static struct plan_operand pack_weights(const struct kernel_target *target, const struct staged *s, int first,
+static struct plan_operand pack_weights(const struct kernel_target *target, const struct winograd_task *s, int first,
                                         int weights, struct kernel_plan *plan) {
     struct kernel_use use;
     kernel_use_begin(&use, "winograd_weights_gpu.cl");
@@ -209,7 +191,7 @@ static struct plan_operand pack_weights(const struct kernel_target *target, cons
     return plan_pack(plan, &use, (size_t)(POINTS * weights * s->in_channels * s->out_channels), first, weights);
 }
 
-static void use_output(const struct kernel_target *target, const struct staged *s, const struct terms *terms,
+static void use_output(const struct kernel_target *target, const struct winograd_task *s, const struct terms *terms,
                        int outputs, int64_t tiles, struct kernel_use *use) {
     kernel_use_begin(use, "winograd_output_gpu.cl");
     kernel_use_define(use, "OUTPUTS", outputs);
@@ -231,15 +213,16 @@ static struct plan_operand part_of(struct plan_operand whole, int64_t first, int
     return whole;
 }
 
-static int plan_weight(const struct kernel_target *target, const struct conv_class *class, const struct staged *s,
-                       const struct terms *terms, const int *numbers, struct kernel_plan *plan) {
+static int plan_weight(const struct kernel_target *target, const struct conv_class *class,
+                       const struct winograd_task *s, const struct terms *terms, const int *numbers,
+                       struct kernel_plan *plan) {
     int64_t tiles = tiles_of(s, s->n), pairs = class->terms.inputs;
     const struct matmul_sizes sizes = products_of(class->pass, s, terms, s->n);
     const struct gpu_product product = gpu_product_matmul(&sizes);
     const struct product_tile *tile = tile_of(target, &sizes, numbers);
     struct product_use products = {0};
     struct kernel_use use;
-    int64_t parts = numbers[0] ? numbers[TILE_NUMBERS - 1] : gpu_parts(target, &product, tile);
+    int64_t parts = gpu_parts_asked(target, &product, tile, numbers);
     const struct gpu_layers layers = layers_of(terms);
     gpu_plan_matmul(target, &sizes, &layers, tile, parts, &products);
     int64_t blocks = (int64_t)products.main.global[2] / POINTS;
@@ -265,10 +248,10 @@ int conv_staged_plan(const struct kernel_target *target, const struct conv_class
                      struct kernel_plan *plan) {
     struct terms terms;
     list_terms(class, &terms);
-    const struct staged s = staged_of(class->pass, &class->sizes);
+    const struct winograd_task s = winograd_task(class->pass, &class->sizes);
     if (class->pass == CONV_BACKWARD_WEIGHT) return plan_weight(target, class, &s, &terms, numbers, plan);
     const int inputs = class->terms.inputs, outputs = class->terms.outputs;
-    int64_t most = numbers[0] ? numbers[TILE_NUMBERS] : part_images(target, class, &s, &terms);
+    int64_t most = images_asked(target, class, &s, &terms, numbers);
     int64_t tiles = tiles_of(&s, most);
     struct plan_operand weights = pack_weights(target, &s, inputs, class->terms.weights, plan);
     struct plan_operand v = PLAN_SCRATCH(plan_scratch(plan, (size_t)(POINTS * inputs * s.in_channels * tiles)));

@@ -116,8 +116,9 @@ static void append_function(struct text *text, const char *name, const char *ker
     if (locals) append_names(text, body, true);
     for (int i = 0; i < QUERIES; i++) text_printf(text, "#define %s(d) ((size_t)%s)\n", queries[i][0], queries[i][1]);
     /* Barriers and what `restrict` leaves of a call that is inlined are too much for some drivers. */
-    text_append(text, "#define restrict\nstatic inline __attribute__((always_inline)) void NAME(const int *group_place, "
-                      "const int *group_extent, const int *item_place, const int *item_extent, ");
+    text_append(text,
+                "#define restrict\nstatic inline __attribute__((always_inline)) void NAME(const int *group_place, "
+                "const int *group_extent, const int *item_place, const int *item_extent, ");
     if (locals) text_printf(text, "local struct shared_%s *group_memory, ", name);
     for (; (at = next_locals(body, &length)); body = at + length + 1) text_printf(text, "%.*s", (int)(at - body), body);
     text_printf(text, "%s\n#undef restrict\n", body);
