@@ -139,10 +139,8 @@ static void launch(struct device_program *program, const struct kernel_plan *pla
         assert_ok(device_kernel_create(program, name, &kernel));
         for (int k = 0; k < launch->count; k++) {
             const struct plan_operand *operand = &launch->operands[k];
-            int region = operand->kind == OPERAND_RESULT  ? RESULT
-                         : operand->kind == OPERAND_INPUT ? LEFT + operand->number
-                                                          : SCRATCH + operand->number;
-            assert_ok(device_kernel_set_buffer(kernel, (unsigned)k, buffer, offsets[region] + operand->offset));
+            size_t at = PLAN_PICK(operand, offsets + RESULT, offsets + LEFT, offsets + SCRATCH);
+            assert_ok(device_kernel_set_buffer(kernel, (unsigned)k, buffer, at + operand->offset));
         }
         const struct kernel_use *use = plan_use(plan, launch);
         assert_ok(device_launch(device, kernel, use->global, use->local));

@@ -135,23 +135,24 @@ static int plan_add(struct kernels *kernels, const struct kernel_plan *plan) {
 /* Runs a plan, its scratch memory between guards too. A launch is to change its outputs alone. */
 static void run_plans(const struct kernels *kernels, int first, const struct kernel_plan *plan,
                       struct tensor *const *results, struct tensor *const *inputs) {
-    struct tensor scratch[PLAN_SCRATCHES];
-    for (int k = 0; k < plan->scratch_count; k++) scratch[k] = tensor_create(plan->scratch[k]);
+    struct tensor memory[PLAN_SCRATCHES], *scratch[PLAN_SCRATCHES];
+    for (int k = 0; k < plan->scratch_count; k++) {
+        memory[k] = tensor_create(plan->scratch[k]);
+        scratch[k] = &memory[k];
+    }
     for (int i = 0; i < plan->launch_count; i++) {
         const struct plan_launch *launch = &plan->launches[i];
         struct tensor *arguments[PLAN_OPERANDS];
         size_t offsets[PLAN_OPERANDS];
         for (int k = 0; k < launch->count; k++) {
             const struct plan_operand *operand = &launch->operands[k];
-            arguments[k] = operand->kind == OPERAND_RESULT  ? results[operand->number]
-                           : operand->kind == OPERAND_INPUT ? inputs[operand->number]
-                                                            : &scratch[operand->number];
+            arguments[k] = PLAN_PICK(operand, results, inputs, scratch);
             offsets[k] = operand->offset;
         }
         run_at(kernels, first + launch->use, plan_use(plan, launch), arguments, offsets, launch->outputs,
                launch->count);
     }
-    for (int k = 0; k < plan->scratch_count; k++) tensor_destroy(&scratch[k]);
+    for (int k = 0; k < plan->scratch_count; k++) tensor_destroy(&memory[k]);
 }
 
 static void run_plan(const struct kernels *kernels, int first, const struct kernel_plan *plan, struct tensor *result,

@@ -55,9 +55,7 @@ static int time_launch(struct device *device, struct device_program *program, co
     TRY(device_kernel_create(program, name, &kernel));
     for (int k = 0; k < launch->count; k++) {
         const struct plan_operand *operand = &launch->operands[k];
-        struct device_buffer *buffer = operand->kind == OPERAND_RESULT  ? operands[operand->number]
-                                       : operand->kind == OPERAND_INPUT ? operands[results + operand->number]
-                                                                        : scratch[operand->number];
+        struct device_buffer *buffer = PLAN_PICK(operand, operands, operands + results, scratch);
         TRY(device_kernel_set_buffer(kernel, (unsigned)k, buffer, operand->offset));
     }
     TRY(device_launch(device, kernel, use->global, use->local));

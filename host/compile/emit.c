@@ -63,9 +63,7 @@ static int add_launch(struct emitter *e, const struct text *head, const struct t
     if (e->failure) RAISE(RETORT_EUNSUPPORTED, "cannot compile %s: %s", kernel->what, e->failure);
     text_printf(&text, "__attribute__((reqd_work_group_size(%zu, 1, 1)))\n", items);
     text_append(&text, "kernel void NAME(");
-    for (int b = 0; b < e->buffer_count; b++)
-        text_printf(&text, "%sglobal %s%s *restrict b%d, ulong o%d", b ? ", " : "", b < e->output_count ? "" : "const ",
-                    e->buffers[b]->is_int ? "int" : "float", b, b);
+    launch_arguments(&text, e->buffers, e->buffer_count, e->output_count, "restrict ");
     text_append(&text, ") {\n");
     for (int b = 0; b < e->buffer_count; b++) text_printf(&text, "    b%d += o%d;\n", b, b);
     text_append(&text, text_get(head));

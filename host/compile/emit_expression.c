@@ -5,6 +5,7 @@
  * body (`body`); a memo keyed by node and index makes each value once per place. */
 #include "compile/emit.h"
 
+#include "compile/integer.h"
 #include "compile/roles.h"
 
 #include <math.h>
@@ -95,7 +96,7 @@ static struct expr load(struct emitter *e, struct node *node, const struct index
     }
     const char *address = "0";
     if (value->layout == LAYOUT_BLOCKED) {
-        int64_t blocks = (size[1] + lanes - 1) / lanes;
+        int64_t blocks = divide_up(size[1], lanes);
         bool lane = at->lane == 1 && e->lanes > 1;
         address = index_scaled(e, at->at[0], blocks * size[2] * size[3] * lanes);
         const char *block = lane ? "block" : arena_printf(&e->arena, "((%s) / %d)", at->at[1], lanes);
@@ -500,7 +501,7 @@ void emit_store(struct emitter *e, struct text *text, struct node *node, const s
     bool lane = e->lanes > 1 && at->lane >= 0;
     if (value->layout == LAYOUT_BLOCKED) {
         int lanes = e->target->lanes;
-        int64_t blocks = (size[1] + lanes - 1) / lanes;
+        int64_t blocks = divide_up(size[1], lanes);
         address = index_scaled(e, at->at[0], blocks * size[2] * size[3] * lanes);
         address = index_sum(e, address, index_scaled(e, "block", size[2] * size[3] * lanes));
         address = index_sum(e, address, index_scaled(e, at->at[2], size[3] * lanes));

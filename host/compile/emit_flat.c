@@ -34,7 +34,7 @@ static bool sums_up(const struct fused *kernel) {
     return any;
 }
 
-/* On a CPU a work-item goes over a chunk: vectors first, where that is possible. */
+/* A work-item goes over a chunk by itself: vectors first, where that is possible. */
 static void loop_chunk(struct emitter *e, int64_t count, bool vector, struct text *code) {
     int lanes = e->kernel->lanes;
     if (vector) {
@@ -45,7 +45,8 @@ static void loop_chunk(struct emitter *e, int64_t count, bool vector, struct tex
     text_printf(code, "    for (; i < end; i++) {\n%s    }\n", text_get(&e->body));
 }
 
-/* On a GPU each work-item takes one vector; where something is summed up, several that lie a group apart. */
+/* Of those that share an array each work-item takes one vector; where something is summed up, several that lie a group
+ * apart. */
 static void loop_vectors(struct emitter *e, int64_t count, bool vector, struct text *code) {
     const struct fused *kernel = e->kernel;
     int lanes = kernel->lanes;
@@ -75,7 +76,7 @@ static void emit_section(struct emitter *e, int64_t count, struct text *code) {
     const struct fused *kernel = e->kernel;
     const struct flat *flats = kernel->flats;
     int *sums = arena_array(&e->arena, kernel->flat_count, sizeof *sums), sum_count = 0;
-    bool alone = e->target->family == FAMILY_CPU, vector = kernel->lanes > 1 && count >= kernel->lanes;
+    bool alone = !kernel->shared, vector = kernel->lanes > 1 && count >= kernel->lanes;
     long long chunk = kernel->chunk, all = count;
     for (size_t k = 0; k < kernel->flat_count && sums; k++)
         if (is_summed(&flats[k], count)) sums[sum_count++] = (int)k;
@@ -123,7 +124,7 @@ void emit_flat(struct emitter *e, struct text *head, struct text *code) {
         while (shape_count(kernel->flats[first].node->shape) != count) first++;
         if (first == k) emit_section(e, count, code);
     }
-    if (e->target->family == FAMILY_CPU || !sums_up(kernel))
+    if (!kernel->shared || !sums_up(kernel))
         text_append(head, "    const int item = (int)get_global_id(0);\n");
     else
         append_group(e, head);
@@ -133,7 +134,7 @@ void emit_flat(struct emitter *e, struct text *head, struct text *code) {
 void emit_totals(struct emitter *e, struct text *head, struct text *code) {
     const struct fused *kernel = e->kernel;
     size_t count = kernel->flat_count;
-    bool alone = e->target->family == FAMILY_CPU;
+    bool alone = !kernel->shared;
     int *numbers = arena_array(&e->arena, count, sizeof *numbers);
     if (!numbers) return; /* add_launch() sees it */
     for (size_t k = 0; k < count; k++) numbers[k] = buffer_number(e, kernel->totals[k]);

@@ -1,13 +1,14 @@
 /* Row kernels: a work-item, or several of a group together, own a row and pass over it in phases. */
 #include "compile/emit.h"
 
+#include "compile/integer.h"
 #include "compile/roles.h"
 
 #include <string.h>
 
 static int64_t outer_size(const struct fused *kernel, int d) {
-    int64_t size = kernel->step->rows.size[d], lanes = kernel->lanes;
-    return d == 1 ? (size + lanes - 1) / lanes : size;
+    int64_t size = kernel->step->rows.size[d];
+    return d == 1 ? divide_up(size, kernel->lanes) : size;
 }
 
 /* The index of the current element for a node: row variables outside, loop variables inside. */
@@ -159,9 +160,7 @@ static void loop_alone(struct emitter *e, const struct phase *phase, const struc
 static void loop_shared(struct emitter *e, const struct phase *phase, const struct pass *pass, struct text *code) {
     const struct fused *kernel = e->kernel;
     const struct shape *shape = kernel->held ? &kernel->places : phase->shape;
-    int64_t total = 1, stride;
-    for (int d = 0; d < shape->rank; d++)
-        if (kernel->step->inner >> d & 1) total *= shape->size[d];
+    int64_t total = inner_count(shape, kernel->step->inner), stride;
     text_printf(code, "        {\n%s", text_get(&pass->part));
     bool ragged = kernel->held && total != (int64_t)kernel->held * kernel->row_items;
     if (kernel->held)

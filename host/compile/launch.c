@@ -32,6 +32,12 @@ double launch_bytes(const struct launch *launch) {
     return bytes;
 }
 
+void launch_arguments(struct text *text, struct value *const *buffers, int count, int outputs, const char *word) {
+    for (int b = 0; b < count; b++)
+        text_printf(text, "%sglobal %s%s *%sb%d, ulong o%d", b ? ", " : "", b < outputs ? "" : "const ",
+                    buffers[b]->is_int ? "int" : "float", word, b, b);
+}
+
 struct launch *launch_add(struct launch_list *list, const struct launch *launch) {
     struct launch *added = arena_alloc(&list->arena, sizeof *added);
     if (!added || !array_push(&list->launches, added)) return NULL;
@@ -48,9 +54,7 @@ struct launch *launch_add(struct launch_list *list, const struct launch *launch)
 /* The value of an operand, or of the part of it that a launch takes. */
 static struct value *operand_value(struct launch_list *list, const struct plan_operand *operand,
                                    struct value *const *results, struct value *const *inputs, struct value **scratch) {
-    struct value *whole = operand->kind == OPERAND_RESULT  ? results[operand->number]
-                          : operand->kind == OPERAND_INPUT ? inputs[operand->number]
-                                                           : scratch[operand->number];
+    struct value *whole = PLAN_PICK(operand, results, inputs, scratch);
     if (!whole || !operand->floats) return whole;
     struct value *part = value_create(list, whole->node, whole->layout, operand->floats);
     if (!part) return NULL;

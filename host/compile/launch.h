@@ -66,6 +66,9 @@ struct launch *launch_add(struct launch_list *list, const struct launch *launch)
  * not done again. Scratch becomes values. RETORT_ENOMEM. */
 int launch_plan(struct launch_list *list, const struct kernel_plan *plan, struct value *const *results,
                 struct value *const *inputs, double flops);
+/* Appends the arguments of a kernel with these buffers, b0, o0 and so on: outputs first, then inputs. `word` stands
+ * before each pointer's name: "restrict " where no two share memory, else "". */
+void launch_arguments(struct text *text, struct value *const *buffers, int count, int outputs, const char *word);
 /* What a launch must move at least: each of its buffers once. */
 double launch_bytes(const struct launch *launch);
 

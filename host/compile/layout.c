@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "compile/convolution.h"
+#include "compile/integer.h"
 #include "compile/roles.h"
 
 #include <stdlib.h>
@@ -23,7 +24,7 @@ static int no_memory(void) {
 static struct value *new_tensor(struct layouts *s, const struct node *node, enum layout layout) {
     const int64_t *size = node->shape.size;
     int64_t lanes = s->grouping->target.lanes, count = shape_count(node->shape);
-    if (layout == LAYOUT_BLOCKED) count = size[0] * ((size[1] + lanes - 1) / lanes) * lanes * size[2] * size[3];
+    if (layout == LAYOUT_BLOCKED) count = size[0] * round_up(size[1], lanes) * size[2] * size[3];
     return value_create(s->list, node, layout, (size_t)count);
 }
 

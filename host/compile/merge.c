@@ -74,7 +74,7 @@ static void append_function(struct text *text, const char *name, const char *ker
     text_append(text, "#undef NAME\n#endif\n");
 }
 
-int argument_number(struct value *const *buffers, int count, const struct value *value) {
+static int argument_number(struct value *const *buffers, int count, const struct value *value) {
     int i = 0;
     while (i < count && buffers[i] != value) i++;
     return i;
@@ -136,10 +136,18 @@ struct launch *merge_begin(struct launch_list *list, struct launch *const *parts
     return launch->what ? launch : NULL;
 }
 
-void append_arguments(struct text *text, const struct launch *launch) {
-    for (int b = 0; b < launch->buffer_count; b++)
-        text_printf(text, "%sglobal %s%s *b%d, ulong o%d", b ? ", " : "", b < launch->output_count ? "" : "const ",
-                    launch->buffers[b]->is_int ? "int" : "float", b, b);
+size_t collect_same(struct launch *const *parts, size_t count, size_t k, struct launch **same) {
+    size_t found = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (!is_same_launch(parts[i], parts[k])) continue;
+        if (i < k) return 0;
+        same[found++] = parts[i];
+    }
+    return found;
+}
+
+void part_name(const struct launch *part, char name[PART_NAME]) {
+    snprintf(name, PART_NAME, "part_%016" PRIx64, hash_fast(part->text, strlen(part->text), 0));
 }
 
 static struct launch *merged(struct launch_list *list, const struct kernel_target *target, struct launch *const *parts,
@@ -154,19 +162,12 @@ static struct launch *merged(struct launch_list *list, const struct kernel_targe
     text_init(&body);
     size_t items = 0, units = target->traits->compute_units;
     for (size_t k = 0; k < count; k++) {
-        const char *source = parts[k]->text;
+        char name[PART_NAME];
         items += launch_items(parts[k]);
-        size_t same_count = 0;
-        bool earlier = false;
-        for (size_t i = 0; i < count; i++) {
-            if (!is_same_launch(parts[i], parts[k])) continue;
-            earlier |= i < k;
-            same[same_count++] = parts[i];
-        }
-        if (earlier) continue;
-        char name[32];
-        snprintf(name, sizeof name, "part_%016" PRIx64, hash_fast(source, strlen(source), 0));
-        append_function(&text, name, source);
+        size_t same_count = collect_same(parts, count, k, same);
+        if (!same_count) continue;
+        part_name(parts[k], name);
+        append_function(&text, name, parts[k]->text);
         append_call(&body, name, same, same_count, buffers, launch->buffer_count);
     }
     /* Drivers give each thread a run of neighbouring items; so that all get the same mixture, items are dealt out. */
@@ -176,7 +177,7 @@ static struct launch *merged(struct launch_list *list, const struct kernel_targe
     launch->local[0] = launch->local[1] = launch->local[2] = 1;
     text_append(&text, "#undef NAME\n#define NAME KERNEL\n__attribute__((reqd_work_group_size(1, 1, 1)))\n");
     text_append(&text, kernel_begin);
-    append_arguments(&text, launch);
+    launch_arguments(&text, buffers, launch->buffer_count, launch->output_count, "");
     text_printf(&text, ") {\n    int item = (int)get_global_id(0) %% %zu * %zu + (int)get_global_id(0) / %zu;\n", each,
                 units, each);
     text_printf(&text, "%s}\n", text_get(&body));

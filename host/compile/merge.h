@@ -10,11 +10,12 @@
 /* Whether the two differ in nothing but their arguments. */
 bool is_same_launch(const struct launch *a, const struct launch *b);
 size_t launch_items(const struct launch *launch);
-int argument_number(struct value *const *buffers, int count, const struct value *value);
 /* A launch without a text, with all buffers of the parts, outputs first; of the list's arena. NULL: out of memory. */
 struct launch *merge_begin(struct launch_list *list, struct launch *const *parts, size_t count);
-/* The arguments of a merged kernel, without `restrict`: parts may share them. */
-void append_arguments(struct text *text, const struct launch *launch);
+/* The launches that are the same as the k-th, itself first; how many. 0 where they belong to an earlier part. */
+size_t collect_same(struct launch *const *parts, size_t count, size_t k, struct launch **same);
+enum { PART_NAME = 32 };
+void part_name(const struct launch *part, char name[PART_NAME]); /* of the function that a part's text becomes */
 /* The arguments of a call for launch number `which` of those with the same kernel, each after a comma. */
 void append_choice(struct text *text, struct launch *const *launches, size_t count, struct value *const *buffers,
                    int buffer_count);

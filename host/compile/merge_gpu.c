@@ -4,10 +4,7 @@
  * place of the other. */
 #include "compile/merge.h"
 
-#include "base/file.h"
-
 #include <ctype.h>
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -180,26 +177,19 @@ struct launch *merged_gpu(struct launch_list *list, const struct kernel_target *
     }
     if (!items) items = target->traits->max_work_group < FREE_GROUP ? target->traits->max_work_group : FREE_GROUP;
     for (size_t k = 0; k < count; k++) {
-        size_t same_count = 0;
-        bool earlier = false;
-        for (size_t i = 0; i < count; i++) {
-            if (!is_same_launch(parts[i], parts[k])) continue;
-            earlier |= i < k;
-            same[same_count++] = parts[i];
-        }
-        if (earlier) continue;
+        char name[PART_NAME];
+        size_t same_count = collect_same(parts, count, k, same);
+        if (!same_count) continue;
         called += same_count;
-        const char *source = parts[k]->text;
-        char name[32];
-        snprintf(name, sizeof name, "part_%016" PRIx64, hash_fast(source, strlen(source), 0));
-        append_function(&text, name, source);
-        if (has_locals(source)) text_printf(&memory, "        struct shared_%s part%zu;\n", name, k);
+        part_name(parts[k], name);
+        append_function(&text, name, parts[k]->text);
+        if (has_locals(parts[k]->text)) text_printf(&memory, "        struct shared_%s part%zu;\n", name, k);
         groups += append_call(&body, name, same, same_count, launch, items, groups, called == count);
     }
     memcpy(launch->global, (size_t[3]){groups * items, 1, 1}, sizeof launch->global);
     memcpy(launch->local, (size_t[3]){items, 1, 1}, sizeof launch->local);
     text_printf(&text, "#undef NAME\n#define NAME KERNEL\n%s%zu, 1, 1)))\n" KERNEL_BEGIN, attribute, items);
-    append_arguments(&text, launch);
+    launch_arguments(&text, launch->buffers, launch->buffer_count, launch->output_count, "");
     text_append(&text, ") {\n");
     if (memory.length)
         text_printf(&text, "    local uchar memory[sizeof(union {\n%s    })] __attribute__((aligned(16)));\n",

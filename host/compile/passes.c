@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "compile/group.h"
+#include "compile/integer.h"
 #include "compile/layout.h"
 #include "compile/lower.h"
 #include "compile/prepare.h"
@@ -62,7 +63,7 @@ static int place(struct compilation *c) {
 static int check_size(const struct kernel_target *target, const struct node *node) {
     struct shape padded = node->shape;
     if (padded.rank == 4 && kernels_conv_layout(target, padded.size[1]) == LAYOUT_BLOCKED)
-        padded.size[1] = (padded.size[1] + target->lanes - 1) / target->lanes * target->lanes;
+        padded.size[1] = round_up(padded.size[1], target->lanes);
     int64_t count = shape_count(padded);
     if (count >= 0 && count <= MOST_ELEMENTS) return RETORT_OK;
     char shape[128];

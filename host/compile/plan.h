@@ -27,6 +27,12 @@ struct plan_operand {
 #define PLAN_INPUT(n)   ((struct plan_operand){.kind = OPERAND_INPUT, .number = (n)})
 #define PLAN_SCRATCH(n) ((struct plan_operand){.kind = OPERAND_SCRATCH, .number = (n)})
 
+/* What an operand stands for, of whatever holds results, inputs and scratch memory. */
+#define PLAN_PICK(operand, results, inputs, scratch)                   \
+    ((operand)->kind == OPERAND_RESULT  ? (results)[(operand)->number] \
+     : (operand)->kind == OPERAND_INPUT ? (inputs)[(operand)->number]  \
+                                        : (scratch)[(operand)->number])
+
 enum { PLAN_USES = 12, PLAN_LAUNCHES = 64, PLAN_OPERANDS = 8, PLAN_SCRATCHES = 8 };
 struct plan_launch {
     int use; /* its number in the plan: launches on parts of a batch have the same kernel */

@@ -2,6 +2,7 @@
 #include "compile/schedule.h"
 
 #include "base/error.h"
+#include "compile/integer.h"
 #include "compile/roles.h"
 
 #include <stdlib.h>
@@ -33,10 +34,6 @@ static int64_t power_above(int64_t n) {
     return power;
 }
 
-static int64_t least(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
 static struct shares shares_of(const struct kernel_target *target) {
     enum { GROUP = 128, MOST_GROUP = 256, MOST_HELD = 48 };
     if (target->family == FAMILY_CPU)
@@ -51,14 +48,10 @@ static struct shares shares_of(const struct kernel_target *target) {
      * loops that the compiler can vectorise are better. */
     bool is_cpu = target->traits->kind == DEVICE_CPU;
     return (struct shares){.shared = true,
-                           .items = (int)least(most, is_cpu ? 64 : GROUP),
-                           .most_items = (int)least(most, is_cpu ? 64 : MOST_GROUP),
+                           .items = (int)min_of(most, is_cpu ? 64 : GROUP),
+                           .most_items = (int)min_of(most, is_cpu ? 64 : MOST_GROUP),
                            .most_held = is_cpu ? 0 : MOST_HELD,
                            .lanes = is_cpu ? 1 : 4};
-}
-
-static int64_t divide_up(int64_t a, int64_t b) {
-    return (a + b - 1) / b;
 }
 
 /* Neighbouring elements of a work-group's share. Where they are summed up, each item adds several of its own first. */
@@ -261,12 +254,12 @@ static void share_rows(struct planner *p, struct fused *kernel) {
         if (!full || inner_count(shape, p->step->inner) > inner_count(full, p->step->inner)) full = shape;
     }
     int64_t length = full ? inner_count(full, p->step->inner) : 1;
-    int64_t most = shares->most_items, items = least(power_above(divide_up(length, length <= SHORT ? 4 : 8)), most);
-    if (!shares->most_held && length > 16) items = least(power_above(length), most);
+    int64_t most = shares->most_items, items = min_of(power_above(divide_up(length, length <= SHORT ? 4 : 8)), most);
+    if (!shares->most_held && length > 16) items = min_of(power_above(length), most);
     if (full && items > 1 && shares->most_held && find_places(p, kernel, full)) {
         int64_t places = inner_count(&kernel->places, p->step->inner), loads = place_loads(p, kernel);
-        int64_t fewest = least(items, power_above(places));
-        while (fewest < least(most, places) && divide_up(places, fewest) * loads > shares->most_held) fewest *= 2;
+        int64_t fewest = min_of(items, power_above(places));
+        while (fewest < min_of(most, places) && divide_up(places, fewest) * loads > shares->most_held) fewest *= 2;
         int64_t each = divide_up(places, fewest);
         if (each * loads <= shares->most_held && each * (length / places) <= MOST_ELEMENTS) {
             kernel->held = (int)each;
@@ -276,7 +269,7 @@ static void share_rows(struct planner *p, struct fused *kernel) {
     kernel->row_items = (int)items;
     int64_t together = items < shares->items ? shares->items / items : 1;
     /* Idle items cost nothing on a GPU, where groups of the same size can be one launch. */
-    if (!shares->most_held) together = least(together, power_above(kernel->rows));
+    if (!shares->most_held) together = min_of(together, power_above(kernel->rows));
     kernel->items = (int)(items * together);
     kernel->each = 1;
     kernel->row_first = runs_across(p->step);
@@ -301,7 +294,7 @@ static bool cut_rows(const struct planner *p, struct fused *kernel) {
                 return false;
     }
     if (length <= LONG) return false;
-    int64_t parts = least(least(divide_up(ENOUGH, kernel->rows), divide_up(length, PART)), MOST_PARTS);
+    int64_t parts = min_of(min_of(divide_up(ENOUGH, kernel->rows), divide_up(length, PART)), MOST_PARTS);
     if (parts < 2) return false;
     kernel->chunk = divide_up(divide_up(length, parts), p->shares.most_items) * p->shares.most_items;
     kernel->parts = divide_up(length, kernel->chunk);
@@ -387,7 +380,8 @@ static int schedule_rows(struct planner *p) {
     const struct step *step = p->step;
     struct node **nodes;
     size_t count = step_nodes(p, &nodes);
-    struct fused kernel = {.kind = FUSED_ROWS, .step = step, .members = count, .rows = 1, .last = true};
+    struct fused kernel = {
+        .kind = FUSED_ROWS, .step = step, .shared = p->shares.shared, .members = count, .rows = 1, .last = true};
     int *levels = arena_array(arena, count + 1, sizeof *levels);
     if (!levels) RAISE(RETORT_ENOMEM, "out of memory scheduling kernels");
     TRY(find_phases(p, nodes, count, &kernel, levels));
@@ -443,6 +437,7 @@ static int schedule_flat(struct planner *p, struct flat *flats, size_t count, do
     if (random && shares.shared) shares.lanes = 1;
     struct fused kernel = {.kind = FUSED_FLAT,
                            .step = p->step,
+                           .shared = p->shares.shared,
                            .flops = flops,
                            .items = p->shares.items,
                            .flats = flats,
@@ -473,7 +468,8 @@ static int schedule_level(struct planner *p, int level, bool *more) {
     size_t members = step_nodes(p, &nodes), count = 0, sum_count = 0;
     double flops = 0;
     struct flat *flats = arena_array(arena, members + 1, sizeof *flats);
-    struct fused totals = {.kind = FUSED_TOTALS, .step = p->step, .what = "totals", .items = p->shares.items};
+    struct fused totals = {
+        .kind = FUSED_TOTALS, .step = p->step, .shared = p->shares.shared, .what = "totals", .items = p->shares.items};
     totals.groups = 1;
     totals.flats = arena_array(arena, members + 1, sizeof *totals.flats);
     totals.totals = arena_array(arena, members + 1, sizeof(struct value *));

@@ -37,6 +37,7 @@ struct fused {
     const struct step *step;
     const char *what; /* for prints and profiles */
     double flops;
+    bool shared;   /* work-items of a group share rows and arrays; false: each has its own */
     int items;     /* work-items of a work-group */
     size_t groups; /* work-groups */
     /* rows */
