@@ -36,55 +36,6 @@ static inline void store_part(floatv v, global float *p, int count) {
 }
 #endif
 
-/* Reductions over a work-group of the GPU family, in a fixed order; every work-item gets the results. Sums are taken
- * together: barriers cost time, and drivers for CPUs much more time to build. `scratch` has a work-group for each. */
-static inline void group_sums(int count, float *x, local float *scratch) {
-    const int lid = (int)get_local_id(0), size = (int)get_local_size(0);
-    UNROLL for (int i = 0; i < count; i++) scratch[i * size + lid] = x[i];
-    barrier(CLK_LOCAL_MEM_FENCE);
-    for (int s = size / 2; s > 0; s /= 2) {
-        if (lid < s) {
-            UNROLL for (int i = 0; i < count; i++) scratch[i * size + lid] += scratch[i * size + lid + s];
-        }
-        barrier(CLK_LOCAL_MEM_FENCE);
-    }
-    UNROLL for (int i = 0; i < count; i++) x[i] = scratch[i * size];
-    barrier(CLK_LOCAL_MEM_FENCE);
-}
-static inline float group_max(float x, local float *scratch) {
-    const int lid = (int)get_local_id(0);
-    scratch[lid] = x;
-    barrier(CLK_LOCAL_MEM_FENCE);
-    for (int s = (int)get_local_size(0) / 2; s > 0; s /= 2) {
-        if (lid < s) scratch[lid] = fmax(scratch[lid], scratch[lid + s]);
-        barrier(CLK_LOCAL_MEM_FENCE);
-    }
-    const float result = scratch[0];
-    barrier(CLK_LOCAL_MEM_FENCE);
-    return result;
-}
-/* The first place of the largest value. */
-static inline int group_argmax(float best, int place, local float *scratch, local int *places) {
-    const int lid = (int)get_local_id(0);
-    scratch[lid] = best;
-    places[lid] = place;
-    barrier(CLK_LOCAL_MEM_FENCE);
-    for (int s = (int)get_local_size(0) / 2; s > 0; s /= 2) {
-        if (lid < s) {
-            const float other = scratch[lid + s];
-            const int there = places[lid + s];
-            if (other > scratch[lid] || (other == scratch[lid] && there < places[lid])) {
-                scratch[lid] = other;
-                places[lid] = there;
-            }
-        }
-        barrier(CLK_LOCAL_MEM_FENCE);
-    }
-    const int result = places[0] == 0x7fffffff ? 0 : places[0];
-    barrier(CLK_LOCAL_MEM_FENCE);
-    return result;
-}
-
 /* Philox4x32-10, the twin of host/base/random.c; graph_random in host/graph/graph.h says how elements map to words. A
  * vector of elements i at once: neighbours share a block, but vectors of blocks would have to be shuffled. */
 static inline void random_words(int seed0, int seed1, uint stream, intv i, uintv *c) {
