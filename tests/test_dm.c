@@ -83,7 +83,8 @@ static void weights_of(const struct distill_problem *problem, int step, float *t
     struct unroll *unroll;
     device_set_ceiling(device, 0);
     assert_ok(unroll_create(problem->library, &spec, &unroll));
-    assert_ok(unroll_begin(unroll, distill_seed(problem->seed, RANDOM_WEIGHTS, step)));
+    const uint64_t seed = distill_seed(problem->seed, RANDOM_WEIGHTS, step);
+    assert_ok(unroll_begin(unroll, &seed));
     assert_ok(unroll_read_theta(unroll, theta));
     unroll_destroy(unroll);
     device_set_ceiling(device, ceiling);

@@ -143,9 +143,9 @@ static void test_walk(void **state) {
     assert_int_equal(plan.batch, BATCH);
     assert_int_equal(plan.epoch_steps, EPOCH);
     assert_int_equal(plan.drop, 4 * EPOCH);
-    assert_ok(tables_init(&tables, &plan, 5 * EPOCH, 8, 8));
-    assert_int_equal(tables.capacity, 5 * EPOCH);
-    assert_ok(tables_fill(&tables, 7, 1, 5 * EPOCH));
+    assert_int_equal(tables_capacity(&plan, 5 * EPOCH), 5 * EPOCH);
+    assert_ok(tables_init(&tables, &plan, 5 * EPOCH, 1, 8, 8));
+    assert_ok(tables_fill(&tables, &(uint64_t){7}, 1, 5 * EPOCH));
     for (int epoch = 0; epoch < 5; epoch++) {
         const int32_t *rows = tables.rows + epoch * EPOCH * BATCH;
         int seen[COUNT] = {0};
@@ -158,24 +158,41 @@ static void test_walk(void **state) {
     tables_finish(NULL);
 }
 
-/* Steps come out the same whether they are filled at once or in parts, and another seed gives others. */
+/* Steps come out the same whether they are filled at once or in parts, of one network or of several, and another seed
+ * gives others. */
 static void check_parts(const struct plan *plan) {
-    struct tables whole, part;
+    struct tables whole, part, both;
     size_t batch = (size_t)plan->batch;
-    assert_ok(tables_init(&whole, plan, 10, 8, 8));
-    assert_ok(tables_init(&part, plan, 10, 8, 8));
-    assert_ok(tables_fill(&whole, 5, 1, 10));
+    const uint64_t seeds[] = {5, 6};
+    assert_ok(tables_init(&whole, plan, 10, 1, 8, 8));
+    assert_ok(tables_init(&part, plan, 10, 1, 8, 8));
+    assert_ok(tables_init(&both, plan, 10, 2, 8, 8));
+    assert_ok(tables_fill(&whole, seeds, 1, 10));
     for (int first = 8; first > 0; first -= 7) { /* the later ones first */
         size_t at = (size_t)(first - 1) * batch, count = 3 * batch;
-        assert_ok(tables_fill(&part, 5, first, 3));
+        assert_ok(tables_fill(&part, seeds, first, 3));
         assert_memory_equal(part.rows, whole.rows + at, count * sizeof *part.rows);
         if (part.maps) assert_memory_equal(part.maps, whole.maps + MAP_SIZE * at, MAP_SIZE * count * sizeof *part.maps);
         if (part.colour)
             assert_memory_equal(part.colour, whole.colour + COLOUR_SIZE * at,
                                 COLOUR_SIZE * count * sizeof *part.colour);
     }
-    assert_ok(tables_fill(&part, 6, 1, 10));
+    assert_ok(tables_fill(&part, seeds + 1, 1, 10));
     assert_memory_not_equal(part.rows, whole.rows, 10 * batch * sizeof *part.rows);
+    assert_ok(tables_fill(&both, seeds, 1, 5));
+    assert_ok(tables_fill(&both, seeds, 6, 5)); /* which leaves them at the beginning */
+    for (size_t i = 0; i < 10; i++) {
+        const struct tables *one = i % 2 ? &part : &whole;
+        size_t at = (5 + i / 2) * batch;
+        assert_memory_equal(both.rows + i * batch, one->rows + at, batch * sizeof *one->rows);
+        if (one->maps)
+            assert_memory_equal(both.maps + MAP_SIZE * i * batch, one->maps + MAP_SIZE * at,
+                                MAP_SIZE * batch * sizeof *one->maps);
+        if (one->colour)
+            assert_memory_equal(both.colour + COLOUR_SIZE * i * batch, one->colour + COLOUR_SIZE * at,
+                                COLOUR_SIZE * batch * sizeof *one->colour);
+    }
+    tables_finish(&both);
     tables_finish(&whole);
     tables_finish(&part);
 }
@@ -192,8 +209,8 @@ static void test_tables(void **state) {
     assert_ok(plan_bptt(&problem, &(struct plan_input){.count = 60, .classes = 6, .ipc = 10}, &plan));
     check_parts(&plan);
     struct tables tables;
-    assert_ok(tables_init(&tables, &plan, 20, 8, 8));
-    assert_ok(tables_fill(&tables, 5, 1, 20));
+    assert_ok(tables_init(&tables, &plan, 20, 1, 8, 8));
+    assert_ok(tables_fill(&tables, &(uint64_t){5}, 1, 20));
     for (int i = 0; i < 20; i++) { /* three images of each of two classes */
         const int32_t *rows = tables.rows + 6 * i;
         assert_true(rows[0] / 10 == rows[2] / 10 && rows[3] / 10 == rows[5] / 10 && rows[0] / 10 < rows[3] / 10);
@@ -202,9 +219,7 @@ static void test_tables(void **state) {
     /* Large batches make short chunks. */
     assert_ok(plan_dc(&(struct evaluate_problem){.spec = {.dc_augment = true}},
                       &(struct plan_input){.count = 100000, .classes = 10}, &plan));
-    assert_ok(tables_init(&tables, &plan, 256, 8, 8));
-    assert_in_range(tables.capacity, 16, 128);
-    tables_finish(&tables);
+    assert_in_range(tables_capacity(&plan, 256), 16, 128);
 }
 
 /* --- descriptions --- */
@@ -466,6 +481,67 @@ static void test_dc(void **state) {
     accuracy_finish(&augmented);
 }
 
+/* Networks trained at once are each computed as alone: of a set, of random subsets, of all of train. */
+static void check_at_once(enum family family, const struct evaluate_problem *alone) {
+    struct evaluate_problem problem = *alone;
+    struct training_set set = mean_set();
+    struct accuracy runs[2];
+    struct evaluate_plans plans;
+    assert_ok(library_create(device, family, &problem.library));
+    for (int row = 0; row < 3; row++) {
+        for (int i = 0; i < 2; i++) {
+            problem.spec.at_once = i ? 2 : 1; /* of three: the last batch lacks one */
+            assert_ok(row == 0   ? evaluate_set(&problem, &set, "means", &runs[i])
+                      : row == 1 ? evaluate_random(&problem, &train, 2, &runs[i])
+                                 : evaluate_full(&problem, &train, &runs[i]));
+        }
+        size_t count = (size_t)(runs[0].networks * runs[0].checkpoints);
+        assert_memory_equal(runs[0].runs, runs[1].runs, count * sizeof *runs[0].runs);
+        accuracy_finish(&runs[0]);
+        accuracy_finish(&runs[1]);
+    }
+    /* A frozen plan says how many, whatever is asked for then. */
+    problem.spec.at_once = 2;
+    problem.spec.full_data = true;
+    assert_ok(evaluate_plan(&problem, &set, &train, &plans));
+    assert_int_equal(plans.set.networks, 2);
+    assert_int_equal(plans.random.networks, 2);
+    assert_int_equal(plans.full.networks, 2);
+    problem.frozen = &plans;
+    problem.spec.at_once = 0;
+    assert_ok(evaluate_set(&problem, &set, "means", &runs[0]));
+    accuracy_finish(&runs[0]);
+    plans.set.networks = UNROLL_MOST_NETWORKS + 1;
+    assert_int_equal(evaluate_set(&problem, &set, "means", &runs[0]), RETORT_EINVAL);
+    /* By itself a device for CPUs takes one after another. */
+    problem.frozen = NULL;
+    assert_ok(evaluate_plan(&problem, &set, &train, &plans));
+    assert_int_equal(plans.set.networks, 1);
+    library_destroy(problem.library);
+}
+
+static void test_at_once(void **state) {
+    (void)state;
+    need_device();
+    struct network instance = network_of(NETWORK_CONVNET, NORM_INSTANCE),
+                   batch = network_of(NETWORK_CONVNET, NORM_BATCH);
+    for (enum family family = FAMILY_CPU; family <= FAMILY_GPU; family++) {
+        struct evaluate_problem problem = bptt_problem(&instance);
+        problem.holdout = &holdout;
+        problem.augment = (struct augment_spec){.rotate = true, .degrees = 15};
+        problem.spec.networks = 3;
+        problem.spec.steps[0] = 7;
+        problem.spec.steps[1] = 20;
+        check_at_once(family, &problem);
+        if (family == FAMILY_GPU) break;
+        problem.network = &batch;
+        problem.holdout = NULL;
+        problem.spec =
+            (struct evaluate_spec){.protocol = PROTOCOL_DC, .networks = 3, .dc_epochs = 8, .dc_augment = true};
+        check_at_once(family, &problem);
+    }
+}
+
 /* Batch norm: running statistics live through the drop of the rate, and equal batches of an uneven set work. */
 static void test_dc_batch_norm(void **state) {
     (void)state;
@@ -626,8 +702,8 @@ int main(void) {
         cmocka_unit_test(test_set_bptt),        cmocka_unit_test(test_chunks),
         cmocka_unit_test(test_ceiling),         cmocka_unit_test(test_planned),
         cmocka_unit_test(test_random_and_full), cmocka_unit_test(test_dc),
-        cmocka_unit_test(test_dc_batch_norm),   cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_divergence),
+        cmocka_unit_test(test_dc_batch_norm),   cmocka_unit_test(test_at_once),
+        cmocka_unit_test(test_refusals),        cmocka_unit_test(test_divergence),
     };
     return cmocka_run_group_tests_name("evaluate", tests, setup, teardown);
 }

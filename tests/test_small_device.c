@@ -114,7 +114,7 @@ static void train(float *images_gradient) {
     struct unroll_gradient gradient = {.images = images_gradient};
     assert_ok(unroll_create(library, &training, &unroll));
     struct pass *meta = unroll_pass(unroll, 0);
-    assert_ok(unroll_set(unroll, images, NULL, labels));
+    assert_ok(unroll_set(unroll, 0, images, NULL, labels));
     assert_ok(unroll_upload_steps(unroll, &(struct unroll_steps){.first = 1, .count = STEPS, .rows = rows}));
     assert_ok(meta_upload(meta, real, real_labels, NULL));
     assert_ok(unroll_begin_from(unroll, theta));

@@ -721,6 +721,57 @@ static void test_keep(void **state) {
     graph_destroy(consumer);
 }
 
+/* --- several times over --- */
+static bool is_y(const char *input) {
+    return strcmp(input, "y") == 0;
+}
+
+static void test_repeat(void **state) {
+    (void)state;
+    struct graph *once = new_graph(), *repeated;
+    struct node *sine;
+    struct node *cosine = shared_part(once, false, &sine);
+    graph_output(once, "cosine", cosine);
+    graph_output(once, "exp", node_exp(graph_input(once, "y", FLOAT32, SHAPE(3))));
+    node_tanh(sine); /* nothing needs it */
+    assert_ok(transform_repeat(once, 3, is_y, &repeated));
+    /* y, three x; what follows from y alone is there once. */
+    assert_int_equal(count_of(repeated, OP_INPUT), 4);
+    assert_int_equal(count_of(repeated, OP_EXP), 1);
+    assert_int_equal(count_of(repeated, OP_COS), 3);
+    assert_int_equal(count_of(repeated, OP_TANH), 0);
+    assert_int_equal(graph_output_count(repeated), 6);
+    const double x[3][3] = {{0.3, -1, 2}, {1, 2, 3}, {-5, 0, 0.1}}, y[3] = {1, 0.5, -2};
+    const double *values[4];
+    double alone[2][3], together[6][3], *outputs[6];
+    for (int i = 0; i < 6; i++) outputs[i] = together[i];
+    for (int i = 0, count = 0; i < graph_count(repeated); i++) {
+        const struct node *node = graph_node(repeated, i);
+        if (node->op == OP_INPUT)
+            values[count++] = !strcmp(node->name, "y")      ? y
+                              : !strcmp(node->name, "x")    ? x[0]
+                              : !strcmp(node->name, "x #1") ? x[1]
+                                                            : x[2];
+    }
+    evaluate_into(repeated, values, outputs);
+    for (int copy = 0; copy < 3; copy++) {
+        char text[TRANSFORM_NAME];
+        const char *name;
+        evaluate_into(once, (const double *[]){x[copy], y}, (double *[]){alone[0], alone[1]});
+        for (int i = 0; i < 2; i++) {
+            graph_output_at(repeated, 2 * copy + i, &name);
+            assert_string_equal(name, transform_copy_name(i ? "exp" : "cosine", copy, text));
+            assert_memory_equal(together[2 * copy + i], alone[i], sizeof alone[i]);
+        }
+    }
+    graph_destroy(repeated);
+    repeated = NULL;
+    graph_input_opaque(once, "kept", FLOAT32, SHAPE(3));
+    assert_int_equal(transform_repeat(once, 2, is_y, &repeated), RETORT_EUNSUPPORTED);
+    assert_null(repeated);
+    graph_destroy(once);
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
 
 int main(void) {
@@ -734,6 +785,7 @@ int main(void) {
         TEST(test_slices_are_joined),
         TEST(test_simplify),
         cmocka_unit_test(test_keep),
+        cmocka_unit_test(test_repeat),
     };
     return cmocka_run_group_tests_name("transform", tests, NULL, NULL);
 }

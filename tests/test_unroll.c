@@ -1,5 +1,6 @@
 /* The unroll on the device against one graph of the whole training, differentiated in reverse and evaluated in double:
  * no replay, no stored window, no micro-batches there. */
+#include "base/augmentation.h"
 #include "graphs.h"
 
 #include <stdio.h>
@@ -101,7 +102,7 @@ static struct answer answer_make(struct problem *p) {
 
 static void upload(struct unroll *unroll, const struct problem *p) {
     assert_ok(
-        unroll_set(unroll, p->images, p->spec.soft_labels ? p->soft : NULL, p->spec.soft_labels ? NULL : p->hard));
+        unroll_set(unroll, 0, p->images, p->spec.soft_labels ? p->soft : NULL, p->spec.soft_labels ? NULL : p->hard));
     assert_ok(unroll_upload_steps(unroll, &(struct unroll_steps){.first = 1,
                                                                  .count = p->steps,
                                                                  .lr = p->lr,
@@ -321,15 +322,15 @@ static void test_augmented(void **state) {
     /* Tables that grow later must not leave kernels with the old ones. */
     assert_ok(
         unroll_upload_steps(unroll, &(struct unroll_steps){.first = 1, .count = 1, .rows = p.rows, .maps = p.maps}));
-    assert_ok(unroll_set(unroll, p.images, p.soft, NULL));
-    assert_ok(unroll_begin(unroll, 3));
+    assert_ok(unroll_set(unroll, 0, p.images, p.soft, NULL));
+    assert_ok(unroll_begin(unroll, &(uint64_t){3}));
     assert_ok(unroll_train(unroll, 0, 1, false));
     struct answer got = device_answer(unroll, &p);
     expect_answer(&p, &got, &expected, TOLERANCE);
     /* Other images, and then the same again row by row, as those of a real set may come. */
-    assert_ok(unroll_set_rows(unroll, 0, p.spec.set_count - 1, p.images + pixels(&p), p.soft, NULL));
+    assert_ok(unroll_set_rows(unroll, 0, 0, p.spec.set_count - 1, p.images + pixels(&p), p.soft, NULL));
     for (int64_t i = p.spec.set_count - 1; i >= 0; i--)
-        assert_ok(unroll_set_rows(unroll, i, 1, p.images + i * pixels(&p), p.soft + i * p.network.classes, NULL));
+        assert_ok(unroll_set_rows(unroll, 0, i, 1, p.images + i * pixels(&p), p.soft + i * p.network.classes, NULL));
     struct unroll_gradient gradient = {.images = arena_array(&p.arena, (size_t)(p.spec.set_count * pixels(&p)), 4)};
     assert_ok(unroll_begin_from(unroll, p.theta));
     assert_ok(forward(unroll, &p));
@@ -639,6 +640,112 @@ static void test_pass(void **state) {
     assert_int_equal(unroll_create(library_of(family), &p.spec, &unroll), RETORT_EINVAL);
     assert_non_null(strstr(retort_error_message(), "nothing"));
     problem_finish(&p);
+}
+
+/* Networks trained at once, with sets, rows, maps and seeds of their own, have the weights of each trained alone. */
+static void test_networks(void **state) {
+    (void)state;
+    enum { NETWORKS = 3, STEPS = 3, BATCH = 4 };
+    struct problem p;
+    augmented_problem(&p);
+    p.spec.max_window = p.spec.pass_count = 0;
+    p.spec.test_batch = 3;
+    p.spec.own_sets = true;
+    const int64_t count = p.network.theta_count;
+    float *weights[NETWORKS + 1];
+    for (int k = 0; k <= NETWORKS; k++)
+        weights[k] = arena_array(&p.arena, (size_t)count * (k == NETWORKS ? NETWORKS : 1), sizeof **weights);
+    const uint64_t seeds[NETWORKS] = {3, 4, (uint64_t)5 << 32};
+    int64_t correct[NETWORKS], together[NETWORKS];
+    for (enum family family = FAMILY_CPU; family <= FAMILY_GPU; family++) {
+        /* The last round trains all. Network k has the set's labels, rows and maps k images later. */
+        for (int k = 0; k <= NETWORKS; k++) {
+            bool all = k == NETWORKS;
+            int networks = all ? NETWORKS : 1;
+            int32_t rows[STEPS][NETWORKS][BATCH];
+            float maps[STEPS][NETWORKS][BATCH][MAP_SIZE];
+            p.spec.networks = p.spec.at_once = networks;
+            struct unroll *unroll = make_unroll(family, &p);
+            for (int i = 0; i < networks; i++) {
+                int own = all ? i : k;
+                assert_ok(unroll_set(unroll, i, p.images, p.soft + own, NULL));
+                for (int t = 0; t < STEPS; t++) {
+                    int64_t at = t * BATCH + own;
+                    int32_t *to = &rows[0][0][0] + (t * networks + i) * BATCH;
+                    memcpy(to, p.rows + at, BATCH * sizeof *to);
+                    memcpy(&maps[0][0][0][0] + (t * networks + i) * BATCH * MAP_SIZE, p.maps + at * MAP_SIZE,
+                           sizeof maps[0][0]);
+                }
+            }
+            const struct unroll_steps steps = {
+                .first = 1, .count = STEPS, .rows = &rows[0][0][0], .maps = &maps[0][0][0][0]};
+            assert_ok(unroll_upload_steps(unroll, &steps));
+            assert_ok(unroll_begin(unroll, seeds + (all ? 0 : k)));
+            assert_ok(unroll_train(unroll, 0, STEPS, false));
+            assert_int_equal(unroll_train(unroll, 0, 1, true), all ? RETORT_EINVAL : RETORT_OK);
+            if (!all) assert_ok(unroll_begin(unroll, seeds + k));
+            if (!all) assert_ok(unroll_train(unroll, 0, STEPS, false));
+            assert_ok(unroll_read_theta(unroll, weights[k]));
+            assert_ok(unroll_test(unroll, p.images, p.hard, 5, all ? together : &correct[k]));
+            unroll_destroy(unroll);
+        }
+        for (int k = 0; k < NETWORKS; k++)
+            assert_memory_equal(weights[NETWORKS] + k * count, weights[k], (size_t)count * sizeof **weights);
+        assert_memory_equal(together, correct, sizeof correct);
+    }
+    p.spec.max_window = 1;
+    struct unroll *unroll = NULL;
+    assert_int_equal(unroll_create(library_of(FAMILY_CPU), &p.spec, &unroll), RETORT_EINVAL);
+    problem_finish(&p);
+}
+
+/* On a large GPU small networks are trained as many at once as is worth while, in little more launches than one is. */
+static void test_networks_on_gpu(void **state) {
+    (void)state;
+    struct device *gpu;
+    struct library *library;
+    struct unroll *unroll;
+    struct unroll_plan plan;
+    const struct network_spec small = {
+        .kind = NETWORK_CONVNET, .depth = 3, .width = 32, .norm = NORM_INSTANCE, .pool = POOL_AVERAGE};
+    struct network_spec large = small;
+    struct network network;
+    large.width = 128;
+    struct unroll_spec spec = {.network = &network,
+                               .optimizer = momentum,
+                               .set_count = 10,
+                               .batch = 10,
+                               .networks = 1,
+                               .test_batch = 256,
+                               .plan_only = true};
+    assert_ok(device_open_described("h100", &gpu));
+    assert_ok(library_create_with(gpu, FAMILY_AUTO, NULL, &library));
+    assert_ok(network_describe(&small, 1, 28, 28, 10, &network));
+    assert_ok(unroll_create(library, &spec, &unroll));
+    int alone = unroll_launches(unroll, 1, 0);
+    unroll_destroy(unroll);
+    spec.networks = 10;
+    assert_ok(unroll_create(library, &spec, &unroll));
+    unroll_plan(unroll, &plan);
+    assert_int_equal(plan.networks, 5); /* twice, rather than eight and two */
+    assert_in_range(unroll_launches(unroll, 1, 0), alone, 2 * alone);
+    /* Fewer where there is no room for so many. */
+    device_set_ceiling(gpu, unroll_bytes(unroll) - 1);
+    unroll_destroy(unroll);
+    assert_ok(unroll_create(library, &spec, &unroll));
+    unroll_plan(unroll, &plan);
+    assert_int_equal(plan.networks, 2);
+    unroll_destroy(unroll);
+    device_set_ceiling(gpu, 0);
+    /* A network that keeps the device busy by itself. */
+    spec.set_count = spec.batch = 100;
+    assert_ok(network_describe(&large, 3, 32, 32, 10, &network));
+    assert_ok(unroll_create(library, &spec, &unroll));
+    unroll_plan(unroll, &plan);
+    assert_int_equal(plan.networks, 1);
+    unroll_destroy(unroll);
+    library_destroy(library);
+    device_close(gpu);
 }
 
 /* An interrupt is seen between the parts of steps and of passes, and by tests. */
@@ -989,9 +1096,9 @@ static void test_refusals(void **state) {
     struct unroll *unroll = make_unroll(FAMILY_CPU, &p);
     struct answer answer = answer_make(&p);
     struct unroll_gradient gradient = {.images = answer.images, .labels = answer.labels};
-    assert_int_equal(unroll_set(unroll, p.images, NULL, p.hard), RETORT_EINVAL);
+    assert_int_equal(unroll_set(unroll, 0, p.images, NULL, p.hard), RETORT_EINVAL);
     assert_int_equal(unroll_train(unroll, 0, 1, false), RETORT_EINVAL);
-    assert_int_equal(unroll_set_rows(unroll, p.spec.set_count - 1, 2, p.images, p.soft, NULL), RETORT_EINVAL);
+    assert_int_equal(unroll_set_rows(unroll, 0, p.spec.set_count - 1, 2, p.images, p.soft, NULL), RETORT_EINVAL);
     upload(unroll, &p);
     assert_ok(unroll_begin_from(unroll, p.theta));
     assert_int_equal(unroll_train(unroll, 0, p.steps + 1, false), RETORT_EINVAL);
@@ -1024,6 +1131,8 @@ int main(void) {
         {"test_no_hessian, GPU family", test_no_hessian, NULL, NULL, &gpu},
         {"test_pass, CPU family", test_pass, NULL, NULL, &cpu},
         {"test_pass, GPU family", test_pass, NULL, NULL, &gpu},
+        cmocka_unit_test(test_networks),
+        cmocka_unit_test(test_networks_on_gpu),
         cmocka_unit_test(test_interrupt),
         cmocka_unit_test(test_plan_only),
         cmocka_unit_test(test_dead_unit),

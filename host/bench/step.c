@@ -61,10 +61,10 @@ static int outer_step(struct unroll *unroll, const struct bench_step_spec *spec,
     int status = RETORT_OK;
     const struct unroll_steps steps = {.first = 1, .count = spec->prefix + spec->window, .rows = data->rows};
     struct pass *meta = unroll_pass(unroll, 0);
-    TRY(unroll_set(unroll, data->set, data->targets, NULL));
+    TRY(unroll_set(unroll, 0, data->set, data->targets, NULL));
     TRY(unroll_upload_steps(unroll, &steps));
     TRY(meta_upload(meta, data->real, data->labels, NULL));
-    TRY(unroll_begin(unroll, 1));
+    TRY(unroll_begin(unroll, &(uint64_t){1}));
     TRY(unroll_train(unroll, 0, spec->prefix, false));
     TRY(unroll_window(unroll, spec->prefix, spec->window, false));
     TRY(meta_run(meta));

@@ -240,7 +240,7 @@ done:
 static int probe(struct bptt *b, uint64_t seed) {
     int status = RETORT_OK;
     int steps = b->problem->inner.steps;
-    TRY(unroll_begin(b->unroll, seed));
+    TRY(unroll_begin(b->unroll, &seed));
     TRY(unroll_train(b->unroll, 0, steps, true));
     TRY(unroll_read_probe(b->unroll, steps, NULL, b->norms));
     for (int t = 0; t < steps; t++)
@@ -272,7 +272,7 @@ static int compute_gradient(struct bptt *b, int step, const struct window_choice
     bool refresh = spec->hessian == HESSIAN_LANCZOS && (step - 1) % spec->refresh == 0;
     b->cosine = NAN;
     TRY(meta_upload(meta, b->real_images, b->real_labels, b->real_maps));
-    TRY(unroll_begin(b->unroll, seed));
+    TRY(unroll_begin(b->unroll, &seed));
     TRY(unroll_train(b->unroll, 0, prefix, false));
     TRY(unroll_window(b->unroll, prefix, choice->window, false));
     TRY(meta_run(meta));
@@ -299,7 +299,7 @@ static int take_step(void *instance, int step, struct metrics *metrics) {
     uint64_t seed = distill_seed(problem->seed, RANDOM_WEIGHTS, step);
     TRY(draw_inner(b, step));
     TRY(draw_real(b, step));
-    TRY(unroll_set(b->unroll, b->set->stored, b->set->soft_labels, b->set->hard_labels));
+    TRY(unroll_set(b->unroll, 0, b->set->stored, b->set->soft_labels, b->set->hard_labels));
     struct unroll_steps table = {.first = 1, .count = steps, .lr = b->lr, .rows = b->rows, .maps = b->maps};
     TRY(unroll_upload_steps(b->unroll, &table));
     const double *norms = truncation_needs_norms(spec, &b->truncation) ? b->norms : NULL;

@@ -197,7 +197,8 @@ static int take_step(void *instance, int step, struct metrics *metrics) {
     struct pass *real = unroll_pass(m->unroll, REAL), *features = unroll_pass(m->unroll, SET);
     struct pass *back = unroll_pass(m->unroll, BACK);
     float loss;
-    TRY(unroll_begin(m->unroll, distill_seed(m->problem->seed, RANDOM_WEIGHTS, step)));
+    const uint64_t seed = distill_seed(m->problem->seed, RANDOM_WEIGHTS, step);
+    TRY(unroll_begin(m->unroll, &seed));
     TRY(run_real(m, real, step));
     for (int class = 0; class < set->classes; class ++)
         fill_rows(m, step, class, (int64_t) class * set->ipc, set->ipc, set->ipc);

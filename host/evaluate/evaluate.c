@@ -1,4 +1,5 @@
-/* Training and testing fresh networks, whatever the protocol: one unroll serves all networks of a row. */
+/* Training and testing fresh networks, whatever the protocol: one unroll serves all networks of a row, as many at once
+ * as it finds worth while. */
 #include "evaluate/evaluate.h"
 
 #include "base/error.h"
@@ -49,13 +50,15 @@ struct trainer {
     struct plan plan;
     struct unroll *unroll;
     struct tables tables;
-    float *theta;    /* [p] */
+    float *theta;    /* [at once, p] */
     float *images;   /* of a random subset or a chunk of train, */
     int32_t *labels; /* with its labels */
     struct progress progress;
     char what[64];
-    int64_t done; /* steps of all networks */
-    int network;
+    int64_t done;       /* steps of all networks */
+    int at_once;        /* networks of a batch: these from `network` on, of which the last batch may lack some */
+    int network, count; /* the first of them, and how many are wanted; what is trained in place of others is dropped */
+    uint64_t seeds[UNROLL_MOST_NETWORKS];
     int piece; /* steps between two looks at the interrupt */
     bool warned;
 };
@@ -102,7 +105,7 @@ static int check_set(const struct evaluate_problem *problem, const struct traini
     return RETORT_OK;
 }
 
-/* --- one network --- */
+/* --- the networks of a batch --- */
 
 static int check_interrupt(const struct trainer *trainer) {
     const volatile int *interrupt = trainer->problem->interrupt;
@@ -112,29 +115,33 @@ static int check_interrupt(const struct trainer *trainer) {
 
 static void show(struct trainer *trainer) {
     char detail[64];
-    snprintf(detail, sizeof detail, "network %d of %d", trainer->network + 1, trainer->problem->spec.networks);
+    int first = trainer->network + 1, all = trainer->problem->spec.networks;
+    if (trainer->count > 1)
+        snprintf(detail, sizeof detail, "networks %d to %d of %d", first, first + trainer->count - 1, all);
+    else
+        snprintf(detail, sizeof detail, "network %d of %d", first, all);
     progress_update(&trainer->progress, trainer->done, detail);
 }
 
-/* Copies the images of the tables' rows of train to the device, where they are the rows 0, 1, 2, ... */
-static int upload_chunk(struct trainer *trainer, int steps) {
+/* Copies the images of a network's rows of train to the device, where they are the rows 0, 1, 2, ... of its set. */
+static int upload_chunk(struct trainer *trainer, int network, int steps) {
     const struct dataset *all = trainer->source->all;
-    int64_t count = steps * trainer->plan.batch;
+    int64_t batch = trainer->plan.batch;
     size_t size = (size_t)all->channels * (size_t)all->height * (size_t)all->width;
-    for (int64_t i = 0; i < count; i++) {
-        int32_t row = trainer->tables.rows[i];
-        memcpy(trainer->images + (size_t)i * size, all->images + (size_t)row * size, size * sizeof *trainer->images);
-        trainer->labels[i] = all->labels[row];
-        trainer->tables.rows[i] = (int32_t)i;
+    for (int64_t i = 0; i < steps * batch; i++) {
+        int32_t *row = &trainer->tables.rows[(i / batch * trainer->at_once + network) * batch + i % batch];
+        memcpy(trainer->images + (size_t)i * size, all->images + (size_t)*row * size, size * sizeof *trainer->images);
+        trainer->labels[i] = all->labels[*row];
+        *row = (int32_t)i;
     }
-    return unroll_set(trainer->unroll, trainer->images, NULL, trainer->labels);
+    return unroll_set(trainer->unroll, network, trainer->images, NULL, trainer->labels);
 }
 
-static int upload_steps(struct trainer *trainer, uint64_t seed, int first, int count) {
+static int upload_steps(struct trainer *trainer, int first, int count) {
     int status = RETORT_OK;
     struct tables *tables = &trainer->tables;
-    TRY(tables_fill(tables, seed, first, count));
-    if (trainer->source->all) TRY(upload_chunk(trainer, count));
+    TRY(tables_fill(tables, trainer->seeds, first, count));
+    for (int k = 0; trainer->source->all && k < trainer->at_once; k++) TRY(upload_chunk(trainer, k, count));
     TRY(unroll_upload_steps(trainer->unroll, &(struct unroll_steps){.first = first,
                                                                     .count = count,
                                                                     .lr = tables->lr,
@@ -157,24 +164,25 @@ static int run_steps(struct trainer *trainer, int count) {
         double seconds = clock_seconds() - begun;
         if (seconds < 0.25 && n == trainer->piece && trainer->piece < CHUNK_STEPS) trainer->piece *= 2;
         if (seconds > 1 && trainer->piece > 1) trainer->piece /= 2;
-        trainer->done += n;
+        trainer->done += n * trainer->count;
         show(trainer);
     }
 done:
     return status;
 }
 
+/* Percent correct of each network. */
 static int test(struct trainer *trainer, const struct dataset *dataset, double *percent) {
     int status = RETORT_OK;
     size_t size = (size_t)dataset->channels * (size_t)dataset->height * (size_t)dataset->width;
-    int64_t correct = 0;
-    for (int64_t from = 0, n, part; from < dataset->count; from += n) {
+    int64_t correct[UNROLL_MOST_NETWORKS] = {0}, part[UNROLL_MOST_NETWORKS];
+    for (int64_t from = 0, n; from < dataset->count; from += n) {
         TRY(check_interrupt(trainer));
         n = dataset->count - from < TEST_SLICE ? dataset->count - from : TEST_SLICE;
-        TRY(unroll_test(trainer->unroll, dataset->images + (size_t)from * size, dataset->labels + from, n, &part));
-        correct += part;
+        TRY(unroll_test(trainer->unroll, dataset->images + (size_t)from * size, dataset->labels + from, n, part));
+        for (int k = 0; k < trainer->count; k++) correct[k] += part[k];
     }
-    *percent = 100.0 * (double)correct / (double)dataset->count;
+    for (int k = 0; k < trainer->count; k++) percent[k] = 100.0 * (double)correct[k] / (double)dataset->count;
 done:
     return status;
 }
@@ -182,14 +190,15 @@ done:
 /* A network whose training diverged scores what it scores, but not in silence. */
 static int check_finite(struct trainer *trainer, int step) {
     int status = RETORT_OK;
+    int64_t p = trainer->problem->network->theta_count, bad = 0;
     if (trainer->warned) goto done;
     TRY(unroll_read_theta(trainer->unroll, trainer->theta));
-    for (int64_t i = 0; i < trainer->problem->network->theta_count && !trainer->warned; i++)
-        trainer->warned = !isfinite(trainer->theta[i]);
+    while (bad < trainer->count * p && isfinite(trainer->theta[bad])) bad++;
+    trainer->warned = bad < trainer->count * p;
     if (trainer->warned)
         log_warning("%s: the weights of network %d are not finite after %d steps; its accuracy is near chance. A lower "
                     "learning rate helps.",
-                    trainer->what, trainer->network + 1, step);
+                    trainer->what, trainer->network + (int)(bad / p) + 1, step);
 done:
     return status;
 }
@@ -204,25 +213,32 @@ done:
     return status;
 }
 
-/* Trains one network from a seed and tests it: percent correct at each checkpoint. holdout: may be NULL. */
-static int train_and_test(struct trainer *trainer, uint64_t seed, double *runs, double *holdout) {
+/* Trains the networks of a batch and tests them: percent correct [count][checkpoints]. holdout: may be NULL. */
+static int train_and_test(struct trainer *trainer, double *runs, double *holdout) {
     int status = RETORT_OK;
     const struct plan *plan = &trainer->plan;
+    double percent[UNROLL_MOST_NETWORKS];
     int done = 0;
-    TRY(unroll_begin(trainer->unroll, seed));
+    TRY(unroll_begin(trainer->unroll, trainer->seeds));
     for (int c = 0; c < plan->checkpoints; c++) {
         while (done < plan->steps[c]) {
             int stop = done < plan->drop && plan->drop < plan->steps[c] ? plan->drop : plan->steps[c];
             int count = stop - done < trainer->tables.capacity ? stop - done : trainer->tables.capacity;
-            TRY(upload_steps(trainer, seed, done + 1, count));
+            TRY(upload_steps(trainer, done + 1, count));
             TRY(run_steps(trainer, count));
             done += count;
             if (done == plan->drop) TRY(forget_momentum(trainer));
         }
         TRY(check_finite(trainer, done));
-        TRY(test(trainer, trainer->problem->test, &runs[c]));
-        if (holdout) TRY(test(trainer, trainer->problem->holdout, &holdout[c]));
-        log_debug("%s: network %d after %d steps: %.2f %%", trainer->what, trainer->network + 1, done, runs[c]);
+        TRY(test(trainer, trainer->problem->test, percent));
+        for (int k = 0; k < trainer->count; k++) {
+            runs[k * plan->checkpoints + c] = percent[k];
+            log_debug("%s: network %d after %d steps: %.2f %%", trainer->what, trainer->network + k + 1, done,
+                      percent[k]);
+        }
+        if (!holdout) continue;
+        TRY(test(trainer, trainer->problem->holdout, percent));
+        for (int k = 0; k < trainer->count; k++) holdout[k * plan->checkpoints + c] = percent[k];
     }
 done:
     return status;
@@ -270,25 +286,31 @@ static int trainer_init(struct trainer *trainer, const struct evaluate_problem *
     TRY(problem->spec.protocol == PROTOCOL_DC ? plan_dc(problem, input, &trainer->plan)
                                               : plan_bptt(problem, input, &trainer->plan));
     const struct plan *plan = &trainer->plan;
-    int chunk = chunk_steps(source, plan, size * sizeof(float));
-    TRY(tables_init(&trainer->tables, plan, chunk, network->height, network->width));
+    int capacity = tables_capacity(plan, chunk_steps(source, plan, size * sizeof(float)));
     int64_t most_tests = problem->test->count;
     if (problem->holdout && problem->holdout->count > most_tests) most_tests = problem->holdout->count;
     const struct unroll_spec spec = {
         .network = network,
         .optimizer = plan->optimizer,
-        .set_count = source->all ? trainer->tables.capacity * plan->batch : input->count,
+        .set_count = source->all ? capacity * plan->batch : input->count,
         .batch = plan->batch,
+        .networks = problem->spec.networks,
+        .at_once = problem->spec.at_once,
+        .own_sets = !source->set,
         .soft_labels = source->set && source->set->soft_labels,
         .augment = plan_augments(plan),
         .colour = plan->dsa,
-        .steps = most_steps(plan, trainer->tables.capacity),
+        .steps = most_steps(plan, capacity),
         .frozen = source->frozen,
         .interrupt = problem->interrupt,
         .test_batch = most_tests < TEST_BATCH ? most_tests : TEST_BATCH,
     };
+    struct unroll_plan chosen;
     TRY(create_unroll(problem->library, spec, &trainer->unroll));
-    trainer->theta = malloc((size_t)network->theta_count * sizeof *trainer->theta);
+    unroll_plan(trainer->unroll, &chosen);
+    trainer->at_once = chosen.networks;
+    TRY(tables_init(&trainer->tables, plan, capacity, chosen.networks, network->height, network->width));
+    trainer->theta = malloc((size_t)chosen.networks * (size_t)network->theta_count * sizeof *trainer->theta);
     if (!source->set) {
         trainer->images = calloc((size_t)spec.set_count * size, sizeof *trainer->images);
         trainer->labels = calloc((size_t)spec.set_count, sizeof *trainer->labels);
@@ -306,12 +328,26 @@ static uint64_t network_seed(uint64_t seed, int network) {
 }
 
 /* A network's own random subset. */
-static int upload_random(struct trainer *trainer) {
+static int upload_random(struct trainer *trainer, int network) {
     int status = RETORT_OK;
     const struct source *source = trainer->source;
-    struct random random = random_begin(trainer->problem->seed, RANDOM_BASELINE, (uint32_t)trainer->network);
+    struct random random =
+        random_begin(trainer->problem->seed, RANDOM_BASELINE, (uint32_t)(trainer->network + network));
     TRY(dataset_draw_at_most(source->random, &random, source->ipc, trainer->images, trainer->labels));
-    TRY(unroll_set(trainer->unroll, trainer->images, NULL, trainer->labels));
+    TRY(unroll_set(trainer->unroll, network, trainer->images, NULL, trainer->labels));
+done:
+    return status;
+}
+
+/* The next batch of networks, from network `first` on. */
+static int begin_batch(struct trainer *trainer, int first) {
+    int status = RETORT_OK, left = trainer->problem->spec.networks - first;
+    trainer->network = first;
+    trainer->count = left < trainer->at_once ? left : trainer->at_once;
+    for (int k = 0; k < trainer->at_once; k++) {
+        trainer->seeds[k] = network_seed(trainer->problem->seed, first + k);
+        if (trainer->source->random) TRY(upload_random(trainer, k));
+    }
 done:
     return status;
 }
@@ -336,12 +372,11 @@ static int measure(const struct evaluate_problem *problem, struct source source,
                  (long long)plan->batch);
     progress_begin(&trainer.progress, trainer.what, 0, (int64_t)fresh.networks * plan->steps[plan->checkpoints - 1]);
     if (source.set)
-        TRY(unroll_set(trainer.unroll, source.set->images, source.set->soft_labels, source.set->hard_labels));
-    for (int i = 0; i < fresh.networks; i++) {
+        TRY(unroll_set(trainer.unroll, 0, source.set->images, source.set->soft_labels, source.set->hard_labels));
+    for (int i = 0; i < fresh.networks; i += trainer.at_once) {
         size_t at = (size_t)i * (size_t)fresh.checkpoints;
-        trainer.network = i;
-        if (source.random) TRY(upload_random(&trainer));
-        TRY(train_and_test(&trainer, network_seed(problem->seed, i), fresh.runs + at, holdout ? holdout + at : NULL));
+        TRY(begin_batch(&trainer, i));
+        TRY(train_and_test(&trainer, fresh.runs + at, holdout ? holdout + at : NULL));
     }
     accuracy_choose(&fresh, holdout);
     *accuracy = fresh;

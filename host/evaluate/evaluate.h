@@ -22,6 +22,7 @@ enum protocol { PROTOCOL_BPTT, PROTOCOL_DC };
 struct evaluate_spec {
     enum protocol protocol;
     int networks;
+    int at_once; /* of them trained as one batch; 0: as many as the device has room for beside starting launches */
     int steps[EVALUATE_MAX_CHECKPOINTS]; /* bptt: rising numbers of steps at which to test; dc: ignored */
     int step_count;
     int dc_epochs;   /* dc: E; 0: 1000 with augmentation, 300 without */

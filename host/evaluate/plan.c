@@ -24,29 +24,39 @@ void describe_optimizer(const struct optimizer_spec *optimizer, struct text *tex
     if (optimizer->weight_decay > 0) text_printf(text, ", weight decay %g", optimizer->weight_decay);
 }
 
-int tables_init(struct tables *tables, const struct plan *plan, int capacity, int height, int width) {
-    bool augments = plan_augments(plan);
-    size_t batch = (size_t)plan->batch;
-    size_t step_bytes =
-        batch
-        * (sizeof(int32_t) + (augments ? MAP_SIZE : 0) * sizeof(float) + (plan->dsa ? COLOUR_SIZE : 0) * sizeof(float));
-    if (step_bytes * (size_t)capacity > TABLE_BYTES) capacity = (int)(TABLE_BYTES / step_bytes);
-    if (capacity < 1) capacity = 1;
-    struct tables fresh = {.plan = plan, .capacity = capacity, .height = height, .width = width, .epoch = -1};
-    size_t steps = (size_t)capacity;
-    fresh.rows = calloc(steps * batch, sizeof *fresh.rows);
-    fresh.lr = calloc(steps, sizeof *fresh.lr);
-    if (augments) fresh.maps = calloc(steps * batch * MAP_SIZE, sizeof *fresh.maps);
-    if (plan->dsa) fresh.colour = calloc(steps * batch * COLOUR_SIZE, sizeof *fresh.colour);
-    if (!plan->per_class) fresh.order = calloc((size_t)plan->input.count, sizeof *fresh.order);
-    if (!fresh.rows || !fresh.lr || (augments && !fresh.maps) || (plan->dsa && !fresh.colour)
-        || (!plan->per_class && !fresh.order)) {
-        tables_finish(&fresh);
-        return error_set(RETORT_ENOMEM, "out of memory for the tables of %d steps with batches of %lld", capacity,
-                         (long long)plan->batch);
+static size_t step_bytes(const struct plan *plan) {
+    size_t image = sizeof(int32_t) + (plan_augments(plan) ? MAP_SIZE : 0) * sizeof(float)
+                   + (plan->dsa ? COLOUR_SIZE : 0) * sizeof(float);
+    return (size_t)plan->batch * image;
+}
+
+int tables_capacity(const struct plan *plan, int most) {
+    size_t fit = TABLE_BYTES / step_bytes(plan);
+    return fit < 1 ? 1 : fit < (size_t)most ? (int)fit : most;
+}
+
+int tables_init(struct tables *tables, const struct plan *plan, int capacity, int networks, int height, int width) {
+    int status = RETORT_OK;
+    struct tables fresh = {.plan = plan, .capacity = capacity, .networks = networks, .height = height, .width = width};
+    size_t steps = (size_t)capacity, images = steps * (size_t)networks * (size_t)plan->batch;
+    bool whole = true;
+    whole &= (fresh.rows = calloc(images, sizeof *fresh.rows)) != NULL;
+    whole &= (fresh.lr = calloc(steps, sizeof *fresh.lr)) != NULL;
+    if (plan_augments(plan)) whole &= (fresh.maps = calloc(images * MAP_SIZE, sizeof *fresh.maps)) != NULL;
+    if (plan->dsa) whole &= (fresh.colour = calloc(images * COLOUR_SIZE, sizeof *fresh.colour)) != NULL;
+    for (int k = 0; k < networks && !plan->per_class; k++) {
+        fresh.walks[k].epoch = -1;
+        fresh.walks[k].order = calloc((size_t)plan->input.count, sizeof *fresh.walks[k].order);
+        whole &= fresh.walks[k].order != NULL;
     }
+    if (!whole)
+        RAISE(RETORT_ENOMEM, "out of memory for the tables of %d steps with batches of %lld of %d networks", capacity,
+              (long long)plan->batch, networks);
     *tables = fresh;
     return RETORT_OK;
+done:
+    tables_finish(&fresh);
+    return status;
 }
 
 void tables_finish(struct tables *tables) {
@@ -55,40 +65,49 @@ void tables_finish(struct tables *tables) {
     free(tables->maps);
     free(tables->colour);
     free(tables->lr);
-    free(tables->order);
+    for (int k = 0; k < UNROLL_MOST_NETWORKS; k++) free(tables->walks[k].order);
     *tables = (struct tables){0};
 }
 
 /* The rows of one step of the walk. An epoch whose last batch is not full takes the missing ones from its beginning. */
-static void walk(struct tables *tables, uint64_t seed, int64_t step, int32_t *rows) {
-    const struct plan *plan = tables->plan;
+static void walk_rows(struct walk *walk, const struct plan *plan, uint64_t seed, int64_t step, int32_t *rows) {
     int64_t count = plan->input.count, epoch = step / plan->epoch_steps, batch = step % plan->epoch_steps;
-    if (epoch != tables->epoch || seed != tables->seed) {
+    if (epoch != walk->epoch || seed != walk->seed) {
         struct random random = random_begin(seed, RANDOM_INNER_BATCH, (uint32_t)epoch);
-        random_choose(&random, (uint32_t)count, (uint32_t)count, tables->order);
-        tables->epoch = epoch;
-        tables->seed = seed;
+        random_choose(&random, (uint32_t)count, (uint32_t)count, walk->order);
+        walk->epoch = epoch;
+        walk->seed = seed;
     }
-    for (int64_t i = 0; i < plan->batch; i++) rows[i] = (int32_t)tables->order[(batch * plan->batch + i) % count];
+    for (int64_t i = 0; i < plan->batch; i++) rows[i] = (int32_t)walk->order[(batch * plan->batch + i) % count];
 }
 
-int tables_fill(struct tables *tables, uint64_t seed, int first, int count) {
+/* A network's entries of a step, which are entries `at` and on. */
+static int fill_step(struct tables *tables, int network, uint64_t seed, int step, int64_t at) {
+    int status = RETORT_OK;
+    const struct plan *plan = tables->plan;
+    struct random batches = random_begin(seed, RANDOM_INNER_BATCH, (uint32_t)step);
+    struct random augments = random_begin(seed, RANDOM_AUGMENT_INNER, (uint32_t)step);
+    if (plan->per_class)
+        TRY(rows_draw(&batches, plan->input.classes, plan->input.ipc, plan->classes_chosen, plan->per_class,
+                      tables->rows + at));
+    else
+        walk_rows(&tables->walks[network], plan, seed, step - 1, tables->rows + at);
+    if (plan->dsa)
+        siamese_draw(&augments, plan->dsa_flip, tables->height, tables->width, plan->batch,
+                     tables->maps + at * MAP_SIZE, tables->colour + at * COLOUR_SIZE);
+    else if (tables->maps)
+        augment_draw(&plan->augment, &augments, plan->batch, tables->maps + at * MAP_SIZE);
+done:
+    return status;
+}
+
+int tables_fill(struct tables *tables, const uint64_t *seeds, int first, int count) {
     int status = RETORT_OK;
     const struct plan *plan = tables->plan;
     for (int i = 0; i < count; i++) {
         int step = first + i;
-        int32_t *rows = tables->rows + i * plan->batch;
-        struct random batches = random_begin(seed, RANDOM_INNER_BATCH, (uint32_t)step);
-        struct random augments = random_begin(seed, RANDOM_AUGMENT_INNER, (uint32_t)step);
-        if (plan->per_class)
-            TRY(rows_draw(&batches, plan->input.classes, plan->input.ipc, plan->classes_chosen, plan->per_class, rows));
-        else
-            walk(tables, seed, step - 1, rows);
-        if (plan->dsa)
-            siamese_draw(&augments, plan->dsa_flip, tables->height, tables->width, plan->batch,
-                         tables->maps + i * plan->batch * MAP_SIZE, tables->colour + i * plan->batch * COLOUR_SIZE);
-        else if (tables->maps)
-            augment_draw(&plan->augment, &augments, plan->batch, tables->maps + i * plan->batch * MAP_SIZE);
+        for (int k = 0; k < tables->networks; k++)
+            TRY(fill_step(tables, k, seeds[k], step, ((int64_t)i * tables->networks + k) * plan->batch));
         tables->lr[i] = plan->optimizer.lr * (plan->drop && step > plan->drop ? 0.1 : 1);
     }
 done:

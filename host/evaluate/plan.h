@@ -39,24 +39,31 @@ void describe_dc(const struct evaluate_problem *problem, struct text *text);
 void describe_optimizer(const struct optimizer_spec *optimizer, struct text *text);
 
 /* --- tables of steps, as unroll_upload_steps takes them --- */
-struct tables {
-    const struct plan *plan;
-    int capacity; /* steps */
-    int height, width;
-    int32_t *rows;   /* [capacity, batch] */
-    float *maps;     /* [capacity, batch, MAP_SIZE] where the plan augments */
-    float *colour;   /* [capacity, batch, COLOUR_SIZE] with DSA */
-    double *lr;      /* [capacity] */
-    uint32_t *order; /* [count]: of the walk, for `seed` and `epoch` */
+/* A network's walk in one epoch: its order of all images. */
+struct walk {
+    uint32_t *order; /* [count] */
     uint64_t seed;
     int64_t epoch; /* -1: none yet */
 };
-/* The plan is borrowed. At most `capacity` steps, fewer where they would take more than a megabyte. */
-int tables_init(struct tables *tables, const struct plan *plan, int capacity, int height, int width);
+struct tables {
+    const struct plan *plan;
+    int capacity; /* steps */
+    int networks;
+    int height, width;
+    int32_t *rows; /* [capacity, networks, batch] */
+    float *maps;   /* [capacity, networks, batch, MAP_SIZE] where the plan augments */
+    float *colour; /* [capacity, networks, batch, COLOUR_SIZE] with DSA */
+    double *lr;    /* [capacity] */
+    struct walk walks[UNROLL_MOST_NETWORKS];
+};
+/* How many steps there are tables for: `most`, or fewer where they would take more than a megabyte a network. */
+int tables_capacity(const struct plan *plan, int most);
+/* The plan is borrowed. */
+int tables_init(struct tables *tables, const struct plan *plan, int capacity, int networks, int height, int width);
 void tables_finish(struct tables *tables); /* NULL-safe, zeroes */
-/* Steps first .. first + count - 1 (from 1) of the run with this seed. A step's entries depend on seed and step only.
- */
-int tables_fill(struct tables *tables, uint64_t seed, int first, int count);
+/* Steps first .. first + count - 1 (from 1) of the networks' runs with these seeds [networks]. The entries of a network
+ * and step depend on its seed and the step only. */
+int tables_fill(struct tables *tables, const uint64_t *seeds, int first, int count);
 
 /* --- statistics --- */
 /* Fills the rest of an accuracy whose networks, checkpoints, steps and runs are set. holdout: percent correct on the

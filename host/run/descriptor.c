@@ -158,6 +158,10 @@ static const struct schema_key keys[] = {
      .help = "bptt: the inner optimiser, tested at several steps; dc: SGD with the schedule of DC, DSA, DM and MTT."},
     {"evaluate.networks", KEY_INT, AT(evaluate.networks), .least = 1, .most = 10000, .standard = "8",
      .help = "Fresh networks to train and test."},
+    {"evaluate.at_once", KEY_INT, AT(evaluate.at_once), .least = 1, .most = UNROLL_MOST_NETWORKS, .zero = "auto",
+     .standard = "auto",
+     .help = "Networks trained at once, as one batch; auto: as many as the device has room for. Results stay the same, "
+             "each network being computed as it is alone."},
     {"evaluate.steps", KEY_INTS, AT(evaluate.steps), AT(evaluate.step_count), .least = 1, .most = 1e8,
      .items = EVALUATE_MAX_CHECKPOINTS, .standard = "[300, 600, 1000, 3000]",
      .help = "bptt: training steps after which to test, rising."},

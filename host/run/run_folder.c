@@ -67,16 +67,18 @@ static bool holds_nothing(const struct run_folder *folder) {
 
 /* --- plans as JSON --- */
 static json_t *unroll_to_json(const struct unroll_plan *plan) {
-    return json_pack("{s:i, s:i, s:I, s:i, s:i}", "inner_splits", plan->inner_splits, "meta_splits", plan->meta_splits,
-                     "test_batch", (json_int_t)plan->test_batch, "kept_steps", plan->kept_steps, "compute_units",
-                     plan->compute_units);
+    return json_pack("{s:i, s:i, s:i, s:I, s:i, s:i}", "networks", plan->networks, "inner_splits", plan->inner_splits,
+                     "meta_splits", plan->meta_splits, "test_batch", (json_int_t)plan->test_batch, "kept_steps",
+                     plan->kept_steps, "compute_units", plan->compute_units);
 }
 
+/* Runs of before networks were trained as one batch have no number of them: one. */
 static bool unroll_from_json(const json_t *value, struct unroll_plan *plan) {
     json_int_t test_batch;
-    if (json_unpack((json_t *)value, "{s:i, s:i, s:I, s:i, s:i}", "inner_splits", &plan->inner_splits, "meta_splits",
-                    &plan->meta_splits, "test_batch", &test_batch, "kept_steps", &plan->kept_steps, "compute_units",
-                    &plan->compute_units)
+    plan->networks = 1;
+    if (json_unpack((json_t *)value, "{s?i, s:i, s:i, s:I, s:i, s:i}", "networks", &plan->networks, "inner_splits",
+                    &plan->inner_splits, "meta_splits", &plan->meta_splits, "test_batch", &test_batch, "kept_steps",
+                    &plan->kept_steps, "compute_units", &plan->compute_units)
         < 0)
         return false;
     plan->test_batch = test_batch;

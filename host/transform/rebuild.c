@@ -1,4 +1,5 @@
-/* Rebuilding graphs: without what their results do not need, and with values handed from one graph to another. */
+/* Rebuilding graphs: without what their results do not need, several times over, and with values handed from one graph
+ * to another. */
 #include "transform/transform.h"
 
 #include <stdio.h>
@@ -46,14 +47,19 @@ static void spread(struct rebuilding *r, const struct node *node) {
     for (int j = 0; r->live[node->index] && j < node->input_count; j++) r->live[node->inputs[j]->index] = true;
 }
 
-/* Builds the live nodes that are not there yet, and the results. */
-static void rebuild(struct rebuilding *r) {
+/* Builds the live nodes that are not there yet. */
+static void rebuild_nodes(struct rebuilding *r) {
     for (int i = 0; i < graph_count(r->graph); i++) {
         const struct node *node = graph_node(r->graph, i);
         if (!r->live[i] || r->rebuilt[i]) continue;
         for (int j = 0; j < node->input_count; j++) r->operands[j] = r->rebuilt[node->inputs[j]->index];
         r->rebuilt[i] = node_rebuild(r->fresh, node, r->operands);
     }
+}
+
+/* And the results. */
+static void rebuild(struct rebuilding *r) {
+    rebuild_nodes(r);
     for (int i = 0; i < graph_output_count(r->graph); i++)
         graph_output_copy(r->fresh, r->graph, i, r->rebuilt[graph_output_at(r->graph, i, NULL)->index]);
 }
@@ -72,6 +78,49 @@ int transform_simplify(const struct graph *graph, struct graph **simplified) {
     rebuild(&r);
     TRY(graph_verify(r.fresh));
     *simplified = take(&r);
+done:
+    finish(&r);
+    return status;
+}
+
+/* Forgets what was built of the last copy and makes the inputs of the next; those that all share are there already. */
+static int begin_copy(struct rebuilding *r, int copy, bool (*is_shared)(const char *input)) {
+    char name[TRANSFORM_NAME];
+    for (int i = 0; i < graph_count(r->graph); i++) {
+        const struct node *node = graph_node(r->graph, i);
+        r->rebuilt[i] = NULL;
+        if (node->op != OP_INPUT) continue;
+        if (node->attributes.opaque)
+            return error_set(RETORT_EUNSUPPORTED, "a graph with the opaque input %s cannot be repeated", node->name);
+        transform_copy_name(node->name, is_shared(node->name) ? 0 : copy, name);
+        r->rebuilt[i] = graph_input(r->fresh, name, node->dtype, node->shape);
+    }
+    return RETORT_OK;
+}
+
+const char *transform_copy_name(const char *name, int copy, char text[TRANSFORM_NAME]) {
+    snprintf(text, TRANSFORM_NAME, copy ? "%s #%d" : "%s", name, copy);
+    return text;
+}
+
+int transform_repeat(const struct graph *graph, int copies, bool (*is_shared)(const char *input),
+                     struct graph **repeated) {
+    int status = RETORT_OK;
+    char text[TRANSFORM_NAME];
+    struct rebuilding r;
+    TRY(begin(&r, graph));
+    for (int i = graph_count(graph) - 1; i >= 0; i--) spread(&r, graph_node(graph, i));
+    for (int copy = 0; copy < copies; copy++) {
+        TRY(begin_copy(&r, copy, is_shared));
+        rebuild_nodes(&r);
+        for (int i = 0; i < graph_output_count(graph); i++) {
+            const char *name;
+            const struct node *node = graph_output_at(graph, i, &name);
+            graph_output(r.fresh, transform_copy_name(name, copy, text), r.rebuilt[node->index]);
+        }
+    }
+    TRY(graph_verify(r.fresh));
+    *repeated = take(&r);
 done:
     finish(&r);
     return status;

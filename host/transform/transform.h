@@ -18,6 +18,15 @@ int transform_jvp(struct node *const *outputs, int output_count, struct node *co
  * identities and share equal nodes. Inputs that are no longer needed are kept (they are part of the interface). */
 int transform_simplify(const struct graph *graph, struct graph **simplified);
 
+/* One graph that computes `copies` times what `graph` computes, each time from inputs of its own but for those that
+ * `is_shared` names; what follows from shared inputs alone is computed once. Inputs and results of copy k are called
+ * "NAME #k", those of copy 0 as they were. RETORT_EUNSUPPORTED where an input is opaque. */
+int transform_repeat(const struct graph *graph, int copies, bool (*is_shared)(const char *input),
+                     struct graph **repeated);
+/* The name in copy k; at most 63 characters. Returns `text`. */
+enum { TRANSFORM_NAME = 64 };
+const char *transform_copy_name(const char *name, int copy, char text[TRANSFORM_NAME]);
+
 /* Spares `consumer` what `producer` has computed before it: nodes that both have (equal operations on equal operands,
  * down to inputs of equal names), that the consumer's results still need, and that are worth it. The producer gets them
  * as opaque results "kept 0", "kept 1", ... (in *keeping), the consumer reads opaque inputs of these names in their

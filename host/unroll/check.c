@@ -28,7 +28,7 @@ static int check_eigenvalues(struct library *library, const struct check_case *p
     if (!rows || !values) RAISE(RETORT_ENOMEM, "out of memory for a check");
     for (int64_t i = 0; i < n; i++) rows[i] = (int32_t)i;
     TRY(unroll_create(library, &spec, &unroll));
-    TRY(unroll_set(unroll, problem->synthetic_images, problem->soft_labels, problem->hard_labels));
+    TRY(unroll_set(unroll, 0, problem->synthetic_images, problem->soft_labels, problem->hard_labels));
     TRY(unroll_upload_steps(unroll, &(struct unroll_steps){.first = 1, .count = 1, .rows = rows}));
     TRY(unroll_begin_from(unroll, problem->theta0));
     TRY(unroll_lanczos(unroll, 0, 1));
@@ -69,7 +69,7 @@ int check_case(struct library *library, const struct check_case *problem, struct
         || (spec.soft_labels && !fresh.dsyn_y))
         RAISE(RETORT_ENOMEM, "out of memory for a check");
     TRY(unroll_create(library, &spec, &unroll));
-    TRY(unroll_set(unroll, problem->synthetic_images, problem->soft_labels, problem->hard_labels));
+    TRY(unroll_set(unroll, 0, problem->synthetic_images, problem->soft_labels, problem->hard_labels));
     TRY(unroll_upload_steps(unroll,
                             &(struct unroll_steps){.first = 1, .count = problem->steps, .rows = problem->batches}));
     TRY(unroll_begin_from(unroll, problem->theta0));

@@ -1,8 +1,10 @@
 #include "unroll/fit.h"
 
+#include "transform/transform.h"
 #include "unroll/private.h"
 
 #include <stdio.h>
+#include <string.h>
 
 /* --- the rows --- */
 enum batch_kind { BATCH_NONE, BATCH_INNER, BATCH_PASS, BATCH_TEST };
@@ -42,9 +44,10 @@ static bool is_wanted(const struct unroll *u, enum run_id id) {
     bool parts = u->inner_splits > 1, window = spec->max_window > 0;
     switch (id) {
     case RUN_GRADIENT:
-    case RUN_PROBE:
     case RUN_UPDATE:
         return spec->batch > 0;
+    case RUN_PROBE:
+        return spec->batch > 0 && u->networks == 1;
     case RUN_GRADIENT_MORE:
     case RUN_PROBE_MORE:
         return parts;
@@ -79,6 +82,37 @@ static void drop(struct unroll *u, enum run_id id) {
     u->runs[id].executable = NULL;
 }
 
+/* What the networks of a batch share: a step's scalars, test images; and where they have no sets of their own the set.
+ */
+static bool is_shared(const char *input) {
+    return !strcmp(input, slot_names[SLOT_SCALARS]) || !strcmp(input, slot_names[SLOT_IMAGES])
+           || !strcmp(input, slot_names[SLOT_LABELS]);
+}
+
+static bool is_shared_with_set(const char *input) {
+    return is_shared(input) || !strcmp(input, slot_names[SLOT_SET_IMAGES])
+           || !strcmp(input, slot_names[SLOT_SET_LABELS]);
+}
+
+/* The same graph for each network of a batch. */
+static int repeat(const struct unroll *u, struct graph **graph) {
+    int status = RETORT_OK;
+    struct graph *repeated;
+    if (u->networks == 1) goto done;
+    TRY(transform_repeat(*graph, u->networks, u->spec.own_sets ? is_shared : is_shared_with_set, &repeated));
+    graph_destroy(*graph);
+    *graph = repeated;
+done:
+    return status;
+}
+
+static void find_slots(const struct unroll *u, struct run *run) {
+    char name[TRANSFORM_NAME];
+    for (int k = 0; k < u->networks; k++)
+        for (int slot = 0; slot < SLOT_COUNT; slot++)
+            run->slot[k][slot] = executable_slot(run->executable, transform_copy_name(slot_names[slot], k, name));
+}
+
 static int compile(struct unroll *u, enum run_id id) {
     int status = RETORT_OK;
     const struct run_row *row = &rows[id];
@@ -94,8 +128,9 @@ static int compile(struct unroll *u, enum run_id id) {
         return RETORT_EINVAL;
     }
     drop(u, id);
+    TRY(repeat(u, &graph));
     TRY(executable_create(u->library, graph, row->label, &run->executable));
-    for (int slot = 0; slot < SLOT_COUNT; slot++) run->slot[slot] = executable_slot(run->executable, slot_names[slot]);
+    find_slots(u, run);
     TRY(kept_find(run->executable, &run->kept));
 done:
     graph_destroy(graph);
@@ -314,9 +349,50 @@ done:
     return status;
 }
 
+/* --- several networks as one batch --- */
+/* So many that their arithmetic takes as long as starting the launches does, twice over, for then the device has no
+ * time to wait; as equally many in each batch as can be. On CPU devices launches of several networks do not become one,
+ * and nothing would be gained. */
+static int networks_worth(const struct unroll *u) {
+    const double launch_seconds = 5e-6, share_of_peak = 0.2;
+    const struct device_traits *traits = device_traits(u->device);
+    const struct executable *gradient = u->runs[RUN_GRADIENT].executable, *update = u->runs[RUN_UPDATE].executable;
+    int most = u->spec.networks < UNROLL_MOST_NETWORKS ? u->spec.networks : UNROLL_MOST_NETWORKS, worth = 1;
+    if (u->inner_splits > 1 || !gradient) return 1;
+    if (u->spec.at_once) return u->spec.at_once < most ? u->spec.at_once : most;
+    if (traits->kind == DEVICE_CPU) return 1;
+    double starting = launch_seconds * (executable_launch_count(gradient) + executable_launch_count(update));
+    double computing = (executable_flops(gradient) + executable_flops(update))
+                       / (share_of_peak * 2e6 * traits->lanes * traits->max_clock_mhz);
+    while (worth < most && worth * computing < 2 * starting) worth++;
+    int batches = (u->spec.networks + worth - 1) / worth;
+    return (u->spec.networks + batches - 1) / batches;
+}
+
+static void set_networks(struct unroll *u, int networks) {
+    for (int id = 0; id < RUN_COUNT && networks != u->networks; id++) drop(u, id);
+    u->networks = networks;
+}
+
+/* Of one network everything fits; of several, fewer may. */
+static int fit_networks(struct unroll *u) {
+    int status = RETORT_OK;
+    enum batch_kind kind;
+    for (int networks = networks_worth(u); networks > 1; networks /= 2) {
+        set_networks(u, networks);
+        status = compile_all(u, &kind);
+        if (status >= 0) status = check_fit(u, &kind);
+        if (status != RETORT_ELIMIT) goto done;
+    }
+    set_networks(u, 1);
+    TRY(compile_all(u, &kind));
+done:
+    return status;
+}
+
 int fit_search(struct unroll *u) {
     int status = RETORT_OK;
-    u->inner_splits = u->pass_splits = 1;
+    u->networks = u->inner_splits = u->pass_splits = 1;
     for (;;) {
         enum batch_kind kind;
         status = compile_all(u, &kind);
@@ -327,6 +403,7 @@ int fit_search(struct unroll *u) {
         if (!splits) goto done;
         split(u, kind, splits);
     }
+    if (u->spec.networks > 1) TRY(fit_networks(u));
     TRY(fit_kept(u));
 done:
     return status;
@@ -344,12 +421,13 @@ int fit_take(struct unroll *u, const struct unroll_plan *plan) {
         || (spec->pass_count && plan->meta_splits > largest_pass(u)) || (u->q && !whole)
         || plan->test_batch > spec->test_batch || (spec->test_batch > 0) != (plan->test_batch > 0)
         || plan->kept_steps < 0 || plan->kept_steps > spec->max_window
-        || (plan->kept_steps && (spec->rank || spec->no_hessian)))
-        RAISE(
-            RETORT_EINVAL,
-            "the plan (inner batch in %d, batches of passes in %d, test batch %lld, values kept of %d steps) does not "
-            "go with this training",
-            plan->inner_splits, plan->meta_splits, (long long)plan->test_batch, plan->kept_steps);
+        || (plan->kept_steps && (spec->rank || spec->no_hessian)) || plan->networks < 1
+        || plan->networks > UNROLL_MOST_NETWORKS || (plan->networks > 1 && (!whole || spec->networks < 2)))
+        RAISE(RETORT_EINVAL,
+              "the plan (%d networks at once, inner batch in %d, batches of passes in %d, test batch %lld, values kept "
+              "of %d steps) does not go with this training",
+              plan->networks, plan->inner_splits, plan->meta_splits, (long long)plan->test_batch, plan->kept_steps);
+    u->networks = plan->networks;
     u->inner_splits = plan->inner_splits;
     u->pass_splits = plan->meta_splits;
     u->spec.test_batch = plan->test_batch;

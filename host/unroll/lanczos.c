@@ -13,7 +13,7 @@ static int hessian_product(struct unroll *u, int step, struct place vector) {
     TRY(bind(run, SLOT_VECTOR, vector));
     for (int part = 0; part < u->inner_splits; part++) {
         TRY(check_interrupt(u));
-        TRY(bind_batch(u, run, step, part));
+        TRY(bind_batch(u, run, 0, step, part));
         TRY(bind_pair(u, run, SLOT_PRODUCT_IN, SLOT_PRODUCT, BUFFER_SUM));
         TRY(executable_enqueue(run->executable));
     }

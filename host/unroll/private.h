@@ -34,19 +34,20 @@ enum run_id {
     RUN_COUNT
 };
 struct run {
-    struct executable *executable; /* NULL: not wanted */
-    int slot[SLOT_COUNT];          /* -1: it has none of the name */
+    struct executable *executable;              /* NULL: not wanted */
+    int slot[UNROLL_MOST_NETWORKS][SLOT_COUNT]; /* of each network; -1: it has none of the name, or all share it */
     struct kept_slots kept;
 };
 
 /* --- what has device memory --- */
 enum buffer_id {
     /* trainer */
-    BUFFER_STORE,     /* slots of theta, states, stats. Window step i reads slot base + i and writes the next */
-    BUFFER_GRADIENTS, /* of window step i; of a plain step the first */
-    BUFFER_SUM,       /* pair: gradient or Hessian product so far, of a batch in parts */
-    BUFFER_LOSS_SUM,  /* pair: loss so far */
-    BUFFER_SET_IMAGES,
+    BUFFER_STORE,      /* slots of theta, states, stats, each with an item a network. Window step i reads slot base + i
+                          and writes the next */
+    BUFFER_GRADIENTS,  /* of window step i; of a plain step the first, or an item a network */
+    BUFFER_SUM,        /* pair: gradient or Hessian product so far, of a batch in parts */
+    BUFFER_LOSS_SUM,   /* pair: loss so far */
+    BUFFER_SET_IMAGES, /* with own sets an item a network; labels too */
     BUFFER_SET_LABELS,
     BUFFER_SEED,
     BUFFER_SCALARS, /* tables, a row a step */
@@ -103,6 +104,7 @@ struct unroll {
     struct pass passes[UNROLL_MAX_PASSES];
 
     /* the plan */
+    int networks;
     int inner_splits, pass_splits;
     bool keeping;
     int kept_steps;
@@ -122,9 +124,12 @@ void unroll_size_memory(struct unroll *u); /* all rows of memory that the plan a
 struct memory *unroll_memory(struct unroll *u, int i);
 
 /* --- binding --- */
-/* A slot that the executable has. */
+/* A slot that the executable has: of a network, and of the only one. */
+static inline int bind_of(struct run *run, int network, enum slot slot, struct place place) {
+    return executable_bind_slot(run->executable, run->slot[network][slot], place.buffer, place.offset);
+}
 static inline int bind(struct run *run, enum slot slot, struct place place) {
-    return executable_bind_slot(run->executable, run->slot[slot], place.buffer, place.offset);
+    return bind_of(run, 0, slot, place);
 }
 /* Reads a pair's value and writes its next one. */
 int bind_pair(struct unroll *u, struct run *run, enum slot in, enum slot out, enum buffer_id pair);
@@ -134,15 +139,26 @@ static inline struct place place_of(const struct unroll *u, enum buffer_id id) {
 int check_interrupt(const struct unroll *u);
 
 /* --- trainer.c --- */
-size_t table_row_bytes(const struct unroll *u, enum buffer_id table);
-struct place theta_at(const struct unroll *u, int slot);
-struct place state_at(const struct unroll *u, int slot, int state);
-struct place stats_at(const struct unroll *u, int slot);
+size_t table_row_bytes(const struct unroll *u, enum buffer_id table); /* of all networks */
+/* Of a network in a slot of the store; the first or only one where none is named. */
+struct place theta_of(const struct unroll *u, int network, int slot);
+struct place state_of(const struct unroll *u, int network, int slot, int state);
+struct place stats_of(const struct unroll *u, int network, int slot);
+static inline struct place theta_at(const struct unroll *u, int slot) {
+    return theta_of(u, 0, slot);
+}
+static inline struct place state_at(const struct unroll *u, int slot, int state) {
+    return state_of(u, 0, slot, state);
+}
+static inline struct place stats_at(const struct unroll *u, int slot) {
+    return stats_of(u, 0, slot);
+}
 struct place table_row(const struct unroll *u, enum buffer_id table, int step);
-/* Rows, maps and colours of micro-batch `part` of table step `step`. */
-int bind_batch(struct unroll *u, struct run *run, int step, int part);
+/* Rows, maps and colours of a network for micro-batch `part` of table step `step`. */
+int bind_batch(struct unroll *u, struct run *run, int network, int step, int part);
 int check_steps(const struct unroll *u, int from, int count);
-/* One inner step by table step `step`, from one slot to another. in_window: its number in the window, from 0, or -1. */
+/* One inner step by table step `step`, from one slot to another. in_window: its place in the window, from 0; -1 outside
+ * it. */
 int inner_step(struct unroll *u, int step, int from, int to, int in_window, bool probe);
 
 /* --- pass.c --- */

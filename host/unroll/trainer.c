@@ -3,28 +3,31 @@
 #include "unroll/private.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* --- the set --- */
-int unroll_set_rows(struct unroll *u, int64_t first, int64_t count, const float *images, const float *soft_labels,
-                    const int32_t *hard_labels) {
+int unroll_set_rows(struct unroll *u, int set, int64_t first, int64_t count, const float *images,
+                    const float *soft_labels, const int32_t *hard_labels) {
     int status = RETORT_OK;
     size_t image = (size_t)u->image_elements * FLOAT;
     size_t label = (u->spec.soft_labels ? (size_t)u->spec.network->classes : 1) * FLOAT;
     const void *labels = u->spec.soft_labels ? (const void *)soft_labels : hard_labels;
+    struct place image_place = memory_item(&u->memory[BUFFER_SET_IMAGES], set),
+                 label_place = memory_item(&u->memory[BUFFER_SET_LABELS], set);
     if (!labels) RAISE(RETORT_EINVAL, "the set's labels are not of the kind that was compiled");
     if (first < 0 || count < 0 || first > u->spec.set_count - count)
         RAISE(RETORT_EINVAL, "rows %lld to %lld of a set of %lld", (long long)first, (long long)(first + count),
               (long long)u->spec.set_count);
-    TRY(device_write(u->device, place_of(u, BUFFER_SET_IMAGES).buffer, (size_t)first * image, (size_t)count * image,
+    TRY(device_write(u->device, image_place.buffer, image_place.offset + (size_t)first * image, (size_t)count * image,
                      images));
-    TRY(device_write(u->device, place_of(u, BUFFER_SET_LABELS).buffer, (size_t)first * label, (size_t)count * label,
+    TRY(device_write(u->device, label_place.buffer, label_place.offset + (size_t)first * label, (size_t)count * label,
                      labels));
 done:
     return status;
 }
 
-int unroll_set(struct unroll *u, const float *images, const float *soft_labels, const int32_t *hard_labels) {
-    return unroll_set_rows(u, 0, u->spec.set_count, images, soft_labels, hard_labels);
+int unroll_set(struct unroll *u, int set, const float *images, const float *soft_labels, const int32_t *hard_labels) {
+    return unroll_set_rows(u, set, 0, u->spec.set_count, images, soft_labels, hard_labels);
 }
 
 struct place unroll_set_images(const struct unroll *u) {
@@ -33,7 +36,7 @@ struct place unroll_set_images(const struct unroll *u) {
 
 /* --- tables --- */
 size_t table_row_bytes(const struct unroll *u, enum buffer_id table) {
-    size_t b = (size_t)u->spec.batch;
+    size_t b = (size_t)u->spec.batch * (size_t)u->networks;
     switch (table) {
     case BUFFER_SCALARS:
         return OPTIMIZER_SCALARS * FLOAT;
@@ -95,16 +98,16 @@ done:
 }
 
 /* --- places in the store --- */
-struct place theta_at(const struct unroll *u, int slot) {
-    return memory_item(&u->memory[BUFFER_STORE], slot);
+struct place theta_of(const struct unroll *u, int network, int slot) {
+    return memory_item(&u->memory[BUFFER_STORE], (int64_t)slot * u->networks + network);
 }
 
-struct place state_at(const struct unroll *u, int slot, int state) {
-    return place_after(theta_at(u, slot), aligned((size_t)u->p * FLOAT) * (size_t)(1 + state));
+struct place state_of(const struct unroll *u, int network, int slot, int state) {
+    return place_after(theta_of(u, network, slot), aligned((size_t)u->p * FLOAT) * (size_t)(1 + state));
 }
 
-struct place stats_at(const struct unroll *u, int slot) {
-    return state_at(u, slot, u->states);
+struct place stats_of(const struct unroll *u, int network, int slot) {
+    return state_of(u, network, slot, u->states);
 }
 
 struct place unroll_theta(const struct unroll *u) {
@@ -112,18 +115,17 @@ struct place unroll_theta(const struct unroll *u) {
 }
 
 /* --- training --- */
-static int begin(struct unroll *u) {
+static int begin(struct unroll *u, int network) {
     int status = RETORT_OK;
     float *stats = NULL;
-    u->current = u->window_count = 0;
     for (int i = 0; i < u->states; i++) {
-        struct place state = state_at(u, 0, i);
+        struct place state = state_of(u, network, 0, i);
         TRY(device_fill_zero(u->device, state.buffer, state.offset, (size_t)u->p * FLOAT));
     }
     if (u->q) {
         /* Running means 0, running variances 1, as PyTorch starts; block by block mean then variance. */
         int64_t width = u->q / (2 * u->spec.network->spec.depth);
-        struct place place = stats_at(u, 0);
+        struct place place = stats_of(u, network, 0);
         stats = calloc((size_t)u->q, FLOAT);
         if (!stats) RAISE(RETORT_ENOMEM, "out of memory for running statistics");
         for (int64_t i = 0; i < u->q; i++) stats[i] = i / width % 2 ? 1.0f : 0.0f;
@@ -134,36 +136,54 @@ done:
     return status;
 }
 
-int unroll_begin(struct unroll *u, uint64_t seed) {
+int unroll_begin(struct unroll *u, const uint64_t *seeds) {
     int status = RETORT_OK;
-    const int32_t halves[2] = {(int32_t)(uint32_t)seed, (int32_t)(uint32_t)(seed >> 32)};
-    TRY(begin(u));
-    TRY(device_write(u->device, place_of(u, BUFFER_SEED).buffer, 0, sizeof halves, halves));
-    TRY(bind(&u->runs[RUN_INITIAL], SLOT_THETA, theta_at(u, 0)));
-    TRY(executable_enqueue(u->runs[RUN_INITIAL].executable));
+    struct run *run = &u->runs[RUN_INITIAL];
+    int32_t halves[UNROLL_MOST_NETWORKS][2];
+    u->current = u->window_count = 0;
+    for (int k = 0; k < u->networks; k++) {
+        halves[k][0] = (int32_t)(uint32_t)seeds[k];
+        halves[k][1] = (int32_t)(uint32_t)(seeds[k] >> 32);
+        TRY(begin(u, k));
+        TRY(bind_of(run, k, SLOT_THETA, theta_of(u, k, 0)));
+    }
+    TRY(device_write(u->device, place_of(u, BUFFER_SEED).buffer, 0, sizeof *halves * (size_t)u->networks, halves));
+    TRY(executable_enqueue(run->executable));
 done:
     return status;
 }
 
 int unroll_begin_from(struct unroll *u, const float *theta) {
-    int status = begin(u);
-    struct place place = theta_at(u, 0);
-    return status < 0 ? status : device_write(u->device, place.buffer, place.offset, (size_t)u->p * FLOAT, theta);
+    int status = RETORT_OK;
+    u->current = u->window_count = 0;
+    for (int k = 0; k < u->networks; k++) {
+        struct place place = theta_of(u, k, 0);
+        TRY(begin(u, k));
+        TRY(device_write(u->device, place.buffer, place.offset, (size_t)u->p * FLOAT, theta + k * u->p));
+    }
+done:
+    return status;
 }
 
 int unroll_read_theta(struct unroll *u, float *theta) {
-    struct place place = theta_at(u, u->current);
-    return device_read(u->device, place.buffer, place.offset, (size_t)u->p * FLOAT, theta);
+    int status = RETORT_OK;
+    for (int k = 0; k < u->networks; k++) {
+        struct place place = theta_of(u, k, u->current);
+        TRY(device_read(u->device, place.buffer, place.offset, (size_t)u->p * FLOAT, theta + k * u->p));
+    }
+done:
+    return status;
 }
 
-int bind_batch(struct unroll *u, struct run *run, int step, int part) {
+int bind_batch(struct unroll *u, struct run *run, int network, int step, int part) {
     int status = RETORT_OK;
-    size_t first = (size_t)part * (size_t)(u->spec.batch / u->inner_splits);
-    TRY(bind(run, SLOT_ROWS, place_after(table_row(u, BUFFER_ROWS, step), first * sizeof(int32_t))));
+    size_t first = (size_t)network * (size_t)u->spec.batch + (size_t)part * (size_t)(u->spec.batch / u->inner_splits);
+    TRY(bind_of(run, network, SLOT_ROWS, place_after(table_row(u, BUFFER_ROWS, step), first * sizeof(int32_t))));
     if (u->spec.augment)
-        TRY(bind(run, SLOT_MAPS, place_after(table_row(u, BUFFER_MAPS, step), first * MAP_SIZE * FLOAT)));
+        TRY(bind_of(run, network, SLOT_MAPS, place_after(table_row(u, BUFFER_MAPS, step), first * MAP_SIZE * FLOAT)));
     if (u->spec.colour)
-        TRY(bind(run, SLOT_COLOUR, place_after(table_row(u, BUFFER_COLOUR, step), first * COLOUR_SIZE * FLOAT)));
+        TRY(bind_of(run, network, SLOT_COLOUR,
+                    place_after(table_row(u, BUFFER_COLOUR, step), first * COLOUR_SIZE * FLOAT)));
 done:
     return status;
 }
@@ -174,23 +194,34 @@ static struct place kept_at(const struct unroll *u, int in_window, int part) {
     return place_after(memory_item(&u->memory[BUFFER_KEPT], in_window), u->kept_part_bytes * (size_t)part);
 }
 
-/* The gradient of micro-batch `part`, and with a probe its loss: the last part writes where they belong, the others the
- * sum so far, to and fro between the two of a pair. */
+/* Binds what a network's gradient reads and writes. The last micro-batch writes where the gradient belongs, the others
+ * the sum so far, to and fro between the two of a pair; with several networks a batch is whole. */
+static int bind_gradient(struct unroll *u, struct run *run, int network, int step, int from, int to, int part,
+                         int in_window) {
+    int status = RETORT_OK;
+    const struct memory *sum = &u->memory[BUFFER_SUM];
+    struct place whole = memory_item(&u->memory[BUFFER_GRADIENTS], in_window < 0 ? network : in_window);
+    bool last = part == u->inner_splits - 1;
+    TRY(bind_of(run, network, SLOT_THETA, theta_of(u, network, from)));
+    TRY(bind_batch(u, run, network, step, part));
+    TRY(bind_of(run, network, SLOT_GRADIENT, last ? whole : memory_item(sum, part & 1)));
+    if (part) TRY(bind_of(run, network, SLOT_GRADIENT_IN, memory_item(sum, (part - 1) & 1)));
+    if (u->q) {
+        TRY(bind_of(run, network, SLOT_STATS, stats_of(u, network, from)));
+        TRY(bind_of(run, network, SLOT_NEW_STATS, stats_of(u, network, to)));
+    }
+done:
+    return status;
+}
+
+/* The gradient of micro-batch `part`, and with a probe its loss, which goes where the gradient goes. */
 static int gradient_part(struct unroll *u, int step, int from, int to, int part, int in_window, bool probe) {
     int status = RETORT_OK;
     struct run *run = &u->runs[probe ? (part ? RUN_PROBE_MORE : RUN_PROBE) : (part ? RUN_GRADIENT_MORE : RUN_GRADIENT)];
-    const struct memory *sum = &u->memory[BUFFER_SUM], *loss = &u->memory[BUFFER_LOSS_SUM];
+    const struct memory *loss = &u->memory[BUFFER_LOSS_SUM];
     bool last = part == u->inner_splits - 1;
-    struct place whole = memory_item(&u->memory[BUFFER_GRADIENTS], in_window < 0 ? 0 : in_window);
-    TRY(bind(run, SLOT_THETA, theta_at(u, from)));
-    TRY(bind_batch(u, run, step, part));
+    for (int k = 0; k < u->networks; k++) TRY(bind_gradient(u, run, k, step, from, to, part, in_window));
     TRY(kept_bind(run->executable, &run->kept, kept_at(u, in_window, part)));
-    TRY(bind(run, SLOT_GRADIENT, last ? whole : memory_item(sum, part & 1)));
-    if (part) TRY(bind(run, SLOT_GRADIENT_IN, memory_item(sum, (part - 1) & 1)));
-    if (u->q) {
-        TRY(bind(run, SLOT_STATS, stats_at(u, from)));
-        TRY(bind(run, SLOT_NEW_STATS, stats_at(u, to)));
-    }
     if (probe) {
         TRY(bind(run, SLOT_LOSS, last ? table_row(u, BUFFER_LOSSES, step) : memory_item(loss, part & 1)));
         if (part) TRY(bind(run, SLOT_LOSS_IN, memory_item(loss, (part - 1) & 1)));
@@ -209,12 +240,15 @@ int inner_step(struct unroll *u, int step, int from, int to, int in_window, bool
         TRY(gradient_part(u, step, from, to, part, in_window, probe));
     }
     TRY(bind(update, SLOT_SCALARS, table_row(u, BUFFER_SCALARS, step)));
-    TRY(bind(update, SLOT_THETA, theta_at(u, from)));
-    TRY(bind(update, SLOT_GRADIENT, memory_item(&u->memory[BUFFER_GRADIENTS], in_window < 0 ? 0 : in_window)));
-    TRY(bind(update, SLOT_NEW_THETA, theta_at(u, to)));
-    for (int i = 0; i < u->states; i++) {
-        TRY(bind(update, SLOT_STATE + (enum slot)i, state_at(u, from, i)));
-        TRY(bind(update, SLOT_NEW_STATE + (enum slot)i, state_at(u, to, i)));
+    for (int k = 0; k < u->networks; k++) {
+        TRY(bind_of(update, k, SLOT_THETA, theta_of(u, k, from)));
+        TRY(bind_of(update, k, SLOT_GRADIENT,
+                    memory_item(&u->memory[BUFFER_GRADIENTS], in_window < 0 ? k : in_window)));
+        TRY(bind_of(update, k, SLOT_NEW_THETA, theta_of(u, k, to)));
+        for (int i = 0; i < u->states; i++) {
+            TRY(bind_of(update, k, SLOT_STATE + (enum slot)i, state_of(u, k, from, i)));
+            TRY(bind_of(update, k, SLOT_NEW_STATE + (enum slot)i, state_of(u, k, to, i)));
+        }
     }
     TRY(executable_enqueue(update->executable));
     if (step % 8 == 7) TRY(device_flush(u->device));
@@ -230,6 +264,7 @@ int check_steps(const struct unroll *u, int from, int count) {
 int unroll_train(struct unroll *u, int from, int count, bool probe) {
     int status = RETORT_OK;
     TRY(check_steps(u, from, count));
+    if (probe && u->networks > 1) RAISE(RETORT_EINVAL, "steps of several networks cannot be probed");
     for (int i = 0; i < count; i++) {
         int to = u->current == 0;
         TRY(inner_step(u, from + i, u->current, to, -1, probe));
@@ -258,25 +293,28 @@ done:
 /* --- tests --- */
 int unroll_test(struct unroll *u, const float *images, const int32_t *labels, int64_t count, int64_t *correct) {
     int status = RETORT_OK;
-    int64_t batch = u->spec.test_batch, size = u->image_elements, total = 0;
+    int64_t batch = u->spec.test_batch, size = u->image_elements, total[UNROLL_MOST_NETWORKS] = {0};
     struct run *run = &u->runs[RUN_TEST];
     int32_t *padded = malloc((size_t)(batch + 1) * sizeof *padded);
     if (!padded) RAISE(RETORT_ENOMEM, "out of memory for a test batch");
-    TRY(bind(run, SLOT_THETA, theta_at(u, u->current)));
-    if (u->q) TRY(bind(run, SLOT_STATS, stats_at(u, u->current)));
+    for (int k = 0; k < u->networks; k++) {
+        TRY(bind_of(run, k, SLOT_THETA, theta_of(u, k, u->current)));
+        TRY(bind_of(run, k, SLOT_CORRECT, place_after(place_of(u, BUFFER_TEST_CORRECT), (size_t)k * FLOAT)));
+        if (u->q) TRY(bind_of(run, k, SLOT_STATS, stats_of(u, k, u->current)));
+    }
     for (int64_t first = 0; first < count; first += batch) {
         int64_t here = count - first < batch ? count - first : batch;
-        float got;
+        float got[UNROLL_MOST_NETWORKS];
         TRY(check_interrupt(u));
         for (int64_t i = 0; i < batch; i++) padded[i] = i < here ? labels[first + i] : -1;
         TRY(device_write(u->device, place_of(u, BUFFER_TEST_IMAGES).buffer, 0, (size_t)(here * size) * FLOAT,
                          images + first * size));
         TRY(device_write(u->device, place_of(u, BUFFER_TEST_LABELS).buffer, 0, (size_t)batch * sizeof *padded, padded));
         TRY(executable_enqueue(run->executable));
-        TRY(device_read(u->device, place_of(u, BUFFER_TEST_CORRECT).buffer, 0, FLOAT, &got));
-        total += (int64_t)(got + 0.5f);
+        TRY(device_read(u->device, place_of(u, BUFFER_TEST_CORRECT).buffer, 0, FLOAT * (size_t)u->networks, got));
+        for (int k = 0; k < u->networks; k++) total[k] += (int64_t)(got[k] + 0.5f);
     }
-    *correct = total;
+    memcpy(correct, total, sizeof *total * (size_t)u->networks);
 done:
     free(padded);
     return status;

@@ -24,6 +24,7 @@ void unroll_size_memory(struct unroll *u) {
     size_t n = (size_t)spec->set_count, b = (size_t)spec->batch, classes = (size_t)spec->network->classes;
     size_t label = (spec->soft_labels ? classes : 1) * FLOAT, steps = (size_t)spec->steps,
            tests = (size_t)spec->test_batch;
+    int64_t networks = u->networks, sets = spec->own_sets ? networks : 1;
     size_t window = spec->max_window > 0, soft = window && spec->soft_labels, m = (size_t)spec->rank;
     size_t parts = u->inner_splits > 1, part = u->kept_steps ? u->kept_part_bytes : 0;
     const struct {
@@ -31,13 +32,14 @@ void unroll_size_memory(struct unroll *u) {
         size_t item_bytes;
         int64_t items;
     } rows[BUFFER_COUNT] = {
-        [BUFFER_STORE] = {"weights and optimiser states of the window", slot_bytes(u), spec->max_window + 2},
-        [BUFFER_GRADIENTS] = {"gradients of the window", vector, window ? spec->max_window : 1},
+        [BUFFER_STORE] = {"weights and optimiser states of the window", slot_bytes(u),
+                          networks * (spec->max_window + 2)},
+        [BUFFER_GRADIENTS] = {"gradients of the window", vector, window ? spec->max_window : networks},
         [BUFFER_SUM] = {"sums of gradients", parts || m ? vector : 0, 2},
         [BUFFER_LOSS_SUM] = {"sums of losses", parts ? FLOAT : 0, 2},
-        [BUFFER_SET_IMAGES] = {"images of the set", n * image, 1},
-        [BUFFER_SET_LABELS] = {"labels of the set", n * label, 1},
-        [BUFFER_SEED] = {"seed", 2 * sizeof(int32_t), 1},
+        [BUFFER_SET_IMAGES] = {"images of the set", n * image, sets},
+        [BUFFER_SET_LABELS] = {"labels of the set", n * label, sets},
+        [BUFFER_SEED] = {"seed", (size_t)networks * 2 * sizeof(int32_t), 1},
         [BUFFER_SCALARS] = {"scalars of the steps", steps * table_row_bytes(u, BUFFER_SCALARS), 1},
         [BUFFER_ROWS] = {"mini-batch rows", steps * table_row_bytes(u, BUFFER_ROWS), 1},
         [BUFFER_MAPS] = {"augmentation maps", steps * table_row_bytes(u, BUFFER_MAPS), 1},
@@ -46,7 +48,7 @@ void unroll_size_memory(struct unroll *u) {
         [BUFFER_NORMS] = {"gradient norms", steps * table_row_bytes(u, BUFFER_NORMS), 1},
         [BUFFER_TEST_IMAGES] = {"images of a test batch", tests * image, 1},
         [BUFFER_TEST_LABELS] = {"labels of a test batch", tests * FLOAT, 1},
-        [BUFFER_TEST_CORRECT] = {"right answers of a test batch", tests ? FLOAT : 0, 1},
+        [BUFFER_TEST_CORRECT] = {"right answers of a test batch", tests ? (size_t)networks * FLOAT : 0, 1},
         [BUFFER_LAMBDA] = {"adjoints of the weights", window * vector, 2},
         [BUFFER_LAMBDA_STATE] = {"adjoints of the optimiser's first state", u->states > 0 ? window * vector : 0, 2},
         [BUFFER_LAMBDA_STATE + 1] = {"adjoints of the optimiser's second state", u->states > 1 ? window * vector : 0,
@@ -71,6 +73,22 @@ void unroll_size_memory(struct unroll *u) {
     for (int i = 0; i < spec->pass_count; i++) pass_size_memory(&u->passes[i], most);
 }
 
+/* Of a network: its set, where it has its own, and its seed. */
+static int bind_fixed_of(struct unroll *u, struct run *run, int network) {
+    int status = RETORT_OK;
+    const int *slots = run->slot[network];
+    int set = u->spec.own_sets ? network : 0;
+    if (slots[SLOT_SET_IMAGES] >= 0)
+        TRY(bind_of(run, network, SLOT_SET_IMAGES, memory_item(&u->memory[BUFFER_SET_IMAGES], set)));
+    if (slots[SLOT_SET_LABELS] >= 0)
+        TRY(bind_of(run, network, SLOT_SET_LABELS, memory_item(&u->memory[BUFFER_SET_LABELS], set)));
+    if (slots[SLOT_SEED] >= 0)
+        TRY(bind_of(run, network, SLOT_SEED,
+                    place_after(place_of(u, BUFFER_SEED), (size_t)network * 2 * sizeof(int32_t))));
+done:
+    return status;
+}
+
 /* Where what never changes from step to step lies, for every executable that has a slot of the name. */
 static int bind_fixed(struct unroll *u) {
     int status = RETORT_OK;
@@ -78,13 +96,9 @@ static int bind_fixed(struct unroll *u) {
         enum slot slot;
         enum buffer_id buffer;
     } fixed[] = {
-        {SLOT_SET_IMAGES, BUFFER_SET_IMAGES},
-        {SLOT_SET_LABELS, BUFFER_SET_LABELS},
-        {SLOT_SEED, BUFFER_SEED},
         {SLOT_A_G, BUFFER_A_G},
         {SLOT_IMAGES, BUFFER_TEST_IMAGES},
         {SLOT_LABELS, BUFFER_TEST_LABELS},
-        {SLOT_CORRECT, BUFFER_TEST_CORRECT},
         {SLOT_EIGENVALUES, BUFFER_EIGENVALUES},
         {SLOT_VECTORS, BUFFER_VECTORS},
         {SLOT_PROJECTIONS, BUFFER_PROJECTIONS},
@@ -93,10 +107,11 @@ static int bind_fixed(struct unroll *u) {
     for (int id = 0; id < RUN_COUNT; id++) {
         struct run *run = &u->runs[id];
         for (size_t i = 0; run->executable && i < sizeof fixed / sizeof *fixed; i++)
-            if (run->slot[fixed[i].slot] >= 0) TRY(bind(run, fixed[i].slot, place_of(u, fixed[i].buffer)));
+            if (run->slot[0][fixed[i].slot] >= 0) TRY(bind(run, fixed[i].slot, place_of(u, fixed[i].buffer)));
         /* The recurrence reads the basis as it grows, the backward step the factor made of it. */
-        if (run->executable && run->slot[SLOT_BASIS] >= 0)
+        if (run->executable && run->slot[0][SLOT_BASIS] >= 0)
             TRY(bind(run, SLOT_BASIS, place_of(u, id == RUN_PRODUCT_LOW ? BUFFER_VECTORS : BUFFER_BASIS)));
+        for (int k = 0; run->executable && k < u->networks; k++) TRY(bind_fixed_of(u, run, k));
     }
 done:
     return status;
@@ -106,6 +121,8 @@ static int check_spec(const struct unroll_spec *spec) {
     int status = RETORT_OK;
     if (spec->rank > LANCZOS_MAX_RANK)
         RAISE(RETORT_EINVAL, "a Hessian of rank %d: at most %d", spec->rank, LANCZOS_MAX_RANK);
+    if (spec->networks > 1 && (spec->max_window || spec->pass_count || spec->rank))
+        RAISE(RETORT_EINVAL, "%d networks as one batch: they can be trained and tested, nothing more", spec->networks);
     if (spec->pass_count > UNROLL_MAX_PASSES)
         RAISE(RETORT_EINVAL, "%d passes: at most %d", spec->pass_count, UNROLL_MAX_PASSES);
     for (int i = 0; i < spec->pass_count; i++)
@@ -183,7 +200,8 @@ int bind_pair(struct unroll *u, struct run *run, enum slot in, enum slot out, en
 
 /* --- what there is to know --- */
 void unroll_plan(const struct unroll *u, struct unroll_plan *plan) {
-    *plan = (struct unroll_plan){.inner_splits = u->inner_splits,
+    *plan = (struct unroll_plan){.networks = u->networks,
+                                 .inner_splits = u->inner_splits,
                                  .meta_splits = u->pass_splits,
                                  .test_batch = u->spec.test_batch,
                                  .kept_steps = u->kept_steps,
@@ -200,6 +218,7 @@ uint64_t unroll_bytes(const struct unroll *u) {
 void unroll_describe(const struct unroll *u, char *text, size_t size) {
     struct text words;
     text_init(&words);
+    if (u->networks > 1) text_printf(&words, "%d networks at once, ", u->networks);
     if (u->spec.batch) text_printf(&words, "inner batch %lld in %d, ", (long long)u->spec.batch, u->inner_splits);
     for (int i = 0; i < u->spec.pass_count; i++)
         text_printf(&words, "%s batch %lld in %d, ", u->passes[i].spec.label, (long long)u->passes[i].spec.batch,

@@ -25,19 +25,25 @@
 /* What creation chose, as numbers that a run can write down. Given back to a later creation (`frozen`) they rule in
  * place of the search, so that a resumed run computes with the same kernels on the same parts, to the bit. */
 struct unroll_plan {
+    int networks;                  /* trained at once, as one batch */
     int inner_splits, meta_splits; /* parts of the inner batch, and of the largest batch of a pass; 1: whole */
     int64_t test_batch;            /* images per launch of a test; 0: no tests */
     int kept_steps;                /* steps of the longest window that keep values for their backward step */
     int compute_units;             /* of the device, as kernels were chosen for (device_set_units) */
 };
 
-enum { UNROLL_MAX_PASSES = 8 };
+enum { UNROLL_MAX_PASSES = 8, UNROLL_MOST_NETWORKS = 8 };
 /* What is compiled. Pointers are borrowed for the life of the unroll. */
 struct unroll_spec {
     const struct network *network;
     struct optimizer_spec optimizer;
     int64_t set_count;  /* n: images of the set on the device, synthetic or real */
     int64_t batch;      /* b: rows of it per inner step; 0: no training, for methods that only draw weights */
+    int networks;       /* to train with nothing but the seed (and the rows and maps that follow from it) between them:
+                           as many of them at once, as one batch, as leave the device no idler than starting launches
+                           does, UNROLL_MOST_NETWORKS at most; 0: one. Only without window and passes. */
+    int at_once;        /* exactly so many at once; 0: as the device asks */
+    bool own_sets;      /* each network at once has a set of its own */
     bool soft_labels;   /* the set's labels are float [n,K]; otherwise int32 [n] */
     bool augment;       /* images of a step go through node_sample by per-image maps */
     bool colour;        /* and through the DSA colour and cutout parameters (training only; see unroll_steps) */

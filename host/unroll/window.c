@@ -28,7 +28,7 @@ static int adjoint_step(struct unroll *u, int i) {
     TRY(bind(run, SLOT_SCALARS, table_row(u, BUFFER_SCALARS, u->window_first + i)));
     TRY(bind(run, SLOT_THETA, theta_at(u, slot)));
     TRY(bind(run, SLOT_GRADIENT, memory_item(&u->memory[BUFFER_GRADIENTS], i)));
-    if (run->slot[SLOT_OUT_LAMBDA] >= 0)
+    if (run->slot[0][SLOT_OUT_LAMBDA] >= 0)
         TRY(bind_pair(u, run, SLOT_LAMBDA, SLOT_OUT_LAMBDA, BUFFER_LAMBDA));
     else
         TRY(bind(run, SLOT_LAMBDA, memory_now(&u->memory[BUFFER_LAMBDA])));
@@ -64,8 +64,8 @@ static int product_step(struct unroll *u, int i, enum hessian hessian) {
             TRY(kept_bind(run->executable, &run->kept,
                           place_after(memory_item(&u->memory[BUFFER_KEPT], i), u->kept_part_bytes * (size_t)part)));
         TRY(bind(run, SLOT_THETA, theta_at(u, slot)));
-        if (run->slot[SLOT_NEW_STATE + 1] >= 0) TRY(bind(run, SLOT_NEW_STATE + 1, state_at(u, slot + 1, 1)));
-        TRY(bind_batch(u, run, step, part));
+        if (run->slot[0][SLOT_NEW_STATE + 1] >= 0) TRY(bind(run, SLOT_NEW_STATE + 1, state_at(u, slot + 1, 1)));
+        TRY(bind_batch(u, run, 0, step, part));
         TRY(bind_pair(u, run, SLOT_LAMBDA, SLOT_OUT_LAMBDA, BUFFER_LAMBDA));
         if (u->inner_splits == 1) {
             adds = run;
