@@ -230,7 +230,7 @@ static void test_frozen(void **state) {
     for (int i = 0; i < 3; i++) {
         edit_plan("frozen", trainings[i], "inner_splits", 2); /* of 3 images */
         assert_int_equal(run_until("bars.yaml", "frozen", NULL, true, 0), RETORT_EINVAL);
-        assert_non_null(strstr(retort_error_message(), "the plan (inner batch in 2"));
+        assert_non_null(strstr(retort_error_message(), "networks at once, inner batch in 2"));
         edit_plan("frozen", trainings[i], "inner_splits", 1);
     }
     /* As if it had begun on another number of threads: each training refuses a plan for another number than is set. */
