@@ -10,6 +10,7 @@
 #include "base/random.h"
 #include "transform/transform.h"
 #include "unroll/meta.h"
+#include "unroll/self_test.h"
 #include "unroll/unroll.h"
 
 #define TOLERANCE 2e-5
@@ -699,6 +700,22 @@ static void test_networks(void **state) {
     problem_finish(&p);
 }
 
+/* The test that a run makes of its device finds nothing wrong with a right one. */
+static void test_self_test(void **state) {
+    (void)state;
+    struct network_spec spec = {.kind = NETWORK_CONVNET, .depth = 3, .width = 20};
+    for (enum family family = FAMILY_CPU; family <= FAMILY_GPU; family++) {
+        const struct kernel_target target = kernels_target(device_traits(device), family);
+        struct network network;
+        double error = NAN;
+        spec.norm = family == FAMILY_CPU ? NORM_BATCH : NORM_INSTANCE;
+        spec.pool = family == FAMILY_CPU ? POOL_MAX : POOL_AVERAGE;
+        assert_ok(network_describe(&spec, 1, 16, 16, 10, &network));
+        assert_ok(unroll_self_test(device, &target, &network, &error));
+        assert_true(error < UNROLL_SELF_TEST_ERROR / 50);
+    }
+}
+
 /* On a large GPU small networks are trained as many at once as is worth while, in little more launches than one is. */
 static void test_networks_on_gpu(void **state) {
     (void)state;
@@ -1131,6 +1148,7 @@ int main(void) {
         {"test_no_hessian, GPU family", test_no_hessian, NULL, NULL, &gpu},
         {"test_pass, CPU family", test_pass, NULL, NULL, &cpu},
         {"test_pass, GPU family", test_pass, NULL, NULL, &gpu},
+        cmocka_unit_test(test_self_test),
         cmocka_unit_test(test_networks),
         cmocka_unit_test(test_networks_on_gpu),
         cmocka_unit_test(test_interrupt),
