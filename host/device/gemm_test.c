@@ -101,12 +101,17 @@ static double element(const struct gemm *g, const struct image *image, size_t la
     return (double)g->alpha * sum + (double)g->beta * c;
 }
 
-/* All elements of small products; of large ones some rows, at distances that visit every place of a tile. */
-static int check_result(const struct device *device, const struct gemm *gemm, const struct image *image) {
+/* The row to check after this one: of small products the next, of large ones one at a distance that comes by every
+ * place of a tile, and in the end the last. */
+static size_t next_row(const struct gemm *gemm, size_t row) {
     enum { ROWS = 129 };
-    const size_t step = gemm->m > ROWS ? gemm->m / ROWS * 2 + 1 : 1;
+    size_t last = gemm->m - 1, step = gemm->m > ROWS ? gemm->m / ROWS * 2 + 1 : 1;
+    return row < last && row + step > last ? last : row + step;
+}
+
+static int check_result(const struct device *device, const struct gemm *gemm, const struct image *image) {
     for (size_t layer = 0; layer < gemm->batch; layer++)
-        for (size_t row = 0; row < gemm->m; row += step)
+        for (size_t row = 0; row < gemm->m; row = next_row(gemm, row))
             for (size_t column = 0; column < gemm->n; column++) {
                 double bound, right = element(gemm, image, layer, row, column, &bound);
                 double found = (double)image->left[image->at[GEMM_C] + (layer * gemm->m + row) * gemm->n + column];
