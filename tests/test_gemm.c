@@ -318,6 +318,36 @@ static void test_executable(void **state) {
     assert_int_equal(device_bytes(device), 0);
 }
 
+static int launches_for_gpu(const char *gemm, bool single) {
+    struct device_traits gpu = *device_traits(device);
+    struct kernel_target target = target_of(FAMILY_GPU, gemm);
+    struct library *library;
+    struct executable *executable;
+    gpu.kind = DEVICE_GPU;
+    target.traits = &gpu;
+    target.single = single;
+    struct graph *graph = make_graph();
+    assert_ok(library_create_for(device, &target, &library));
+    assert_ok(executable_create(library, graph, "products", &executable));
+    int count = executable_launch_count(executable);
+    assert_int_equal(has_call(executable), strcmp(gemm, "clblast") == 0);
+    executable_destroy(executable);
+    library_destroy(library);
+    graph_destroy(graph);
+    return count;
+}
+
+/* Calls are not merged, and what is merged round them keeps its order. (Compiled for a GPU, and not run: PoCL breaks
+ * merged kernels.) */
+static void test_unmerged(void **state) {
+    (void)state;
+    enum { PRODUCTS = 10 };
+    need_library();
+    int single = launches_for_gpu("clblast", true), merged = launches_for_gpu("clblast", false);
+    assert_in_range(merged, PRODUCTS + 1, single - 1);
+    assert_in_range(launches_for_gpu("own", false), 1, merged - 1);
+}
+
 /* Operands are taken anew in each call, from whatever is bound then. */
 static void test_bound_anew(void **state) {
     (void)state;
@@ -396,6 +426,7 @@ int main(void) {
         cmocka_unit_test(test_settled),
         {"test_executable_cpu", test_executable, NULL, NULL, (void *)FAMILY_CPU},
         {"test_executable_gpu", test_executable, NULL, NULL, (void *)FAMILY_GPU},
+        cmocka_unit_test(test_unmerged),
         cmocka_unit_test(test_bound_anew),
         cmocka_unit_test(test_profile),
     };

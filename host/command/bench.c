@@ -253,7 +253,7 @@ done:
         1, units, features, images, true, false                                              \
     }
 
-/* Our own kernels, and those of a library: on CPUs, where its kernels are slow to build and slow, only if asked for. */
+/* Our own kernels, and those of a library: on CPUs, where it is slow to build and slow, only if asked for. */
 static int gemm_targets(const struct report *report, struct kernel_target targets[2], int *count) {
     int status = RETORT_OK;
     char words[GEMM_WORDS];
@@ -261,7 +261,8 @@ static int gemm_targets(const struct report *report, struct kernel_target target
     TRY(kernels_settle_gemm(&asked, report->device, words));
     targets[0] = targets[1] = report->target;
     targets[0].gemm = "own", targets[1].gemm = "clblast";
-    bool both = device_gemm_library() && (asked.calls || asked.traits->kind != DEVICE_CPU);
+    bool free = !asked.gemm || strcmp(asked.gemm, "auto") == 0;
+    bool both = device_gemm_library() && (asked.calls || (free && asked.traits->kind != DEVICE_CPU));
     for (int i = 0; i < 1 + both; i++) TRY(kernels_settle_gemm(&targets[i], report->device, words));
     *count = 1 + (both && targets[1].calls);
 done:
