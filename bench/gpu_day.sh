@@ -74,13 +74,14 @@ part check 180 "$retort" check ${device[@]+"${device[@]}"} "${cases[@]}"
 for way in staged product; do
   RETORT_CONV=$way part "check-$way" 180 "$retort" check ${device[@]+"${device[@]}"} "${cases[@]}"
 done
+RETORT_GEMM=clblast part check-clblast 180 "$retort" check ${device[@]+"${device[@]}"} "${cases[@]}"
 if [ -n "${DEVICE:-}" ] && [ -x ./dev ] && ./dev help | grep -q conformance; then
   part conformance 300 env RETORT_NO_INSTALL=1 ./dev conformance --device "$DEVICE"
 fi
 
 # Kernels and steps, untuned and tuned.
 part conv 120 "$retort" bench conv --json ${device[@]+"${device[@]}"}
-part gemm 60 "$retort" bench gemm --json ${device[@]+"${device[@]}"}
+part gemm 90 "$retort" bench gemm --json ${device[@]+"${device[@]}"}
 steps untuned
 RETORT_WISDOM=$(realpath "$folder")/wisdom
 rm -f "$RETORT_WISDOM"
@@ -109,6 +110,9 @@ else
   skipped+=("pytorch (PYTHON names none whose torch sees a card)")
 fi
 
+# Products by CLBlast; without wisdom, beside the untuned column.
+RETORT_GEMM=clblast RETORT_WISDOM=off steps clblast
+
 # --- what came out ---
 figure() { # file, jq expression
   jq -r "$2 // empty" "$folder/$1.txt" 2>/dev/null
@@ -121,7 +125,7 @@ summary() {
   echo "First start: kernels ready in $(figure first-start '.build_seconds * 10 | round / 10') s, nothing cached."
   echo
   local name
-  for name in check check-staged check-product; do
+  for name in check check-staged check-product check-clblast; do
     [ ! -s "$folder/$name.txt" ] ||
       echo "- $name: $(grep -c ' ok$' "$folder/$name.txt") ok, $(grep -c ' FAIL$' "$folder/$name.txt") failed"
   done
@@ -149,6 +153,15 @@ summary() {
     figure "$name" '.kernels[] | "    \(.pass) \(.channels) > \(.outputs) \(.side)x\(.side) batch \(.batch): \(.gflops | round) GFLOP/s, \(.share_of_peak * 100 | round) %, \(.file)"'
     echo
   done
+  echo "Matrix products:"
+  echo
+  figure gemm '.kernels[] | "    \(.m) x \(.k) by \(.k) x \(.n): \(.gflops | round) GFLOP/s, \(.share_of_peak * 100 | round) %, \(.file)"'
+  echo
+  for column in $columns; do
+    IFS=: read -r width image ipc <<<"$column"
+    echo "Products by CLBlast, width $width, $ipc per class: $(figure "clblast-$width-$ipc" .seconds_min) s an outer step"
+  done
+  echo
   [ ${#failed[@]} = 0 ] || printf 'Failed: %s\n' "${failed[*]}"
   [ ${#skipped[@]} = 0 ] || printf 'Left out: %s\n' "${skipped[*]}"
   echo "Took $((SECONDS / 60)) min $((SECONDS % 60)) s."

@@ -29,7 +29,7 @@ done
 if [ -n "$device" ]; then implementations=(device); fi
 [ ${#implementations[@]} -gt 0 ] || implementations=(oclgrind rusticl pocl intel) # the slow ones first
 all_checks=(device random kernels_cpu kernels_gpu compile merged compile_random oracle_cpu oracle_gpu oracle_staged
-  oracle_product distil_cpu distil_gpu)
+  oracle_product gemm oracle_clblast distil_cpu distil_gpu)
 [ ${#checks[@]} -gt 0 ] || checks=("${all_checks[@]}")
 
 # --- what each implementation needs ---
@@ -151,10 +151,22 @@ WORDS
   python3 -c 'import json; print("losses", *[json.loads(line)["loss"] for line in open("run/metrics.jsonl")])'
 }
 
+# Oracle cases with products by CLBlast, and nobody else; with the kernels for the device, for it is the same in both.
+check_called() {
+  local ended=0
+  RETORT_GEMM=clblast "$build/retort" check "$@" >said 2>&1 || ended=$?
+  cat said
+  ! grep -q 'by own kernels instead' said && return $ended
+}
+
 run_check() {
   case $check in
   kernels_cpu) watched "$build/tests/test_kernels" ;;
   merged) RETORT_TEST_MERGED=1 watched "$build/tests/test_compile" ;; # for GPUs that are only described
+  oracle_clblast)
+    local cases
+    mapfile -t cases < <(oracle_cases)
+    check_called "${cases[@]}" ;;
   oracle_*)
     local cases family=${check#oracle_}
     mapfile -t cases < <(oracle_cases)
@@ -167,7 +179,11 @@ run_check() {
 
 # What an implementation is known to be unable to do, and why.
 inability() {
+  case $check in gemm | oracle_clblast)
+    if ! ldd "$build/retort" | grep -q clblast; then echo "this build has no CLBlast"; return; fi ;;
+  esac
   case $implementation:$check in
+  oclgrind:gemm | oclgrind:oracle_clblast) echo "it interprets every work-item, and CLBlast is tested on large products" ;;
   pocl:merged) echo "PoCL 3.1 breaks kernels with barriers that whole groups reach under a condition" ;;
   esac
 }
@@ -207,7 +223,7 @@ run_cell() {
     cd "$folder"
     "ready_$implementation"
     export implementation check build place source_root shared
-    export -f watched oracle_cases make_images distil run_check
+    export -f watched oracle_cases make_images distil check_called run_check
     export CMOCKA_MESSAGE_OUTPUT=TAP RETORT_CACHE=off RETORT_WISDOM=off RETORT_SOURCE=$source_root
     export RETORT_PROGRAM=$build/retort XDG_CACHE_HOME=$folder
     exec timeout --kill-after=10 "$most" bash -c 'set -euo pipefail; run_check'

@@ -64,6 +64,7 @@ expect "an option of another verb" 2 'devices takes no option --seed' devices --
 expect "a value where none belongs" 2 '--json takes no value, found --json=3' devices --json=3
 expect "no value where one belongs" 2 '--out needs a value: --out DIR' run x.yaml --out
 expect "devices" 0 ' ok ' devices
+expect "devices: who computes matrix products" 0 "matrix products: own kernels" devices
 expect "devices --json" 0 '"self_test": "ok"' devices --json
 expect "devices: operand" 2 'takes no operand, found x' devices x
 OCL_ICD_VENDORS=/nowhere expect "devices: none there" 1 'no OpenCL device found; install' devices

@@ -3,7 +3,10 @@
 #define _GNU_SOURCE /* RTLD_DEFAULT */
 #include "test.h"
 
+#include "base/log.h"
+#include "compile/kernels.h"
 #include "device/device.h"
+#include "device/gemm.h"
 
 #include <dlfcn.h>
 #include <stdio.h>
@@ -156,6 +159,44 @@ static void test_advice(void **state) {
     }
 }
 
+/* A library that fails in its test is not asked; one that fails later ends the run with a message, not the program. */
+static void test_failing_library(void **state) {
+    (void)state;
+    struct gemm gemm = {.batch = 1, .m = 3, .n = 3, .k = 3, .alpha = 1};
+    struct device_buffer *buffer;
+    char words[GEMM_WORDS];
+    if (!device_gemm_library()) {
+        print_message("this build has no CLBlast\n");
+        skip();
+    }
+    open_with("RETORT_TEST_FAIL", "launch 5 -5");
+    struct kernel_target target = kernels_target(device_traits(device), FAMILY_AUTO);
+    target.gemm = "clblast";
+    log_set_level(LOG_QUIET);
+    for (int i = 0; i < 2; i++) { /* nor is it tried again */
+        assert_ok(kernels_settle_gemm(&target, device, words));
+        assert_null(target.calls);
+        assert_non_null(strstr(words, i ? "failed its test" : "CL_OUT_OF_RESOURCES"));
+    }
+    log_set_level(LOG_INFO);
+    close_without("RETORT_TEST_FAIL");
+
+    open_with("RETORT_TEST_FAIL", "");
+    assert_ok(device_gemm_trust(device));
+    assert_ok(device_gemm_plan(device, &gemm));
+    assert_ok(device_buffer_create(device, 9 * sizeof(float), "test", &buffer));
+    const struct gemm_place places[GEMM_OPERANDS] = {{buffer, 0}, {buffer, 0}, {buffer, 0}};
+    assert_ok(device_gemm(device, &gemm, places, NULL));
+    setenv("RETORT_TEST_FAIL", "launch 1 -5", 1);
+    assert_int_equal(device_gemm(device, &gemm, places, NULL), RETORT_EDEVICE);
+    assert_non_null(strstr(retort_error_message(), "multiplying 3 x 3 by 3 x 3 with CLBlast"));
+    assert_non_null(strstr(retort_error_message(), "CL_OUT_OF_RESOURCES"));
+    setenv("RETORT_TEST_FAIL", "launch 1 -54", 1); /* CL_INVALID_WORK_GROUP_SIZE */
+    assert_int_equal(device_gemm(device, &gemm, places, NULL), RETORT_EDEVICE);
+    device_buffer_destroy(buffer);
+    close_without("RETORT_TEST_FAIL");
+}
+
 int main(void) {
     if (device_open(NULL, &device) < 0) {
         printf("1..0 # SKIP no OpenCL device: %s\n", retort_error_message());
@@ -163,7 +204,7 @@ int main(void) {
     }
     device_close(device);
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_memory_sizes), cmocka_unit_test(test_smallest_groups),
-                                       cmocka_unit_test(test_copy_of_gpu), cmocka_unit_test(test_flushes),
-                                       cmocka_unit_test(test_advice)};
+                                       cmocka_unit_test(test_copy_of_gpu),  cmocka_unit_test(test_flushes),
+                                       cmocka_unit_test(test_advice),       cmocka_unit_test(test_failing_library)};
     return cmocka_run_group_tests_name("driver", tests, NULL, NULL);
 }

@@ -7,6 +7,7 @@
 #include "base/random.h"
 #include "compile/wisdom.h"
 #include "data/data.h"
+#include "device/gemm.h"
 #include "retort/device.h"
 #include "retort/log.h"
 #include "retort/run.h"
@@ -325,6 +326,51 @@ static void test_wisdom(void **state) {
     /* Begun without, a run stays without. */
     assert_false(there("whole/wisdom"));
     device_close(device);
+}
+
+static void session_of(const char *descriptor, const char *kept, const char *expected) {
+    char path[FILE_PATH_MAX];
+    struct descriptor d;
+    struct session session;
+    const struct schema_override asked = {"--set", descriptor};
+    assert_ok(descriptor_read(path_in("bars.yaml", path), &asked, 1, &d));
+    assert_ok(session_open(&d, "", 0, kept, &session));
+    assert_string_equal(library_gemm(session.library), expected);
+    session_close(&session);
+    descriptor_finish(&d);
+}
+
+/* Who computes matrix products is asked for by the descriptor, written down, and kept when the run is resumed. */
+static void test_gemm(void **state) {
+    (void)state;
+    static const char *const asked[] = {"device.gemm=clblast", NULL}, *const others[] = {"device.gemm=own", NULL};
+    const char *expected = device_gemm_library() ? "clblast" : "own";
+    char path[FILE_PATH_MAX];
+    assert_ok(run_until("bars.yaml", "called", asked, false, 0));
+    assert_int_equal(run_until("bars.yaml", "called halting", asked, false, 3), RETORT_EINTERRUPTED);
+    json_t *plan = json_load_file(path_in("called halting/plan.json", path), 0, NULL);
+    assert_string_equal(json_string_value(json_object_get(plan, "gemm")), expected);
+    assert_int_equal(run_until("bars.yaml", "called halting", others, true, 0), RETORT_EINVAL);
+    assert_non_null(strstr(retort_error_message(), "device.gemm clblast"));
+    assert_ok(run_until("bars.yaml", "called halting", asked, true, 0));
+    assert_same_file("called/set/images.npy", "called halting/set/images.npy");
+    assert_same_file("called/set/set.json", "called halting/set/set.json");
+    json_decref(plan);
+
+    session_of("device.gemm=clblast", NULL, expected);
+    session_of("device.gemm=clblast", "", expected);
+    session_of("device.gemm=clblast", "own", "own");
+    session_of("device.gemm=auto", "clblast", expected);
+    session_of("device.gemm=auto", NULL, "own");
+
+    /* A run that knew of no choice goes on. */
+    assert_int_equal(run_until("bars.yaml", "unaware", NULL, false, 3), RETORT_EINTERRUPTED);
+    plan = json_load_file(path_in("unaware/plan.json", path), 0, NULL);
+    assert_int_equal(json_object_del(plan, "gemm"), 0);
+    assert_int_equal(json_dump_file(plan, path, 0), 0);
+    json_decref(plan);
+    assert_ok(run_until("bars.yaml", "unaware", NULL, true, 0));
+    assert_same_file("whole/set/images.npy", "unaware/set/images.npy");
 }
 
 /* --- what a folder survives --- */
@@ -794,7 +840,7 @@ int main(void) {
         cmocka_unit_test(test_within_a_step), cmocka_unit_test(test_locale),       cmocka_unit_test(test_frozen),
         cmocka_unit_test(test_memory),        cmocka_unit_test(test_wisdom),       cmocka_unit_test(test_refused),
         cmocka_unit_test(test_dry),           cmocka_unit_test(test_settings),     cmocka_unit_test(test_untested),
-        cmocka_unit_test(test_not_a_number),  cmocka_unit_test(test_devices),
+        cmocka_unit_test(test_not_a_number),  cmocka_unit_test(test_devices),      cmocka_unit_test(test_gemm),
     };
     return cmocka_run_group_tests_name("run", tests, prepare, clean);
 }

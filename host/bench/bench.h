@@ -41,7 +41,7 @@ int bench_step(struct device *device, const struct bench_step_spec *spec, struct
 
 /* --- single kernels, as the kernel choice serves them --- */
 struct bench_kernel_result {
-    const char *file; /* of cl/: the kernel that does most of the work */
+    const char *file; /* of cl/: the kernel that does most of the work; or the library that does it */
     const char *way;  /* of a convolution: its row in the kernel choice */
     double seconds;   /* of one product, with packing before it and adding up after it */
     double flops;     /* plain sums of products */

@@ -71,14 +71,16 @@ static const char conv_help[] =
 
 static const char gemm_help[] =
     "usage: retort bench gemm [OPTIONS]\n\n"
-    "Times matrix products: the dense layers of distillation with their derivatives, and a few square ones. Each is\n"
-    "checked against double precision.\n\n"
+    "Times matrix products: the dense layers of distillation with their derivatives, and a few square ones, by our "
+    "own\n"
+    "kernels and on GPUs by CLBlast too, where the build has it. Each is checked against double precision.\n\n"
     "  retort bench gemm\n"
     "  retort bench gemm --device 1 --json\n\n"
     "  --device SPEC   index or words of `retort devices`\n"
     "  --family F      kernels for CPUs (cpu) or for GPUs (gpu), instead of those for the device's type\n"
     "  --json          one object: `kernels`\n\n"
-    "Times include packing of the second operand. The error is the largest difference over the largest value.\n\n"
+    "Times include packing of the second operand, CLBlast's those of the copies it makes. RETORT_GEMM=clblast in the\n"
+    "environment times CLBlast on CPUs too. The error is the largest difference over the largest value.\n\n"
     "Exit status: 0 done, 1 failed, 2 wrong usage.\n";
 
 #define COMMON_OPTIONS (OPTION_BIT(OPTION_DEVICE) | OPTION_BIT(OPTION_FAMILY) | OPTION_BIT(OPTION_JSON))
@@ -251,6 +253,37 @@ done:
         1, units, features, images, true, false                                              \
     }
 
+/* Our own kernels, and those of a library: on CPUs, where it is slow to build and slow, only if asked for. */
+static int gemm_targets(const struct report *report, struct kernel_target targets[2], int *count) {
+    int status = RETORT_OK;
+    char words[GEMM_WORDS];
+    struct kernel_target asked = report->target;
+    TRY(kernels_settle_gemm(&asked, report->device, words));
+    targets[0] = targets[1] = report->target;
+    targets[0].gemm = "own", targets[1].gemm = "clblast";
+    bool free = !asked.gemm || strcmp(asked.gemm, "auto") == 0;
+    bool both = device_gemm_library() && (asked.calls || (free && asked.traits->kind != DEVICE_CPU));
+    for (int i = 0; i < 1 + both; i++) TRY(kernels_settle_gemm(&targets[i], report->device, words));
+    *count = 1 + (both && targets[1].calls);
+done:
+    return status;
+}
+
+static int report_gemm(struct report *report, const struct kernel_target *target, const struct matmul_sizes *s) {
+    int status = RETORT_OK;
+    struct bench_kernel_result result;
+    char name[96];
+    TRY(bench_gemm(report->device, target, s, &result));
+    snprintf(name, sizeof name, "%" PRId64 " x %" PRId64 "%s by %" PRId64 " x %" PRId64 "%s", s->m, s->k,
+             s->transpose_a ? " (T)" : "", s->k, s->n, s->transpose_b ? " (T)" : "");
+    TRY(report_kernel(report, name,
+                      json_pack("{s:I, s:I, s:I, s:b, s:b}", "m", (json_int_t)s->m, "n", (json_int_t)s->n, "k",
+                                (json_int_t)s->k, "transpose_a", s->transpose_a, "transpose_b", s->transpose_b),
+                      &result));
+done:
+    return status;
+}
+
 static int run_gemm(const char *verb, const struct options *options) {
     /* Heads of ConvNet-3 (width 32 on 28 x 28, width 128 on 32 x 32), a hidden layer, squares. */
     static const struct matmul_sizes products[] = {
@@ -258,23 +291,15 @@ static int run_gemm(const char *verb, const struct options *options) {
         DENSE(100, 2048, 10), DENSE(256, 2048, 10),      DENSE(100, 784, 128),         {1, 128, 128, 128, false, false},
         {1, 256, 256, 256},   {1, 512, 512, 512, false}, {1, 1024, 1024, 1024, false},
     };
-    int status = RETORT_OK;
+    int status = RETORT_OK, ways = 0;
     enum family family = FAMILY_AUTO;
     struct report report = {0};
+    struct kernel_target targets[2];
     if (!options_family(verb, options, &family)) return EXIT_USAGE;
     TRY(report_begin(options, family, &report));
-    for (size_t i = 0; i < sizeof products / sizeof *products; i++) {
-        const struct matmul_sizes *s = &products[i];
-        struct bench_kernel_result result;
-        char name[96];
-        TRY(bench_gemm(report.device, &report.target, s, &result));
-        snprintf(name, sizeof name, "%" PRId64 " x %" PRId64 "%s by %" PRId64 " x %" PRId64 "%s", s->m, s->k,
-                 s->transpose_a ? " (T)" : "", s->k, s->n, s->transpose_b ? " (T)" : "");
-        TRY(report_kernel(&report, name,
-                          json_pack("{s:I, s:I, s:I, s:b, s:b}", "m", (json_int_t)s->m, "n", (json_int_t)s->n, "k",
-                                    (json_int_t)s->k, "transpose_a", s->transpose_a, "transpose_b", s->transpose_b),
-                          &result));
-    }
+    TRY(gemm_targets(&report, targets, &ways));
+    for (size_t i = 0; i < sizeof products / sizeof *products; i++)
+        for (int way = 0; way < ways; way++) TRY(report_gemm(&report, &targets[way], &products[i]));
     TRY(report_end(&report, "gemm", NULL));
 done:
     report_finish(&report);
@@ -294,7 +319,8 @@ static int report_conv(struct report *report, const struct bench_conv_spec *spec
              pass_names[spec->pass], spec->channels, spec->outputs, spec->side, spec->side, spec->batch);
     for (int way = 0; way < 2; way++) {
         const struct conv_variant *row;
-        for (int i = 0; way && (row = kernels_conv_row(&target, i)); i++) target.preferred = row->name; /* the last one */
+        for (int i = 0; way && (row = kernels_conv_row(&target, i)); i++)
+            target.preferred = row->name; /* the last one */
         TRY(bench_conv(report->device, &target, spec, way ? &direct : &result));
         if (way && strcmp(direct.way, result.way) == 0) break;
         TRY(report_kernel(report, name,

@@ -121,7 +121,7 @@ static int evaluate(const struct options *options, const volatile int *interrupt
     struct scores scores = {0};
     TRY(find_target(options, &target));
     TRY(read_descriptor(options, &target, &descriptor));
-    TRY(session_open(&descriptor, NULL, 0, &session));
+    TRY(session_open(&descriptor, NULL, 0, NULL, &session));
     if (session.data.test.count == 0) RAISE(RETORT_EINVAL, "data.path holds no test images to test on");
     if (target.images)
         TRY(set_read_arrays(target.images, target.labels, &session, &set));

@@ -61,7 +61,7 @@ static int work_from_descriptor(const struct options *options, struct work *work
     status = descriptor_read(options->operands[0], options->overrides, options->override_count, &descriptor);
     if (status == RETORT_EIO) status = RETORT_EINVAL;
     TRY(status);
-    TRY(session_open(&descriptor, "", 0, &work->session));
+    TRY(session_open(&descriptor, "", 0, NULL, &work->session));
     work->device = work->session.device;
     work->family = descriptor.device.family;
     TRY(run_convolutions(&descriptor, &work->session, &work->list, &work->count));

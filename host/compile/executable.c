@@ -25,8 +25,8 @@ struct library {
     ARRAY(struct kernel_text) kernels;
     ARRAY(struct device_program *) programs;
     ARRAY(struct executable *) executables;
-    struct device_buffer *scratch;
-    size_t scratch_floats;
+    struct device_buffer *scratch, *call_scratch; /* the arena; what calls of other libraries use beside it */
+    size_t scratch_floats, call_bytes;
 };
 
 /* A kernel argument that a binding sets. */
@@ -69,10 +69,14 @@ int library_create_for(struct device *device, const struct kernel_target *target
     if (target->preferred && !kernels_conv_variant(target->preferred))
         return error_set(RETORT_EINVAL, "RETORT_CONV=%s in the environment: no such way to compute convolutions",
                          target->preferred);
+    struct kernel_target settled = *target;
+    char words[GEMM_WORDS];
+    int status = kernels_settle_gemm(&settled, device, words);
+    if (status < 0) return status;
     struct library *fresh = calloc(1, sizeof *fresh);
     if (!fresh) return error_set(RETORT_ENOMEM, "out of memory creating a kernel library");
     fresh->device = device;
-    fresh->target = *target;
+    fresh->target = settled;
     arena_init(&fresh->arena);
     *library = fresh;
     return RETORT_OK;
@@ -82,6 +86,7 @@ void library_destroy(struct library *library) {
     if (!library) return;
     for (size_t i = 0; i < library->programs.count; i++) device_program_destroy(library->programs.items[i]);
     device_buffer_destroy(library->scratch);
+    device_buffer_destroy(library->call_scratch);
     array_finish(&library->programs);
     array_finish(&library->kernels);
     array_finish(&library->executables);
@@ -117,7 +122,21 @@ done:
 }
 
 size_t library_scratch_bytes(const struct library *library) {
-    return library->scratch_floats * sizeof(float);
+    return library->scratch_floats * sizeof(float) + library->call_bytes;
+}
+
+const char *library_gemm(const struct library *library) {
+    return library->target.calls ? "clblast" : "own";
+}
+
+/* What the most demanding call of all executables needs beside the arena. */
+static size_t call_bytes(const struct library *library) {
+    size_t most = 0;
+    for (size_t i = 0; i < library->executables.count; i++) {
+        size_t bytes = launch_list_call_bytes(&library->executables.items[i]->list);
+        if (bytes > most) most = bytes;
+    }
+    return most;
 }
 
 /* The number of the library's kernel with this text, which is added if it is new; -1 when out of memory. */
@@ -145,7 +164,8 @@ static int write_program(const struct library *library, struct text *source, boo
     if (!used) RAISE(RETORT_ENOMEM, "out of memory writing kernels");
     for (size_t i = 0; i < library->executables.count; i++) {
         const struct launch_list *list = &library->executables.items[i]->list;
-        for (size_t k = 0; k < list->launches.count; k++) used[list->launches.items[k]->kernel] = true;
+        for (size_t k = 0; k < list->launches.count; k++)
+            if (!list->launches.items[k]->call) used[list->launches.items[k]->kernel] = true;
     }
     for (size_t i = 0; i < library->kernels.count; i++) {
         used[i] &= !library->kernels.items[i].program;
@@ -205,6 +225,7 @@ static int prepare_executable(struct executable *executable) {
     struct launch_list *list = &executable->list;
     for (size_t i = 0; i < list->launches.count; i++) {
         struct launch *launch = list->launches.items[i];
+        if (launch->call) continue;
         const struct kernel_text *kernel = &library->kernels.items[launch->kernel];
         /* A kernel keeps its arguments; a buffer bound long ago may be gone by now. */
         bool fresh = !launch->handle;
@@ -228,6 +249,20 @@ done:
     return status;
 }
 
+static int allocate_call_scratch(struct library *library) {
+    int status = RETORT_OK;
+    size_t bytes = call_bytes(library);
+    if (bytes <= library->call_bytes) return RETORT_OK;
+    TRY(device_finish(library->device));
+    device_buffer_destroy(library->call_scratch);
+    library->call_scratch = NULL;
+    library->call_bytes = 0;
+    TRY(device_buffer_create(library->device, bytes, "scratch memory of matrix products", &library->call_scratch));
+    library->call_bytes = bytes;
+done:
+    return status;
+}
+
 int library_build(struct library *library) {
     int status = RETORT_OK;
     size_t floats = 0;
@@ -244,6 +279,7 @@ int library_build(struct library *library) {
         TRY(device_buffer_create(library->device, floats * sizeof(float), "scratch memory", &library->scratch));
         library->scratch_floats = floats;
     }
+    TRY(allocate_call_scratch(library));
     for (size_t i = 0; i < library->executables.count; i++)
         if (!library->executables.items[i]->ready) TRY(prepare_executable(library->executables.items[i]));
 done:
@@ -260,8 +296,8 @@ int executable_create(struct library *library, const struct graph *graph, const 
     struct launch_list *list = &executable->list;
     for (size_t i = 0; i < list->launches.count; i++) {
         struct launch *launch = list->launches.items[i];
-        launch->kernel = library_kernel(library, launch->text, launch->what);
-        if (launch->kernel < 0) RAISE(RETORT_ENOMEM, "out of memory compiling the %s", label);
+        if (!launch->call) launch->kernel = library_kernel(library, launch->text, launch->what);
+        if (!launch->call && launch->kernel < 0) RAISE(RETORT_ENOMEM, "out of memory compiling the %s", label);
         for (int b = 0; b < launch->buffer_count; b++) {
             size_t offset;
             struct value *root = value_root(launch->buffers[b], &offset);
@@ -291,11 +327,12 @@ void executable_destroy(struct executable *executable) {
     array_finish(&executable->uses);
     free(executable->label);
     free(executable);
-    if (library && !library->executables.count && library->scratch) {
+    if (library && !library->executables.count && (library->scratch || library->call_scratch)) {
         device_drain(library->device); /* a failed kernel is reported by whoever waits for its result */
         device_buffer_destroy(library->scratch);
-        library->scratch = NULL;
-        library->scratch_floats = 0;
+        device_buffer_destroy(library->call_scratch);
+        library->scratch = library->call_scratch = NULL;
+        library->scratch_floats = library->call_bytes = 0;
     }
 }
 
@@ -336,6 +373,20 @@ int executable_bind(struct executable *executable, const char *name, struct devi
     return executable_bind_slot(executable, slot, buffer, offset);
 }
 
+/* A library takes its operands anew in each call. */
+static int enqueue_call(struct executable *executable, const struct launch *launch) {
+    const struct library *library = executable->library;
+    struct gemm_place places[GEMM_OPERANDS];
+    for (int b = 0; b < launch->buffer_count; b++) {
+        size_t offset;
+        const struct value *root = value_root(launch->buffers[b], &offset);
+        const struct slot *slot = root->slot < 0 ? NULL : &executable->list.slots.items[root->slot];
+        places[b] = slot ? (struct gemm_place){slot->buffer, slot->offset / 4 + offset}
+                         : (struct gemm_place){library->scratch, root->offset + offset};
+    }
+    return device_gemm(library->device, launch->call, places, library->call_scratch);
+}
+
 int executable_enqueue(struct executable *executable) {
     struct launch_list *list = &executable->list;
     if (!executable->ready) {
@@ -348,7 +399,9 @@ int executable_enqueue(struct executable *executable) {
                              list->slots.items[i].name);
     for (size_t i = 0; i < list->launches.count; i++) {
         const struct launch *launch = list->launches.items[i];
-        int status = device_launch(executable->library->device, launch->handle, launch->global, launch->local);
+        int status = launch->call
+                         ? enqueue_call(executable, launch)
+                         : device_launch(executable->library->device, launch->handle, launch->global, launch->local);
         if (status < 0) {
             error_context("running the %s", executable->label);
             return status;
@@ -358,7 +411,7 @@ int executable_enqueue(struct executable *executable) {
 }
 
 size_t executable_arena_bytes(const struct executable *executable) {
-    return executable->list.arena_floats * sizeof(float);
+    return executable->list.arena_floats * sizeof(float) + call_bytes(executable->library);
 }
 
 int executable_launch_count(const struct executable *executable) {

@@ -33,6 +33,8 @@ int library_build(struct library *library);
 int library_write_program(struct library *library, FILE *stream);
 struct device *library_device(struct library *library);
 size_t library_scratch_bytes(const struct library *library); /* allocated now */
+/* Who computes matrix products: "own" kernels, or "clblast". */
+const char *library_gemm(const struct library *library);
 
 struct executable;
 /* `label` is for messages and profiles ("inner step"). The graph is read during the call only. */
@@ -51,7 +53,8 @@ size_t executable_slot_bytes(const struct executable *executable, int slot); /* 
 
 int executable_enqueue(struct executable *executable);
 
-/* Figures for plans and reports. */
+/* Figures for plans and reports. Scratch memory: what the library allocates for this executable, with the most that
+ * calls of other libraries need in any of its executables. */
 size_t executable_arena_bytes(const struct executable *executable);
 int executable_launch_count(const struct executable *executable);
 double executable_flops(const struct executable *executable);

@@ -66,7 +66,8 @@ struct kernel_target kernels_target(const struct device_traits *traits, enum fam
     return (struct kernel_target){.traits = traits,
                                   .family = family,
                                   .lanes = family == FAMILY_CPU ? (int)traits->vector_width : 1,
-                                  .preferred = getenv("RETORT_CONV")};
+                                  .preferred = getenv("RETORT_CONV"),
+                                  .gemm = getenv("RETORT_GEMM")};
 }
 
 enum layout kernels_conv_layout(const struct kernel_target *target, int64_t channels) {
@@ -252,16 +253,53 @@ done:
     return status;
 }
 
+/* --- matrix products --- */
+static int plan_matmul(int (*kernels)(const struct kernel_target *, const struct matmul_sizes *, struct product_use *),
+                       const struct kernel_target *target, const struct matmul_sizes *sizes, struct kernel_plan *plan) {
+    int status = RETORT_OK;
+    struct product_use use = {0};
+    TRY(kernels(target, sizes, &use));
+    kernels_plan_product(&use, 1, 2, 1, plan);
+done:
+    return status;
+}
+
+static int plan_matmul_cpu(const struct kernel_target *target, const struct matmul_sizes *sizes,
+                           struct kernel_plan *plan) {
+    return plan_matmul(matmul_cpu_plan, target, sizes, plan);
+}
+
+static int plan_matmul_gpu(const struct kernel_target *target, const struct matmul_sizes *sizes,
+                           struct kernel_plan *plan) {
+    return plan_matmul(matmul_gpu_plan, target, sizes, plan);
+}
+
+static bool matmul_applies(const struct kernel_target *target, const struct matmul_sizes *sizes) {
+    (void)target, (void)sizes;
+    return true;
+}
+
+static const struct matmul_variant matmul_variants[] = {
+    {"clblast", FAMILY_AUTO, matmul_clblast_applies, matmul_clblast_plan},
+    {"own", FAMILY_CPU, matmul_applies, plan_matmul_cpu},
+    {"own", FAMILY_GPU, matmul_applies, plan_matmul_gpu},
+};
+
+const struct matmul_variant *kernels_matmul_choice(const struct kernel_target *target,
+                                                   const struct matmul_sizes *sizes) {
+    const struct matmul_variant *row = matmul_variants;
+    while ((row->family != FAMILY_AUTO && row->family != target->family) || !row->applies(target, sizes)) row++;
+    return row; /* a family's own products apply always */
+}
+
 int kernels_matmul(const struct kernel_target *target, const struct matmul_sizes *sizes, struct kernel_plan *plan) {
     int status = RETORT_OK;
     TRY(kernels_check_target(target));
     TRY(kernels_check_count("matmul operand a", sizes->batch, sizes->m, sizes->k, 1));
     TRY(kernels_check_count("matmul operand b", sizes->batch, sizes->k, sizes->n, 1));
     TRY(kernels_check_count("matmul result", sizes->batch, sizes->m, sizes->n, 1));
-    struct product_use use = {0};
     struct kernel_plan fresh = {0};
-    TRY((target->family == FAMILY_GPU ? kernels_gpu_matmul : matmul_cpu_plan)(target, sizes, &use));
-    kernels_plan_product(&use, 1, 2, 1, &fresh);
+    TRY(kernels_matmul_choice(target, sizes)->plan(target, sizes, &fresh));
     *plan = fresh;
 done:
     return status;

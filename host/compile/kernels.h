@@ -24,12 +24,21 @@ struct kernel_target {
     enum family family;    /* CPU or GPU, never auto */
     int lanes;             /* V */
     const char *preferred; /* a row of the convolutions below: taken wherever it fits, whatever the wisdom says; NULL */
+    const char *gemm;      /* who is to compute matrix products: "clblast", "own"; NULL or "auto": the rows' rules */
+    struct device *calls;  /* the device on which a library has been found to be right and is asked; NULL: none is */
     bool single;           /* launches stay as they are: some drivers for CPUs cannot build merged GPU kernels */
     const struct wisdom *wisdom; /* choices that measuring has found (wisdom.h); NULL: none */
 };
-/* By the device's type where the family is auto. RETORT_CONV in the environment names the preferred row, for tests and
- * for finding out which kernel a driver computes wrongly; a name that does not exist is refused by library_create. */
+/* By the device's type where the family is auto. RETORT_CONV in the environment names the preferred row, RETORT_GEMM
+ * who computes matrix products, for tests and for finding out which kernel a driver computes wrongly; a name that does
+ * not exist is refused by library_create. */
 struct kernel_target kernels_target(const struct device_traits *traits, enum family family);
+
+/* Settles who computes matrix products on the device, from what target->gemm asks for: sets target->calls, testing the
+ * library where it is asked for and was not tested on this device before. `words` say who it is and why. A library that
+ * is missing or wrong is replaced by our own kernels, with a warning. RETORT_EINVAL where nobody has that name. */
+enum { GEMM_WORDS = 640 };
+int kernels_settle_gemm(struct kernel_target *target, struct device *device, char words[GEMM_WORDS]);
 
 /* The sizes of a convolution: x [n,c,h,w], w [o,c,kh,kw], y [n,o,oh,ow]. */
 struct conv_sizes {
@@ -109,7 +118,16 @@ struct matmul_sizes {
     int64_t batch, m, n, k;
     bool transpose_a, transpose_b;
 };
-/* Results and inputs of the plans below: c; a, b. */
+/* A row a way to compute matrix products, like those of convolutions: the first that applies is taken. */
+struct matmul_variant {
+    const char *name;   /* "own", "clblast" */
+    enum family family; /* whose target it serves; AUTO: every one */
+    bool (*applies)(const struct kernel_target *target, const struct matmul_sizes *sizes);
+    int (*plan)(const struct kernel_target *target, const struct matmul_sizes *sizes, struct kernel_plan *plan);
+};
+const struct matmul_variant *kernels_matmul_choice(const struct kernel_target *target,
+                                                   const struct matmul_sizes *sizes);
+/* Results and inputs of the plans below: c; a, b. RETORT_EINVAL and RETORT_ELIMIT as for convolutions. */
 int kernels_matmul(const struct kernel_target *target, const struct matmul_sizes *sizes, struct kernel_plan *plan);
 
 /* (to; from), a tensor [n,c,h,w] from one layout to the other; a plan without launches where the two are the same. */

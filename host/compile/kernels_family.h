@@ -120,7 +120,7 @@ int conv_product_candidates(const struct kernel_target *target, const struct con
                             int list[][CHOICE_PARAMETERS], int most);
 int conv_product_plan(const struct kernel_target *target, const struct conv_class *class, const int *numbers,
                       struct kernel_plan *plan);
-int kernels_gpu_matmul(const struct kernel_target *target, const struct matmul_sizes *sizes, struct product_use *use);
+int matmul_gpu_plan(const struct kernel_target *target, const struct matmul_sizes *sizes, struct product_use *use);
 
 /* --- kernels_winograd_gpu.c: staged Winograd F(4,3). Parameters: TILE_NUMBERS of the products, images of a part. ---
  */
@@ -130,6 +130,10 @@ int conv_staged_candidates(const struct kernel_target *target, const struct conv
                            int list[][CHOICE_PARAMETERS], int most);
 int conv_staged_plan(const struct kernel_target *target, const struct conv_class *class, const int *numbers,
                      struct kernel_plan *plan);
+
+/* --- kernels_library.c: matrix products as calls of CLBlast --- */
+bool matmul_clblast_applies(const struct kernel_target *target, const struct matmul_sizes *sizes);
+int matmul_clblast_plan(const struct kernel_target *target, const struct matmul_sizes *sizes, struct kernel_plan *plan);
 
 /* At least `items` work-items along x, in groups of 64 where the device allows it. There may be more than `items`: the
  * kernel must check its number. */

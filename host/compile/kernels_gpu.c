@@ -345,7 +345,7 @@ int conv_product_plan(const struct kernel_target *target, const struct conv_clas
     return RETORT_OK;
 }
 
-int kernels_gpu_matmul(const struct kernel_target *target, const struct matmul_sizes *sizes, struct product_use *use) {
+int matmul_gpu_plan(const struct kernel_target *target, const struct matmul_sizes *sizes, struct product_use *use) {
     struct gpu_product p = gpu_product_matmul(sizes);
     const struct product_tile *tile = gpu_tile_choose(target, &p);
     if (!tile) return error_set(RETORT_EUNSUPPORTED, "this device has too little local memory for a matrix product");

@@ -44,6 +44,11 @@ struct launch *launch_add(struct launch_list *list, const struct launch *launch)
     *added = *launch;
     added->kernel = -1;
     added->text = arena_copy_text(&list->arena, launch->text);
+    if (launch->call) {
+        struct gemm *call = arena_alloc(&list->arena, sizeof *call);
+        if (call) *call = *launch->call;
+        added->call = call;
+    }
     added->what = arena_copy_text(&list->arena, launch->what);
     added->buffers = arena_array(&list->arena, (size_t)launch->buffer_count + 1, sizeof *added->buffers);
     if (list->arena.failed) return NULL;
@@ -74,6 +79,22 @@ static struct value *packed_before(const struct launch_list *list, const char *t
             return launch->buffers[0];
     }
     return NULL;
+}
+
+static int add_plan_call(struct launch_list *list, const struct plan_launch *planned, struct value *const *results,
+                         struct value *const *inputs, struct value **scratch, double flops) {
+    struct value *buffers[GEMM_OPERANDS];
+    for (int k = 0; k < planned->count; k++)
+        buffers[k] = operand_value(list, &planned->operands[k], results, inputs, scratch);
+    const struct launch launch = {.text = "",
+                                  .call = &planned->call,
+                                  .buffers = buffers,
+                                  .buffer_count = planned->count,
+                                  .output_count = planned->outputs,
+                                  .what = "clblast",
+                                  .flops = flops * planned->share};
+    bool added = buffers[GEMM_C] && buffers[GEMM_A] && buffers[GEMM_B] && launch_add(list, &launch);
+    return added ? RETORT_OK : error_set(RETORT_ENOMEM, "out of memory compiling a matrix product");
 }
 
 static int add_plan_launch(struct launch_list *list, const struct plan_launch *planned, const struct kernel_use *use,
@@ -118,9 +139,12 @@ int launch_plan(struct launch_list *list, const struct kernel_plan *plan, struct
         scratch[k] = value_create(list, NULL, LAYOUT_PLAIN, plan->scratch[k]);
         if (!scratch[k]) RAISE(RETORT_ENOMEM, "out of memory compiling hand-written kernels");
     }
-    for (int i = 0; i < plan->launch_count; i++)
-        TRY(add_plan_launch(list, &plan->launches[i], plan_use(plan, &plan->launches[i]), results, inputs, scratch,
-                            flops));
+    for (int i = 0; i < plan->launch_count; i++) {
+        const struct plan_launch *planned = &plan->launches[i];
+        const struct kernel_use *use = plan_use(plan, planned);
+        TRY(use ? add_plan_launch(list, planned, use, results, inputs, scratch, flops)
+                : add_plan_call(list, planned, results, inputs, scratch, flops));
+    }
 done:
     return status;
 }
@@ -129,7 +153,8 @@ int launch_list_check(const struct launch_list *list) {
     int status = RETORT_OK;
     for (size_t i = 0; i < list->launches.count; i++) {
         const struct launch *launch = list->launches.items[i];
-        if (!launch->text || !launch->output_count || !launch->global[0] || launch->buffer_count > LAUNCH_MAX_BUFFERS)
+        bool works = launch->call ? launch->buffer_count == GEMM_OPERANDS : *launch->text && launch->global[0];
+        if (!works || !launch->output_count || launch->buffer_count > LAUNCH_MAX_BUFFERS)
             RAISE(RETORT_EUNSUPPORTED, "cannot compile: launch %zu (%s) has no work, or too many operands", i,
                   launch->what);
         for (int d = 0; d < 3 && launch->local[0]; d++)
@@ -150,13 +175,23 @@ done:
     return status;
 }
 
+static void print_sizes(const struct launch *launch, char sizes[128]) {
+    const struct gemm *g = launch->call;
+    if (g)
+        snprintf(sizes, 128, "%zu x %zu%s by %zu x %zu%s, %zu", g->m, g->k, g->transpose_a ? "'" : "", g->k, g->n,
+                 g->transpose_b ? "'" : "", g->batch);
+    else
+        snprintf(sizes, 128, "%zu x %zu x %zu / %zu x %zu x %zu", launch->global[0], launch->global[1],
+                 launch->global[2], launch->local[0], launch->local[1], launch->local[2]);
+}
+
 void launch_list_print(const struct launch_list *list, FILE *stream) {
     for (size_t i = 0; i < list->launches.count; i++) {
         const struct launch *launch = list->launches.items[i];
-        char sizes[128];
-        snprintf(sizes, sizeof sizes, "%zu x %zu x %zu / %zu x %zu x %zu", launch->global[0], launch->global[1],
-                 launch->global[2], launch->local[0], launch->local[1], launch->local[2]);
-        fprintf(stream, "%4zu  k%-4d %-36s %-30s", i, launch->kernel, launch->what, sizes);
+        char sizes[128], kernel[16];
+        print_sizes(launch, sizes);
+        snprintf(kernel, sizeof kernel, launch->call ? "call" : "k%d", launch->kernel);
+        fprintf(stream, "%4zu  %-5s %-36s %-30s", i, kernel, launch->what, sizes);
         for (int b = 0; b < launch->buffer_count; b++) {
             size_t offset;
             const struct value *root = value_root(launch->buffers[b], &offset);
@@ -166,6 +201,15 @@ void launch_list_print(const struct launch_list *list, FILE *stream) {
         }
         fputc('\n', stream);
     }
+}
+
+size_t launch_list_call_bytes(const struct launch_list *list) {
+    size_t most = 0;
+    for (size_t i = 0; i < list->launches.count; i++) {
+        const struct gemm *call = list->launches.items[i]->call;
+        if (call && call->scratch > most) most = call->scratch;
+    }
+    return most;
 }
 
 void launch_list_finish(struct launch_list *list) {

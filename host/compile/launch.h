@@ -19,14 +19,16 @@ struct value {
     bool input; /* external and read-only */
 };
 
+/* The launch of a kernel, or a call of a library that launches what it likes. */
 struct launch {
-    const char *text; /* kernel text with NAME for its name */
+    const char *text;        /* kernel text with NAME for its name; a call has none, "" */
+    const struct gemm *call; /* the matrix product of a call; NULL: it is a kernel */
     size_t global[3], local[3];
     struct value **buffers; /* argument order: outputs, then inputs */
     int buffer_count, output_count;
     const char *what; /* for prints: "fused 12 nodes", "conv_cpu.cl" */
     double flops;
-    int kernel; /* number in the library */
+    int kernel; /* number in the library; -1: none */
     struct device_kernel *handle;
 };
 
@@ -48,6 +50,8 @@ struct launch_list {
     double flops; /* of the graph, each operation once */
 };
 
+/* Bytes of memory beside the arena that the largest call needs; 0: there is none. */
+size_t launch_list_call_bytes(const struct launch_list *list);
 void launch_list_finish(struct launch_list *list);
 /* RETORT_EUNSUPPORTED where a launch reads what none before it has written, or has no work. */
 int launch_list_check(const struct launch_list *list);
@@ -60,7 +64,7 @@ struct value *value_root(const struct value *value, size_t *offset);
 /* Whether two values share an element of memory. */
 bool values_overlap(const struct value *a, const struct value *b);
 
-/* A copy of the launch, with its text, name and buffers, at the end of the list. NULL when out of memory. */
+/* A copy of the launch, with its text or call, name and buffers, at the end of the list. NULL when out of memory. */
 struct launch *launch_add(struct launch_list *list, const struct launch *launch);
 /* The launches of a plan, with the values of its results and inputs; packing that an earlier launch has done already is
  * not done again. Scratch becomes values. RETORT_ENOMEM. */

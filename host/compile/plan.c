@@ -56,8 +56,20 @@ struct plan_operand plan_pack(struct kernel_plan *plan, const struct kernel_use 
     return operands[0];
 }
 
+struct plan_launch *plan_call(struct kernel_plan *plan, const struct gemm *gemm) {
+    assert(plan->launch_count < PLAN_LAUNCHES);
+    struct plan_launch *launch = &plan->launches[plan->launch_count++];
+    *launch = (struct plan_launch){.use = PLAN_CALL,
+                                   .call = *gemm,
+                                   .operands = {PLAN_RESULT(0), PLAN_INPUT(0), PLAN_INPUT(1)},
+                                   .outputs = 1,
+                                   .count = GEMM_OPERANDS,
+                                   .share = 1};
+    return launch;
+}
+
 const struct kernel_use *plan_use(const struct kernel_plan *plan, const struct plan_launch *launch) {
-    return &plan->uses[launch->use];
+    return launch->use == PLAN_CALL ? NULL : &plan->uses[launch->use];
 }
 
 void kernels_preamble(struct text *text, int lanes) {

@@ -7,6 +7,7 @@
 #define RETORT_COMPILE_PLAN_H
 
 #include "base/memory.h"
+#include "device/gemm.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -33,9 +34,10 @@ struct plan_operand {
      : (operand)->kind == OPERAND_INPUT ? (inputs)[(operand)->number]  \
                                         : (scratch)[(operand)->number])
 
-enum { PLAN_USES = 12, PLAN_LAUNCHES = 64, PLAN_OPERANDS = 8, PLAN_SCRATCHES = 8 };
+enum { PLAN_CALL = -1, PLAN_USES = 12, PLAN_LAUNCHES = 64, PLAN_OPERANDS = 8, PLAN_SCRATCHES = 8 };
 struct plan_launch {
-    int use; /* its number in the plan: launches on parts of a batch have the same kernel */
+    int use;          /* its number in the plan: launches on parts of a batch have the same kernel. PLAN_CALL: none */
+    struct gemm call; /* what a library computes instead, on c, a, b */
     struct plan_operand operands[PLAN_OPERANDS]; /* outputs first */
     int outputs, count;
     bool packs;   /* brings its input into another form, which later operations may share */
@@ -58,6 +60,9 @@ struct plan_launch *plan_launch(struct kernel_plan *plan, const struct kernel_us
 /* Adds a launch that packs `count` inputs from this one on into new scratch memory, and returns what holds it. */
 struct plan_operand plan_pack(struct kernel_plan *plan, const struct kernel_use *use, size_t elements, int input,
                               int count);
+/* Adds a call of a library: a matrix product of two inputs, which is result 0. */
+struct plan_launch *plan_call(struct kernel_plan *plan, const struct gemm *gemm);
+/* The use of a launch; NULL: it is a call. */
 const struct kernel_use *plan_use(const struct kernel_plan *plan, const struct plan_launch *launch);
 
 /* Begins a use: names the template and empties the parameters. */

@@ -303,6 +303,7 @@ void device_close(struct device *device) {
         clFinish(device->queue);
         clReleaseCommandQueue(device->queue);
     }
+    gemm_forget(device);
     if (device->context) clReleaseContext(device->context);
     if (device->bytes)
         log_debug("device %s closed with %llu bytes in buffers", device->traits.name,

@@ -142,8 +142,9 @@ struct device_peaks {
     double bytes; /* per second, those read and those written */
 };
 int device_measure_peaks(struct device *device, struct device_peaks *peaks);
-/* Seconds of one launch: the best of rounds that are each long enough for the clock, five at least, and more until
- * `budget` seconds have gone. */
+/* Seconds of what one call of `queue` puts on the queue: the best of rounds that are each long enough for the clock,
+ * five at least, and more until `budget` seconds have gone. */
+int device_time(struct device *device, int (*queue)(void *what), void *what, double budget, double *seconds);
 int device_time_launch(struct device *device, struct device_kernel *kernel, const size_t global[3],
                        const size_t local[3], double budget, double *seconds);
 

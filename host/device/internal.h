@@ -27,9 +27,10 @@ struct device {
     cl_command_queue queue;
     uint64_t ceiling, bytes, peak;
     double build_seconds;
-    bool synchronous;                     /* RETORT_SYNC: wait after each launch, so that a failure names its kernel */
-    const struct device_kernel *launched; /* the last one since the queue was seen empty, or NULL */
-    struct profile *profile;              /* NULL: off */
+    bool synchronous;     /* RETORT_SYNC: wait after each launch, so that a failure names its kernel */
+    const char *launched; /* the last kernel since the queue was seen empty, or NULL */
+    enum { GEMM_UNTRIED, GEMM_RIGHT, GEMM_WRONG } gemm; /* what the test of the library's products has shown */
+    struct profile *profile;                            /* NULL: off */
     struct fence fence;
     pthread_mutex_t lock;   /* of driver_words, which the driver's threads write */
     char driver_words[256]; /* the driver's last message to the context, "" if none */
@@ -93,6 +94,12 @@ int device_check_present(const struct device *device, const char *what);
 
 /* --- kernel.c --- */
 void fence_release(struct device *device);
+/* After a launch, or a library's: what the queue holds now stays bounded, and goes to the driver in time. The name must
+ * live until the queue is empty, or be taken back from `launched`. */
+int queue_grew(struct device *device, const char *name, double flops, double bytes);
+
+/* --- gemm.c --- */
+void gemm_forget(struct device *device); /* what a library keeps of a device that is closed */
 
 /* --- cache.c: program binaries on disk; every failure is a miss --- */
 /* The path for a program, "" where there is no cache. */
@@ -103,8 +110,8 @@ bool cache_load(const char *path, unsigned char **binary, size_t *size); /* the 
 void cache_store(const char *path, const unsigned char *binary, size_t size);
 
 /* --- profile.c --- */
-/* Takes over the event of a launch. */
-int profile_add(struct device *device, const struct device_kernel *kernel, cl_event event);
+/* Takes over the event of a launch, or the markers before and after several. `begin` NULL: the event tells both. */
+int profile_add(struct device *device, const char *name, double flops, double bytes, cl_event begin, cl_event event);
 void profile_destroy(struct profile *profile); /* NULL-safe */
 
 #endif

@@ -31,7 +31,7 @@ done:
 
 void device_kernel_destroy(struct device_kernel *kernel) {
     if (!kernel) return;
-    if (kernel->device->launched == kernel) kernel->device->launched = NULL;
+    if (kernel->device->launched == kernel->name) kernel->device->launched = NULL;
     clReleaseKernel(kernel->id);
     free(kernel);
 }
@@ -102,14 +102,14 @@ static int keep_moving(struct device *device, bool idle) {
 /* After a launch: a marker every so many launches or so much work, after which the one before it is waited for, so that
  * two such stretches are queued at most and the device never runs dry. How much work that is follows from how long the
  * device takes for a stretch; work, not a number of launches, so that small launches say nothing about large ones. */
-static int bound_queue(struct device *device, const struct device_kernel *kernel) {
+static int bound_queue(struct device *device, double flops, double bytes) {
     enum { MOST_LAUNCHES = 256, OPERATIONS_PER_BYTE = 8 };
     static const double soon = 0.05, late = 0.2; /* seconds */
     int status = RETORT_OK;
     struct fence *fence = &device->fence;
     cl_event marker = NULL;
     if (fence->spacing == 0) fence->spacing = 2.5e8; /* milliseconds of a processor */
-    fence->work += kernel->flops + OPERATIONS_PER_BYTE * kernel->bytes;
+    fence->work += flops + OPERATIONS_PER_BYTE * bytes;
     bool full = fence->work >= fence->spacing;
     if (++fence->launches < MOST_LAUNCHES && !full) goto done;
     fence->launches = 0;
@@ -132,6 +132,16 @@ done:
     return status;
 }
 
+int queue_grew(struct device *device, const char *name, double flops, double bytes) {
+    int status = RETORT_OK;
+    bool idle = device->launched == NULL;
+    device->launched = name;
+    TRY(keep_moving(device, idle));
+    TRY(bound_queue(device, flops, bytes));
+done:
+    return status;
+}
+
 int device_launch(struct device *device, struct device_kernel *kernel, const size_t global[3], const size_t local[3]) {
     int status = RETORT_OK;
     cl_event event = NULL;
@@ -141,11 +151,8 @@ int device_launch(struct device *device, struct device_kernel *kernel, const siz
     if (code != CL_SUCCESS)
         TRY(opencl_check_queue(device, code, "launching kernel %s, %zu x %zu x %zu in groups of %zu x %zu x %zu",
                                kernel->name, global[0], global[1], global[2], local[0], local[1], local[2]));
-    bool idle = device->launched == NULL;
-    device->launched = kernel;
-    if (event) TRY(profile_add(device, kernel, event));
-    TRY(keep_moving(device, idle));
-    TRY(bound_queue(device, kernel));
+    if (event) TRY(profile_add(device, kernel->name, kernel->flops, kernel->bytes, NULL, event));
+    TRY(queue_grew(device, kernel->name, kernel->flops, kernel->bytes));
 done:
     return status;
 }

@@ -140,7 +140,7 @@ int opencl_check_queue(struct device *device, cl_int code, const char *format, .
         error_set(0,
                   "%s; the last kernel launched was %s, earlier ones may be the cause (with RETORT_SYNC=1 in the "
                   "environment the failing one is named)",
-                  retort_error_message(), device->launched->name);
+                  retort_error_message(), device->launched);
     if (*advice(code)) error_set(0, "%s%s", retort_error_message(), advice(code));
     return status_of(code);
 }

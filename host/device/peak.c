@@ -39,15 +39,14 @@ static const char source[] =
     "    for (int k = 0; k < RUN; k++) to[first + k * get_local_size(0)] = from[first + k * get_local_size(0)];\n"
     "}\n";
 
-int device_time_launch(struct device *device, struct device_kernel *kernel, const size_t global[3],
-                       const size_t local[3], double budget, double *seconds) {
+int device_time(struct device *device, int (*queue)(void *what), void *what, double budget, double *seconds) {
     enum { ROUNDS_LEAST = 5, REPEATS_MOST = 1000 };
     const double round_least = 2e-3;
     int status = RETORT_OK;
     double best = INFINITY, begun = clock_seconds();
     for (int round = 0, repeats = 1; round < ROUNDS_LEAST || clock_seconds() - begun < budget; round++) {
         double start = clock_seconds();
-        for (int i = 0; i < repeats; i++) TRY(device_launch(device, kernel, global, local));
+        for (int i = 0; i < repeats; i++) TRY(queue(what));
         TRY(device_finish(device));
         double taken = clock_seconds() - start;
         if (taken < round_least && repeats < REPEATS_MOST) {
@@ -60,6 +59,23 @@ int device_time_launch(struct device *device, struct device_kernel *kernel, cons
     *seconds = best;
 done:
     return status;
+}
+
+struct timed_launch {
+    struct device *device;
+    struct device_kernel *kernel;
+    const size_t *global, *local;
+};
+
+static int launch_timed(void *what) {
+    const struct timed_launch *timed = what;
+    return device_launch(timed->device, timed->kernel, timed->global, timed->local);
+}
+
+int device_time_launch(struct device *device, struct device_kernel *kernel, const size_t global[3],
+                       const size_t local[3], double budget, double *seconds) {
+    struct timed_launch timed = {device, kernel, global, local};
+    return device_time(device, launch_timed, &timed, budget, seconds);
 }
 
 /* How the two kernels are launched: work-groups of one item with whole vectors, or many items with small ones. */

@@ -9,7 +9,7 @@
 
 struct launch {
     size_t row;
-    cl_event event;
+    cl_event begin, event; /* begin: the marker before, or NULL */
 };
 
 struct profile {
@@ -19,9 +19,14 @@ struct profile {
 
 enum { PENDING_MAX = 4096 }; /* then the queue is drained: drivers keep a record for every live event */
 
+static void release(const struct launch *launch) {
+    if (launch->begin) clReleaseEvent(launch->begin);
+    clReleaseEvent(launch->event);
+}
+
 void profile_destroy(struct profile *profile) {
     if (!profile) return;
-    for (size_t i = 0; i < profile->pending.count; i++) clReleaseEvent(profile->pending.items[i].event);
+    for (size_t i = 0; i < profile->pending.count; i++) release(&profile->pending.items[i]);
     array_finish(&profile->pending);
     array_finish(&profile->rows);
     free(profile);
@@ -36,10 +41,12 @@ static int drain(struct device *device) {
         struct launch launch = profile->pending.items[--profile->pending.count];
         struct device_profile_row *row = &profile->rows.items[launch.row];
         cl_ulong begun = 0, ended = 0;
-        cl_int code = clGetEventProfilingInfo(launch.event, CL_PROFILING_COMMAND_START, sizeof begun, &begun, NULL);
+        cl_int code = clGetEventProfilingInfo(launch.begin ? launch.begin : launch.event,
+                                              launch.begin ? CL_PROFILING_COMMAND_END : CL_PROFILING_COMMAND_START,
+                                              sizeof begun, &begun, NULL);
         if (code == CL_SUCCESS)
             code = clGetEventProfilingInfo(launch.event, CL_PROFILING_COMMAND_END, sizeof ended, &ended, NULL);
-        clReleaseEvent(launch.event);
+        release(&launch);
         TRY(opencl_check(code, "reading the time of kernel %s", row->name));
         row->launches++;
         row->seconds += ended > begun ? 1e-9 * (double)(ended - begun) : 0;
@@ -48,20 +55,20 @@ done:
     return status;
 }
 
-int profile_add(struct device *device, const struct device_kernel *kernel, cl_event event) {
+int profile_add(struct device *device, const char *name, double flops, double bytes, cl_event begin, cl_event event) {
     int status = RETORT_OK;
     struct profile *profile = device->profile;
     struct device_profile_row fresh = {0};
-    snprintf(fresh.name, sizeof fresh.name, "%s", kernel->name);
+    snprintf(fresh.name, sizeof fresh.name, "%s", name);
     size_t row = 0;
     while (row < profile->rows.count && strcmp(profile->rows.items[row].name, fresh.name) != 0) row++;
     if ((row == profile->rows.count && !array_push(&profile->rows, fresh))
-        || !array_push(&profile->pending, ((struct launch){row, event}))) {
-        clReleaseEvent(event);
-        RAISE(RETORT_ENOMEM, "out of memory profiling kernel %s", kernel->name);
+        || !array_push(&profile->pending, ((struct launch){row, begin, event}))) {
+        release(&(struct launch){row, begin, event});
+        RAISE(RETORT_ENOMEM, "out of memory profiling kernel %s", name);
     }
-    profile->rows.items[row].flops += kernel->flops;
-    profile->rows.items[row].bytes += kernel->bytes;
+    profile->rows.items[row].flops += flops;
+    profile->rows.items[row].bytes += bytes;
     if (profile->pending.count >= PENDING_MAX) TRY(drain(device));
 done:
     return status;

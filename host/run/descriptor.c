@@ -19,6 +19,8 @@ static const char *const inits[] = {[SET_NOISE] = "noise", [SET_REAL] = "real", 
 static const char *const protocols[] = {[PROTOCOL_BPTT] = "bptt", [PROTOCOL_DC] = "dc", NULL};
 static const char *const families[] = {[FAMILY_AUTO] = "auto", [FAMILY_CPU] = "cpu", [FAMILY_GPU] = "gpu", NULL};
 
+static const char *const gemms[] = {[GEMM_AUTO] = "auto", [GEMM_CLBLAST] = "clblast", [GEMM_OWN] = "own", NULL};
+
 #define METHOD_NAME "method.name"
 #define AT(member)  offsetof(struct descriptor, member)
 #define NETWORK(at, section, kind_d, depth_d, width_d, norm_d, groups_d, activation_d, pool_d, other)              \
@@ -186,6 +188,11 @@ static const struct schema_key keys[] = {
              "first."},
     {"device.family", KEY_CHOICE, AT(device.family), .words = families, .standard = "auto",
      .help = "Kernels for this kind of device; auto: by its type."},
+    {"device.gemm", KEY_CHOICE, AT(device.gemm), .words = gemms, .standard = "auto",
+     .help =
+         "Who computes matrix products. clblast: the library of that name, where the build has it and it passes a test "
+         "on the device, else own kernels, with a warning; auto: own kernels. A run that is resumed keeps what it "
+         "began with."},
 };
 enum { KEYS = sizeof keys / sizeof *keys };
 
@@ -456,4 +463,8 @@ void descriptor_reference(struct text *text) {
 
 const char *descriptor_protocol_name(enum protocol protocol) {
     return protocols[protocol];
+}
+
+const char *descriptor_gemm_name(enum gemm_choice gemm) {
+    return gemms[gemm];
 }

@@ -11,9 +11,11 @@
 #include "nn/nn.h"
 #include "run/schema.h"
 
+enum gemm_choice { GEMM_AUTO, GEMM_CLBLAST, GEMM_OWN };
 struct device_choice {
     const char *select; /* "" for RETORT_DEVICE or the first one */
     enum family family;
+    enum gemm_choice gemm; /* who computes matrix products */
 };
 
 /* Complete: every default is filled in. Strings and lists live in the arena. */
@@ -56,5 +58,6 @@ void descriptor_reference(struct text *text);
 const struct method *descriptor_method(const struct descriptor *descriptor);
 /* The word of an enum, for results and screens. */
 const char *descriptor_protocol_name(enum protocol protocol);
+const char *descriptor_gemm_name(enum gemm_choice gemm);
 
 #endif

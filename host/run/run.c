@@ -276,9 +276,9 @@ static int keep_result(struct retort_run *run) {
 static int open_session(struct retort_run *run, struct session *session) {
     int status = RETORT_OK;
     const struct descriptor *d = &run->descriptor;
-    if (!run->begun) return session_open(d, NULL, 0, session);
+    if (!run->begun) return session_open(d, NULL, 0, NULL, session);
     TRY(run_folder_read_plan(&run->folder, &run->plan));
-    TRY(session_open(d, run->folder.wisdom, (unsigned)run->plan.distil.compute_units, session));
+    TRY(session_open(d, run->folder.wisdom, (unsigned)run->plan.distil.compute_units, run->plan.gemm, session));
     TRY(run_folder_check_plan(&run->folder, session));
 done:
     return status;

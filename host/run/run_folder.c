@@ -97,6 +97,8 @@ int run_folder_read_plan(const struct run_folder *folder, struct run_plan *plan)
     json_t *kept = NULL;
     struct run_plan fresh = {0};
     TRY(json_file_read(folder->plan, &kept));
+    const char *gemm = json_string_value(json_object_get(kept, "gemm"));
+    snprintf(fresh.gemm, sizeof fresh.gemm, "%s", gemm ? gemm : "");
     const json_t *all = json_object_get(kept, "trainings");
     fresh.frozen = all != NULL;
     if (all
@@ -242,10 +244,11 @@ int run_folder_begin(const struct run_folder *folder, const struct descriptor *d
     /* The plan first: by it holds_nothing knows a folder that a run was killed in. The descriptor last: with it the run
      * counts as begun. */
     TRY(json_file_write(folder->plan,
-                        json_pack("{s:i, s:s, s:s, s:{s:s, s:s, s:s}, s:{s:s, s:I, s:I}, s:o}", "format", 1, "retort",
-                                  RETORT_VERSION, "wisdom", session->wisdom_name, "device", "name", traits->name,
-                                  "platform", traits->platform, "driver", traits->driver, "data", "hash", fingerprint,
-                                  "train", (json_int_t)(data->train.count + data->holdout.count), "test",
+                        json_pack("{s:i, s:s, s:s, s:s, s:{s:s, s:s, s:s}, s:{s:s, s:I, s:I}, s:o}", "format", 1,
+                                  "retort", RETORT_VERSION, "wisdom", session->wisdom_name, "gemm",
+                                  library_gemm(session->library), "device", "name", traits->name, "platform",
+                                  traits->platform, "driver", traits->driver, "data", "hash", fingerprint, "train",
+                                  (json_int_t)(data->train.count + data->holdout.count), "test",
                                   (json_int_t)data->test.count, "trainings", plan_to_json(plan)),
                         15));
     if (strcmp(session->wisdom_name, "none") != 0)
@@ -278,10 +281,10 @@ int run_folder_check_plan(const struct run_folder *folder, const struct session 
     int status = RETORT_OK;
     json_t *plan = NULL, *data = NULL;
     const struct device_traits *traits = device_traits(session->device);
-    const char *version, *name, *platform, *driver, *kept = "none";
+    const char *version, *name, *platform, *driver, *kept = "none", *gemm = library_gemm(session->library);
     TRY(json_file_read(folder->plan, &plan));
-    if (json_unpack(plan, "{s:s, s?s, s:{s:s, s:s, s:s}, s?o}", "retort", &version, "wisdom", &kept, "device", "name",
-                    &name, "platform", &platform, "driver", &driver, "data", &data)
+    if (json_unpack(plan, "{s:s, s?s, s?s, s:{s:s, s:s, s:s}, s?o}", "retort", &version, "wisdom", &kept, "gemm", &gemm,
+                    "device", "name", &name, "platform", &platform, "driver", &driver, "data", &data)
         < 0)
         RAISE(RETORT_EFORMAT, "%s is not a run's plan", folder->plan);
     if (strcmp(name, traits->name) != 0 || strcmp(platform, traits->platform) != 0
@@ -297,6 +300,10 @@ int run_folder_check_plan(const struct run_folder *folder, const struct session 
             "%s was begun with the kernel choices %s, its file wisdom now has %s: the numbers may differ in their "
             "last digits",
             folder->path, kept, session->wisdom_name);
+    if (strcmp(gemm, library_gemm(session->library)) != 0)
+        log_warning("%s was begun with matrix products by %s, now they are by %s: the numbers may differ in their last "
+                    "digits",
+                    folder->path, gemm, library_gemm(session->library));
     if (strcmp(version, RETORT_VERSION) != 0)
         log_warning("%s was begun by Retort %s, this is %s: the numbers may differ in their last digits", folder->path,
                     version, RETORT_VERSION);

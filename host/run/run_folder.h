@@ -24,6 +24,7 @@ struct run_plan {
     bool frozen; /* false: nothing was planned yet, or the folder is of a version that did not write it down */
     struct unroll_plan distil;
     struct evaluate_plans evaluate;
+    char gemm[16]; /* of a run that is resumed: who computed matrix products; "": the folder does not tell */
 };
 
 /* Settles the names. `out` NULL: runs/NAME-SEED. Touches nothing. */

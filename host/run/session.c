@@ -20,7 +20,8 @@ done:
     return status;
 }
 
-int session_open(const struct descriptor *descriptor, const char *wisdom, unsigned units, struct session *session) {
+int session_open(const struct descriptor *descriptor, const char *wisdom, unsigned units, const char *gemm,
+                 struct session *session) {
     int status = RETORT_OK;
     struct session fresh = {0};
     char users[FILE_PATH_MAX];
@@ -30,11 +31,14 @@ int session_open(const struct descriptor *descriptor, const char *wisdom, unsign
     const struct device_traits *traits = device_traits(fresh.device);
     device_set_ceiling(fresh.device, descriptor->memory);
     log_info("device: %s (%s)", traits->name, traits->platform);
-    const struct kernel_target target = kernels_target(traits, descriptor->device.family);
+    struct kernel_target target = kernels_target(traits, descriptor->device.family);
+    if (!target.gemm) target.gemm = gemm && *gemm ? gemm : descriptor_gemm_name(descriptor->device.gemm);
     TRY(wisdom_load(wisdom ? wisdom : users, &target, &fresh.wisdom));
     wisdom_name(fresh.wisdom, fresh.wisdom_name);
     if (strcmp(fresh.wisdom_name, "none") != 0) log_info("kernels: by wisdom %s", fresh.wisdom_name);
-    TRY(library_create_with(fresh.device, descriptor->device.family, fresh.wisdom, &fresh.library));
+    target.wisdom = fresh.wisdom;
+    TRY(library_create_for(fresh.device, &target, &fresh.library));
+    if (strcmp(library_gemm(fresh.library), "own") != 0) log_info("matrix products: %s", device_gemm_library());
     TRY(load_data(descriptor, &fresh));
     const struct dataset *train = &fresh.data.train;
     log_info("data: %lld training and %lld test images of %d classes, %d x %d x %d", (long long)train->count,

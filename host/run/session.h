@@ -15,8 +15,10 @@ struct session {
 };
 
 /* Opens the device under the descriptor's ceiling and reads the data. `wisdom` is a file, "" for none; NULL: the
- * user's. `units`: compute units to choose kernels for; 0: those of the device. */
-int session_open(const struct descriptor *descriptor, const char *wisdom, unsigned units, struct session *session);
+ * user's. `units`: compute units to choose kernels for; 0: those of the device. `gemm`: who computed matrix products
+ * when the run began, "clblast" or "own"; NULL or "": as the descriptor says. */
+int session_open(const struct descriptor *descriptor, const char *wisdom, unsigned units, const char *gemm,
+                 struct session *session);
 void session_close(struct session *session); /* NULL-safe */
 
 #endif
