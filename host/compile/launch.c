@@ -83,14 +83,14 @@ static struct value *packed_before(const struct launch_list *list, const char *t
 
 static int add_plan_call(struct launch_list *list, const struct plan_launch *planned, struct value *const *results,
                          struct value *const *inputs, struct value **scratch, double flops) {
-    struct value *buffers[GEMM_OPERANDS];
-    for (int k = 0; k < planned->count; k++)
+    struct value *buffers[GEMM_OPERANDS] = {NULL};
+    for (int k = 0; k < GEMM_OPERANDS; k++)
         buffers[k] = operand_value(list, &planned->operands[k], results, inputs, scratch);
     const struct launch launch = {.text = "",
                                   .call = &planned->call,
                                   .buffers = buffers,
-                                  .buffer_count = planned->count,
-                                  .output_count = planned->outputs,
+                                  .buffer_count = GEMM_OPERANDS,
+                                  .output_count = 1,
                                   .what = "clblast",
                                   .flops = flops * planned->share};
     bool added = buffers[GEMM_C] && buffers[GEMM_A] && buffers[GEMM_B] && launch_add(list, &launch);

@@ -102,23 +102,26 @@ static int check_place(const struct gemm *gemm, enum gemm_operand operand, const
 }
 
 /* Large products go to kernels that want copies of the operands. Those of a batch would be allocated by the library in
- * every call; one by one they lie in our scratch memory, and are large enough to fill the device alone. */
-static int multiply(struct device *device, const struct gemm *g, const struct gemm_place *places, cl_mem scratch) {
+ * every call; one by one they lie in our scratch memory, and are large enough to fill the device alone. `event`, where
+ * it is no NULL, is that of the last launch. */
+static int multiply(struct device *device, const struct gemm *g, const struct gemm_place *places, cl_mem scratch,
+                    cl_event *event) {
     const struct question q = ask(g);
     cl_mem c = places[GEMM_C].buffer->memory, a = places[GEMM_A].buffer->memory, b = places[GEMM_B].buffer->memory;
     const size_t c0 = places[GEMM_C].offset, a0 = places[GEMM_A].offset, b0 = places[GEMM_B].offset;
     if (!scratch && g->batch > 1)
         return CLBlastSgemmStridedBatched(CLBlastLayoutColMajor, q.transpose_b, q.transpose_a, g->n, g->m, g->k,
                                           g->alpha, b, b0, q.row_b, g->k * g->n, a, a0, q.row_a, g->m * g->k, g->beta,
-                                          c, c0, g->n, g->m * g->n, g->batch, &device->queue, NULL);
+                                          c, c0, g->n, g->m * g->n, g->batch, &device->queue, event);
     if (!scratch)
         return CLBlastSgemm(CLBlastLayoutColMajor, q.transpose_b, q.transpose_a, g->n, g->m, g->k, g->alpha, b, b0,
-                            q.row_b, a, a0, q.row_a, g->beta, c, c0, g->n, &device->queue, NULL);
+                            q.row_b, a, a0, q.row_a, g->beta, c, c0, g->n, &device->queue, event);
     int code = CLBlastSuccess;
     for (size_t i = 0; i < g->batch && code == CLBlastSuccess; i++)
         code = CLBlastSgemmWithTempBuffer(CLBlastLayoutColMajor, q.transpose_b, q.transpose_a, g->n, g->m, g->k,
                                           g->alpha, b, b0 + i * g->k * g->n, q.row_b, a, a0 + i * g->m * g->k, q.row_a,
-                                          g->beta, c, c0 + i * g->m * g->n, g->n, &device->queue, NULL, scratch);
+                                          g->beta, c, c0 + i * g->m * g->n, g->n, &device->queue,
+                                          i + 1 == g->batch ? event : NULL, scratch);
     return code;
 }
 
@@ -134,21 +137,21 @@ int device_gemm(struct device *device, const struct gemm *gemm, const struct gem
     }
     if (gemm->scratch && (!scratch || scratch->bytes < gemm->scratch))
         RAISE(RETORT_EINVAL, "a product needs %zu bytes of scratch memory", gemm->scratch);
-    /* A product may be several launches, of which the library tells the last. */
+    /* A product may be several launches, of which the library tells the last: a marker tells when they begin. */
     if (device->profile)
         TRY(opencl_check_queue(device, clEnqueueMarkerWithWaitList(device->queue, 0, NULL, &begin), "marking %s",
                                name));
-    int code = multiply(device, gemm, places, gemm->scratch ? scratch->memory : NULL);
+    int code = multiply(device, gemm, places, gemm->scratch ? scratch->memory : NULL, begin ? &end : NULL);
     if (code == CLBlastSuccess && device->synchronous) code = clFinish(device->queue);
     TRY(check(device, code, gemm));
     if (begin) {
-        TRY(opencl_check_queue(device, clEnqueueMarkerWithWaitList(device->queue, 0, NULL, &end), "marking %s", name));
         cl_event before = begin;
         begin = NULL;
         TRY(profile_add(device, name, gemm_flops(gemm), bytes, before, end));
     }
     TRY(queue_grew(device, name, gemm_flops(gemm), bytes));
 done:
+    if (begin && end) clReleaseEvent(end);
     if (begin) clReleaseEvent(begin);
     return status;
 }

@@ -110,7 +110,7 @@ bool cache_load(const char *path, unsigned char **binary, size_t *size); /* the 
 void cache_store(const char *path, const unsigned char *binary, size_t size);
 
 /* --- profile.c --- */
-/* Takes over the event of a launch, or the markers before and after several. `begin` NULL: the event tells both. */
+/* Takes over the event of a launch, or that of the last of several and a marker before the first, or NULL. */
 int profile_add(struct device *device, const char *name, double flops, double bytes, cl_event begin, cl_event event);
 void profile_destroy(struct profile *profile); /* NULL-safe */
 

@@ -41,9 +41,13 @@ static int drain(struct device *device) {
         struct launch launch = profile->pending.items[--profile->pending.count];
         struct device_profile_row *row = &profile->rows.items[launch.row];
         cl_ulong begun = 0, ended = 0;
-        cl_int code = clGetEventProfilingInfo(launch.begin ? launch.begin : launch.event,
-                                              launch.begin ? CL_PROFILING_COMMAND_END : CL_PROFILING_COMMAND_START,
-                                              sizeof begun, &begun, NULL);
+        cl_int code = clGetEventProfilingInfo(launch.event, CL_PROFILING_COMMAND_START, sizeof begun, &begun, NULL);
+        cl_ulong marked = 0; /* some drivers tell no times of markers */
+        if (launch.begin
+            && clGetEventProfilingInfo(launch.begin, CL_PROFILING_COMMAND_END, sizeof marked, &marked, NULL)
+                   == CL_SUCCESS
+            && marked)
+            begun = marked;
         if (code == CL_SUCCESS)
             code = clGetEventProfilingInfo(launch.event, CL_PROFILING_COMMAND_END, sizeof ended, &ended, NULL);
         release(&launch);
