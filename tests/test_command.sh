@@ -350,7 +350,27 @@ if [ -n "${RETORT_FALSE_DRIVER:-}" ]; then
   loses "out of resources" "launch $((launches / 3)) -5" 'outer step .*CL_OUT_OF_RESOURCES .*memory that ran out'
   loses "device lost" "launch $((launches / 2)) -2" 'CL_DEVICE_NOT_AVAILABLE .*lost the device'
   loses "memory full" "launch $((launches * 9 / 10)) -4" 'CL_MEM_OBJECT_ALLOCATION_FAILURE .*set `memory`'
-  loses "lost while results are read" "read 12 -5" 'CL_OUT_OF_RESOURCES'
+  # The first reads are the self-test's.
+  loses "lost while results are read" "read 400 -5" 'CL_OUT_OF_RESOURCES'
+  # A driver that computes a kernel wrongly: the next one is taken, and kept by the run.
+  RETORT_CONV=direct "$program" run small.yaml --set network.width=16 --out direct -q >out 2>err </dev/null
+  RETORT_TEST_BAD="corrupt winograd" disturbed expect "a wrong kernel is replaced" 0 \
+    'winograd4 is not used for a convolution, 16 > 16 channels.*result is wrong.*; direct is used instead' \
+    run small.yaml --set network.width=16 --out replaced
+  same "by the next row" direct/set/images.npy replaced/set/images.npy
+  has "which the run remembers" '^bad	.*winograd4 0 0 0$' replaced/wisdom
+  rm -rf replaced/result.json replaced/set
+  expect "and takes again where the driver is mended" 0 '^distilled' run small.yaml --out replaced --resume
+  same "with the same set" direct/set/images.npy replaced/set/images.npy
+  RETORT_TEST_BAD="refuse winograd" disturbed expect "a kernel that cannot be launched" 0 \
+    'the driver cannot build or run it.*; direct is used instead' run small.yaml --set network.width=16 --out refused
+  for fault in "outside:writes outside" "vary:other numbers each time"; do
+    RETORT_TEST_BAD="${fault%%:*} winograd" disturbed expect "eval: a kernel that ${fault#*:}" 0 "it ${fault#*:}|gives ${fault#*:}" \
+      eval direct/set
+  done
+  RETORT_TEST_BAD="corrupt _cpu_cl" disturbed expect "no kernel is right" 1 \
+    'cannot compute a convolution.* is the last kernel for it.*retort devices.*update the driver' \
+    run small.yaml --set network.width=16 --out no
 else
   skip "drivers with defects: RETORT_FALSE_DRIVER does not name the library"
 fi

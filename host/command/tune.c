@@ -139,6 +139,11 @@ struct total {
     int found, wrong;
 };
 
+static int measure_here(void *user, const struct tune_task *task, const struct trial_limits *limits,
+                        struct trial_result *result) {
+    return tune_bench_measure(user, task, limits, result);
+}
+
 static int tune_all(const struct work *work, const struct options *options, const char *path, json_t *lines,
                     struct total *total) {
     int status = RETORT_OK;
@@ -146,16 +151,20 @@ static int tune_all(const struct work *work, const struct options *options, cons
     const volatile int *interrupt = interrupt_install();
     const struct kernel_target target = kernels_target(device_traits(work->device), work->family);
     struct progress progress;
+    struct tune_bench *bench = NULL;
     progress_begin(&progress, "tune", 0, (int64_t)work->count);
+    TRY(tune_bench_create(work->device, &target, &bench));
     for (size_t i = 0; i < work->count; i++) {
         const struct conv_demand *demand = &work->list[i];
         const struct tune_spec spec = {.class = demand->class,
                                        .joined = joined_elsewhere(work, &demand->class),
                                        .quick = quick,
                                        .seconds = quick ? 0.01 : 0.03,
-                                       .interrupt = interrupt};
+                                       .interrupt = interrupt,
+                                       .measure = measure_here,
+                                       .user = bench};
         struct tune_result result;
-        TRY(bench_tune(work->device, &target, &spec, &result));
+        TRY(bench_tune(&target, &spec, &result));
         if (*interrupt && !result.better) break; /* not all was tried: what was known before may be better */
         if (!dry) TRY(wisdom_remember(path, &target, &demand->class, result.better ? &result.choice : NULL));
         total->built_in += demand->launches * result.built_in_seconds;
@@ -171,6 +180,7 @@ static int tune_all(const struct work *work, const struct options *options, cons
     }
     if (*interrupt) RAISE(RETORT_EINTERRUPTED, "interrupted; what was found is kept");
 done:
+    tune_bench_destroy(bench);
     progress_end(&progress);
     return status;
 }
@@ -210,12 +220,8 @@ static int run_tune(const struct options *options, const struct bench_step_spec 
     }
     if (options->given[OPTION_JSON] && !(lines = json_array())) RAISE(RETORT_ENOMEM, "out of memory writing JSON");
     TRY(options->operand_count ? work_from_descriptor(options, &work) : work_from_options(options, spec, &work));
-    if (kernels_target(device_traits(work.device), work.family).family == FAMILY_GPU)
-        log_info("kernels for GPUs have no choices to tune yet: their sizes follow from the device's");
-    else if (!lines)
-        printf("%-49s %5s %13s %13s  %s\n", "convolution", "times", "built in", "best", "choice");
-    if (kernels_target(device_traits(work.device), work.family).family == FAMILY_CPU)
-        status = tune_all(&work, options, path, lines, &total);
+    if (!lines) printf("%-49s %5s %13s %13s  %s\n", "convolution", "times", "built in", "best", "choice");
+    status = tune_all(&work, options, path, lines, &total);
     if (status < 0 && status != RETORT_EINTERRUPTED) goto done;
     int printed = print_total(&work, path, lines, &total);
     if (printed < 0) status = printed;

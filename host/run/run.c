@@ -214,6 +214,34 @@ done:
     return status;
 }
 
+static int plan_evaluation(struct retort_run *run, const struct session *session) {
+    return scores_plan(&run->descriptor, session, run->plan.frozen ? &run->plan.evaluate : NULL, &run->plan.evaluate);
+}
+
+/* As make_distill, but by kernels that this device computes rightly: the self-test refuses others, those of the
+ * evaluation too, which has been planned before. Both are then planned anew. */
+static int make_tested_distill(struct retort_run *run, struct session *session, struct distill **distill) {
+    int status = RETORT_OK, refused = 0;
+    const struct unroll_plan *frozen = run->plan.frozen ? &run->plan.distil : NULL;
+    struct distill *fresh = NULL;
+    for (;;) {
+        TRY(make_distill(&run->descriptor, session, frozen, run->options.interrupt, &fresh));
+        status = session_test_kernels(session, false, &refused);
+        if (status == RETORT_OK && !refused) break;
+        if (status < 0 && status != RETORT_ELIMIT) goto done;
+        distill_destroy(fresh);
+        fresh = NULL;
+        /* The run may take all memory there is. Without it there is room to test in. */
+        if (status == RETORT_ELIMIT) TRY(session_test_kernels(session, true, &refused));
+        if (refused) TRY(plan_evaluation(run, session));
+    }
+    *distill = fresh;
+    fresh = NULL;
+done:
+    distill_destroy(fresh);
+    return status;
+}
+
 /* Leaves the finished set in *set; the method and its device memory are gone afterwards. */
 static int distil(struct retort_run *run, struct session *session, struct spent *spent, struct metrics *results,
                   struct distilled_set *set) {
@@ -225,7 +253,7 @@ static int distil(struct retort_run *run, struct session *session, struct spent 
         TRY(device_measure_peaks(session->device, &run->peaks));
         device_reset_peak(session->device); /* the run's own memory is what counts */
     }
-    TRY(make_distill(d, session, run->plan.frozen ? &run->plan.distil : NULL, run->options.interrupt, &distill));
+    TRY(make_tested_distill(run, session, &distill));
     if (run->begun) {
         TRY(checkpoint_load(run->folder.checkpoints, distill, spent, &found));
         log_info(found ? "resuming after outer step %d of %d" : "no checkpoint yet: starting from outer step %d of %d",
@@ -299,9 +327,8 @@ static uint64_t disk_bytes(const struct retort_run *run, const struct session *s
 /* What would fail only at the end of the run, found before its first step. */
 static int check_the_end(struct retort_run *run, const struct session *session) {
     int status = RETORT_OK;
-    const struct evaluate_plans *frozen = run->plan.frozen ? &run->plan.evaluate : NULL;
     TRY(run_folder_check_room(&run->folder, disk_bytes(run, session)));
-    TRY(scores_plan(&run->descriptor, session, frozen, &run->plan.evaluate));
+    TRY(plan_evaluation(run, session));
 done:
     return status;
 }

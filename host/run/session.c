@@ -54,6 +54,13 @@ done:
     return status;
 }
 
+int session_test_kernels(struct session *session, bool alone, int *refused) {
+    int status = library_self_test(session->library, alone, refused);
+    wisdom_name(session->wisdom, session->wisdom_name);
+    device_reset_peak(session->device); /* what counts is what the work itself takes */
+    return status;
+}
+
 void session_close(struct session *session) {
     if (!session) return;
     data_finish(&session->data);

@@ -17,6 +17,10 @@ struct session {
 /* Opens the device under the descriptor's ceiling and reads the data. `wisdom` is a file, "" for none; NULL: the
  * user's. `units`: compute units to choose kernels for; 0: those of the device. */
 int session_open(const struct descriptor *descriptor, const char *wisdom, unsigned units, struct session *session);
+/* Tests the kernels of all that has been compiled (library_self_test). Some may be bad in the session's wisdom
+ * afterwards, whose name is then another: *refused says how many; what was compiled must be compiled anew. Where memory
+ * does not suffice: RETORT_ELIMIT, or, where the caller holds none, what is too large goes untested. */
+int session_test_kernels(struct session *session, bool alone, int *refused);
 void session_close(struct session *session); /* NULL-safe */
 
 #endif
