@@ -173,22 +173,29 @@ done:
     return status;
 }
 
-/* On a GPU, how many images are measured: a few at first, and by what they take as many as stay below the longest
- * launch. */
-static int choose_images(struct search *search, const struct conv_choice *built_in) {
+/* Leaves built_in_seconds, 0 where it is not right. Of a GPU a few images are measured first, and then by what they
+ * take as many as stay below the longest launch. */
+static int measure_built_in(struct search *search, const struct conv_choice *built_in) {
     int status = RETORT_OK;
     const struct tune_spec *spec = search->spec;
-    struct tune_task task = {spec->class, kernels_conv_explicit(&search->target, &spec->class, built_in)};
-    struct trial_result tried;
-    if (search->target.family != FAMILY_GPU || spec->class.sizes.n <= FEW_IMAGES) goto done;
-    task.class.sizes.n = FEW_IMAGES;
-    TRY(spec->measure(spec->user, &task, &(struct trial_limits){.spill = true}, &tried));
-    if (tried.fault) goto done; /* measuring it will say so */
-    double images = BUILT_IN_SHARE * LONGEST_LAUNCH / tried.once * FEW_IMAGES;
-    if (images >= (double)spec->class.sizes.n) goto done;
-    search->class.sizes.n = images > FEW_IMAGES ? (int64_t)images : FEW_IMAGES;
-    search->scale = (double)spec->class.sizes.n / (double)search->class.sizes.n;
+    double few = 0, *seconds = &search->result->built_in_seconds;
+    search->class.sizes.n = spec->class.sizes.n;
+    search->scale = 1;
+    search->once = 0;
+    if (search->target.family == FAMILY_GPU && spec->class.sizes.n > FEW_IMAGES) {
+        search->class.sizes.n = FEW_IMAGES;
+        search->scale = (double)spec->class.sizes.n / FEW_IMAGES;
+        TRY(measure(search, built_in, false, &few));
+        *seconds = few;
+        double images = few > 0 ? BUILT_IN_SHARE * LONGEST_LAUNCH / few * (double)spec->class.sizes.n : 0;
+        if (images <= FEW_IMAGES) goto done;
+        search->class.sizes.n = images < (double)spec->class.sizes.n ? (int64_t)images : spec->class.sizes.n;
+        search->scale = (double)spec->class.sizes.n / (double)search->class.sizes.n;
+        search->once = 0;
+    }
+    TRY(measure(search, built_in, false, seconds));
 done:
+    if (status == RETORT_OK) is_new(search, built_in);
     return status;
 }
 
@@ -218,15 +225,16 @@ int bench_tune(const struct kernel_target *target, const struct tune_spec *spec,
         .target = *target, .spec = spec, .result = &fresh, .class = spec->class, .scale = 1, .ends = spec->ends};
     double begun = clock_seconds();
     if (spec->ends > 0) search.ends = begun + SEARCH_SHARE * (spec->ends - begun);
-    search.target.wisdom = spec->bad;
     search.target.preferred = NULL;
-    const struct conv_choice built_in = kernels_conv_untuned(&search.target, &spec->class);
-    if (!built_in.variant)
-        RAISE(RETORT_EDEVICE, "every kernel for such a convolution is known to be bad on %s", target->traits->name);
-    search.target.wisdom = NULL;
-    TRY(choose_images(&search, &built_in));
-    is_new(&search, &built_in);
-    TRY(measure(&search, &built_in, false, &fresh.built_in_seconds));
+    struct conv_choice built_in;
+    do {
+        search.target.wisdom = spec->bad;
+        built_in = kernels_conv_untuned(&search.target, &spec->class);
+        if (!built_in.variant)
+            RAISE(RETORT_EDEVICE, "every kernel for such a convolution is known to be bad on %s", target->traits->name);
+        search.target.wisdom = NULL;
+        TRY(measure_built_in(&search, &built_in));
+    } while (fresh.built_in_seconds == 0 && wisdom_refuses(spec->bad, &spec->class, &built_in));
     if (fresh.built_in_seconds == 0)
         RAISE(RETORT_EDEVICE,
               "the built-in kernel is wrong by %.1e of the largest value: this device or its driver "

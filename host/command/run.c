@@ -60,12 +60,6 @@ static void print_profile(const struct retort_run *run) {
     text_finish(&text);
 }
 
-static bool read_seconds(const char *text, double *seconds) {
-    char *end;
-    *seconds = strtod(text, &end);
-    return end != text && !*end && *seconds > 0 && *seconds < 1e9;
-}
-
 int command_run(int argc, char **argv) {
     int exit_status = EXIT_DONE;
     struct options options;
@@ -92,10 +86,8 @@ int command_run(int argc, char **argv) {
                                              .dry_run = options.given[OPTION_DRY_RUN],
                                              .profile = options.given[OPTION_PROFILE],
                                              .interrupt = interrupt_install()};
-    if (options.given[OPTION_CHECKPOINT_EVERY]
-        && !read_seconds(options.value[OPTION_CHECKPOINT_EVERY], &run_options.checkpoint_every)) {
-        exit_status = usage_error("run", "--checkpoint-every %s: expected a number of seconds above 0",
-                                  options.value[OPTION_CHECKPOINT_EVERY]);
+    if (!options_seconds("run", &options, OPTION_CHECKPOINT_EVERY, &run_options.checkpoint_every)) {
+        exit_status = EXIT_USAGE;
         goto leave;
     }
     int status = run_create(options.operand_count ? options.operands[0] : NULL, options.overrides,

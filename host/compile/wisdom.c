@@ -89,20 +89,27 @@ static void append_choice(struct text *text, const struct conv_choice *choice, b
     for (int i = 0; i < variant->numbers; i++) text_printf(text, " %d", choice->parameters[i]);
 }
 
-static void append_decision(struct text *text, const struct decision *d, bool old) {
-    const struct conv_sizes *s = &d->class.sizes;
-    const struct conv_terms *t = &d->class.terms;
-    text_printf(text, "%s\t%s", kind_names[d->kind], d->device);
-    if (d->kind == KIND_TUNED) {
-        text_append(text, "\n");
-        return;
-    }
+static void append_task(struct text *text, const struct conv_class *class, const struct conv_choice *choice, bool old) {
+    const struct conv_sizes *s = &class->sizes;
+    const struct conv_terms *t = &class->terms;
     text_printf(text,
-                "\t%s %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64
+                "%s %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64
                 " %d %d\t%d %d %d %u\t",
-                pass_names[d->class.pass], s->n, s->c, s->h, s->w, s->o, s->kh, s->kw, s->stride, s->padding,
-                t->outputs, t->inputs, t->weights, t->mask);
-    append_choice(text, &d->choice, old);
+                pass_names[class->pass], s->n, s->c, s->h, s->w, s->o, s->kh, s->kw, s->stride, s->padding, t->outputs,
+                t->inputs, t->weights, t->mask);
+    append_choice(text, choice, old);
+}
+
+void wisdom_write_task(struct text *text, const struct conv_class *class, const struct conv_choice *choice) {
+    append_task(text, class, choice, false);
+}
+
+static void append_decision(struct text *text, const struct decision *d, bool old) {
+    text_printf(text, "%s\t%s", kind_names[d->kind], d->device);
+    if (d->kind != KIND_TUNED) {
+        text_append(text, "\t");
+        append_task(text, &d->class, &d->choice, old);
+    }
     text_append(text, "\n");
 }
 
@@ -152,6 +159,13 @@ static bool read_choice(char *field, struct conv_choice *choice) {
     *choice = (struct conv_choice){.variant = variant->name};
     for (int i = 0; i < variant->numbers; i++) choice->parameters[i] = (int)numbers[i];
     return true;
+}
+
+bool wisdom_read_task(char *text, struct conv_class *class, struct conv_choice *choice) {
+    char *terms = strchr(text, '\t'), *way = terms ? strchr(terms + 1, '\t') : NULL;
+    if (!way) return false;
+    *terms++ = *way++ = '\0';
+    return read_class(text, terms, class) && read_choice(way, choice);
 }
 
 /* Takes a line apart, which is changed. */

@@ -48,6 +48,11 @@ bool wisdom_is_tuned(const struct wisdom *wisdom);
 /* NULL where nothing is known. The choice is as the file has it: kernels_conv_fits tells whether it may be used. */
 const struct conv_choice *wisdom_find(const struct wisdom *wisdom, const struct conv_class *class);
 
+/* A class and a choice as text of one line, as the file has them; and back, where the text is changed. False: it is
+ * none. */
+void wisdom_write_task(struct text *text, const struct conv_class *class, const struct conv_choice *choice);
+bool wisdom_read_task(char *text, struct conv_class *class, struct conv_choice *choice);
+
 /* "none", or 16 hexadecimal digits over all choices and bad ones, in whichever order they stand. NULL: none. */
 void wisdom_name(const struct wisdom *wisdom, char name[17]);
 /* Writes a file of these alone. NULL: of none. */
