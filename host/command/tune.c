@@ -107,7 +107,7 @@ static void print_line(const struct conv_demand *demand, const struct tune_resul
         pass_names[demand->class.pass], s->c, s->o, s->h, s->w, s->n, products(&demand->class) > 1 ? " joined" : "");
     if (result->better) describe_choice(&result->choice, choice);
     printf("%-49s %3d x %10.4f ms %10.4f ms  %s%s\n", shape, demand->launches, result->built_in_seconds * 1e3,
-           result->best_seconds * 1e3, choice, result->wrong ? "; WRONG RESULTS were refused" : "");
+           result->best_seconds * 1e3, choice, result->wrong ? "; BAD KERNELS were refused" : "");
     fflush(stdout);
 }
 

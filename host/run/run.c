@@ -89,6 +89,10 @@ void retort_run_destroy(struct retort_run *run) {
     free(run);
 }
 
+const struct descriptor *run_descriptor(const struct retort_run *run) {
+    return &run->descriptor;
+}
+
 const char *retort_run_folder(const struct retort_run *run) {
     return run->folder.path;
 }
