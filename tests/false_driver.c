@@ -10,7 +10,7 @@
  *     RETORT_TEST_BAD         "corrupt conv_cpu": kernels whose name holds the word leave a wrong number in their first
  *                             argument; "outside": in front of it; "vary": another one each time; "refuse": cannot be
  *                             taken from their program; "crash" and "hang": end or stop the process when launched
- *     RETORT_TEST_COUNT       a file that gets the number of launches in the end */
+ *     RETORT_TEST_COUNT       a file that gets the numbers of launches and of reads in the end */
 #define _GNU_SOURCE /* RTLD_NEXT */
 #include <CL/cl.h>
 #include <dlfcn.h>
@@ -23,7 +23,7 @@
     static __typeof__(name) *real; \
     if (!real) *(void **)&real = dlsym(RTLD_NEXT, #name)
 
-static long launches;
+static long launches, reads;
 
 static void print_words(void) {
     const char *words = getenv("RETORT_TEST_PRINT");
@@ -40,6 +40,7 @@ static cl_int fails(const char *call) {
     long at;
     int code;
     launches += strcmp(call, "launch") == 0;
+    reads += strcmp(call, "read") == 0;
     if (strcmp(seen, text ? text : "") != 0) made = 0, failed = CL_SUCCESS;
     snprintf(seen, sizeof seen, "%s", text ? text : "");
     if (failed || !text || sscanf(text, "%15s %ld %d", wanted, &at, &code) != 3) return failed;
@@ -51,7 +52,7 @@ __attribute__((destructor)) static void write_count(void) {
     const char *path = getenv("RETORT_TEST_COUNT");
     FILE *file = path ? fopen(path, "w") : NULL;
     if (!file) return;
-    fprintf(file, "%ld\n", launches);
+    fprintf(file, "%ld %ld\n", launches, reads);
     fclose(file);
 }
 

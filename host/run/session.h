@@ -17,10 +17,12 @@ struct session {
 /* Opens the device under the descriptor's ceiling and reads the data. `wisdom` is a file, "" for none; NULL: the
  * user's. `units`: compute units to choose kernels for; 0: those of the device. */
 int session_open(const struct descriptor *descriptor, const char *wisdom, unsigned units, struct session *session);
-/* Tests the kernels of all that has been compiled (library_self_test). Some may be bad in the session's wisdom
- * afterwards, whose name is then another: *refused says how many; what was compiled must be compiled anew. Where memory
- * does not suffice: RETORT_ELIMIT, or, where the caller holds none, what is too large goes untested. */
-int session_test_kernels(struct session *session, bool alone, int *refused);
+/* Tests the kernels of all that has been compiled (library_self_test), `planned` being the status of compiling it. Some
+ * may be bad in the session's wisdom afterwards, whose name is then another: *refused says how many; what was compiled
+ * must be compiled anew. A failure of planning is given back, but for RETORT_EDEVICE where kernels were refused: those
+ * may have been what failed. Where memory does not suffice: RETORT_ELIMIT, or, where the caller holds none (`alone`),
+ * what is too large goes untested. */
+int session_test_kernels(struct session *session, int planned, bool alone, int *refused);
 void session_close(struct session *session); /* NULL-safe */
 
 #endif
