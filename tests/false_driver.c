@@ -7,19 +7,23 @@
  *     RETORT_TEST_PRINT       words that it prints on standard output when it is listed, opened and builds
  *     RETORT_TEST_FAIL        "launch 200 -5": the 200th launch and all that follows on the queue fails with that code;
  *                             also "write", "read", "finish" and "buffer"
- *     RETORT_TEST_COUNT       a file that gets the number of launches in the end */
+ *     RETORT_TEST_BAD         "corrupt conv_cpu": kernels whose name holds the word leave a wrong number in their first
+ *                             argument; "outside": in front of it; "vary": another one each time; "refuse": cannot be
+ *                             taken from their program; "crash" and "hang": end or stop the process when launched
+ *     RETORT_TEST_COUNT       a file that gets the numbers of launches and of reads in the end */
 #define _GNU_SOURCE /* RTLD_NEXT */
 #include <CL/cl.h>
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define REAL(name)                 \
     static __typeof__(name) *real; \
     if (!real) *(void **)&real = dlsym(RTLD_NEXT, #name)
 
-static long launches;
+static long launches, reads;
 
 static void print_words(void) {
     const char *words = getenv("RETORT_TEST_PRINT");
@@ -36,6 +40,7 @@ static cl_int fails(const char *call) {
     long at;
     int code;
     launches += strcmp(call, "launch") == 0;
+    reads += strcmp(call, "read") == 0;
     if (strcmp(seen, text ? text : "") != 0) made = 0, failed = CL_SUCCESS;
     snprintf(seen, sizeof seen, "%s", text ? text : "");
     if (failed || !text || sscanf(text, "%15s %ld %d", wanted, &at, &code) != 3) return failed;
@@ -47,7 +52,7 @@ __attribute__((destructor)) static void write_count(void) {
     const char *path = getenv("RETORT_TEST_COUNT");
     FILE *file = path ? fopen(path, "w") : NULL;
     if (!file) return;
-    fprintf(file, "%ld\n", launches);
+    fprintf(file, "%ld %ld\n", launches, reads);
     fclose(file);
 }
 
@@ -95,12 +100,69 @@ CL_API_ENTRY cl_mem CL_API_CALL clCreateBuffer(cl_context context, cl_mem_flags 
     return *code == CL_SUCCESS ? real(context, flags, size, host, code) : NULL;
 }
 
+/* Whether RETORT_TEST_BAD asks for this of a kernel with that name. */
+static int is_bad(const char *how, const char *name) {
+    const char *text = getenv("RETORT_TEST_BAD");
+    char wanted[16], word[64];
+    return text && sscanf(text, "%15s %63s", wanted, word) == 2 && strcmp(wanted, how) == 0 && strstr(name, word);
+}
+
+/* The first argument of kernels, and the offset behind it. */
+static struct {
+    cl_kernel kernel;
+    cl_mem memory;
+    cl_ulong offset;
+} firsts[4096];
+enum { FIRSTS = sizeof firsts / sizeof *firsts };
+
+static int first_of(cl_kernel kernel) {
+    int i = 0;
+    while (i < FIRSTS - 1 && firsts[i].kernel && firsts[i].kernel != kernel) i++;
+    firsts[i].kernel = kernel;
+    return i;
+}
+
+CL_API_ENTRY cl_int CL_API_CALL clSetKernelArg(cl_kernel kernel, cl_uint number, size_t size, const void *value) {
+    REAL(clSetKernelArg);
+    if (getenv("RETORT_TEST_BAD") && number == 0) memcpy(&firsts[first_of(kernel)].memory, value, sizeof(cl_mem));
+    if (getenv("RETORT_TEST_BAD") && number == 1) memcpy(&firsts[first_of(kernel)].offset, value, sizeof(cl_ulong));
+    return real(kernel, number, size, value);
+}
+
+CL_API_ENTRY cl_kernel CL_API_CALL clCreateKernel(cl_program program, const char *name, cl_int *code) {
+    REAL(clCreateKernel);
+    *code = CL_INVALID_KERNEL_DEFINITION;
+    return is_bad("refuse", name) ? NULL : real(program, name, code);
+}
+
+/* What a bad kernel does before and after it has run. */
+static void misbehave(cl_command_queue queue, cl_kernel kernel, int before) {
+    cl_int (*write_memory)(cl_command_queue, cl_mem, cl_bool, size_t, size_t, const void *, cl_uint, const cl_event *,
+                           cl_event *);
+    static float number = 1000;
+    char name[256] = "";
+    if (!getenv("RETORT_TEST_BAD")) return;
+    clGetKernelInfo(kernel, CL_KERNEL_FUNCTION_NAME, sizeof name - 1, name, NULL);
+    if (before && is_bad("crash", name)) abort();
+    while (before && is_bad("hang", name)) pause();
+    int outside = is_bad("outside", name), vary = is_bad("vary", name), first = first_of(kernel);
+    if (before || (!outside && !vary && !is_bad("corrupt", name))) return;
+    if (vary) number++;
+    *(void **)&write_memory = dlsym(RTLD_NEXT, "clEnqueueWriteBuffer");
+    write_memory(queue, firsts[first].memory, CL_TRUE, (firsts[first].offset - (outside ? 1 : 0)) * sizeof number,
+                 sizeof number, &number, 0, NULL, NULL);
+}
+
 CL_API_ENTRY cl_int CL_API_CALL clEnqueueNDRangeKernel(cl_command_queue queue, cl_kernel kernel, cl_uint dimensions,
                                                        const size_t *offset, const size_t *global, const size_t *local,
                                                        cl_uint count, const cl_event *events, cl_event *event) {
     REAL(clEnqueueNDRangeKernel);
     cl_int code = fails("launch");
-    return code == CL_SUCCESS ? real(queue, kernel, dimensions, offset, global, local, count, events, event) : code;
+    if (code != CL_SUCCESS) return code;
+    misbehave(queue, kernel, 1);
+    code = real(queue, kernel, dimensions, offset, global, local, count, events, event);
+    if (code == CL_SUCCESS) misbehave(queue, kernel, 0);
+    return code;
 }
 
 CL_API_ENTRY cl_int CL_API_CALL clEnqueueWriteBuffer(cl_command_queue queue, cl_mem memory, cl_bool wait, size_t offset,

@@ -233,6 +233,31 @@ complaint=
 grep -q 'interrupted; what was found is kept' err || complaint+=" $(cat err)"
 grep -q '^all launches once' out || complaint+=" no sums of what was measured"
 report "tune: interrupted" "$complaint"
+# bad_tuning HOW: `retort tune` with a driver that does that in one of the kernels tried.
+bad_tuning() {
+  RETORT_TEST_BAD="$1 conv_cpu" LD_PRELOAD=$RETORT_FALSE_DRIVER ASAN_OPTIONS=verify_asan_link_order=0:detect_leaks=0 \
+    RETORT_WISDOM=$work/bad-$1 expect "tune: $2" 0 "direct for a convolution.*: $3; it is not tried again" \
+    tune tuned.yaml --quick
+  has "tune: $2: it is remembered" '^bad	.*	direct 0 0 0$' "bad-$1"
+  grep -q '^conv	.* 16 14 14 16 .*	direct' "bad-$1" && report "tune: $2: it is not chosen" "$(cat "bad-$1")" ||
+    report "tune: $2: it is not chosen" ""
+  has "tune: $2: the rest is tuned" '^all launches once: ' out
+  has "tune: $2: to the end" '^tuned	' "bad-$1"
+}
+if [ -n "${RETORT_FALSE_DRIVER:-}" ] && [ -d "$fashion" ]; then
+  sed 's/width: 4/width: 16/' small.yaml >tuned.yaml
+  bad_tuning crash "a kernel that crashes" 'it ends the process that runs it'
+  bad_tuning hang "a kernel that hangs" 'it does not end'
+  bad_tuning corrupt "a kernel that is wrong" 'its result is wrong'
+else
+  skip "tuning with bad kernels: RETORT_FALSE_DRIVER does not name the library, or no images"
+fi
+before=$SECONDS
+expect "tune: kernels for GPUs, in a given time" 0 '^all launches once' \
+  tune --image 1,8,8 --width 16 --real 8 --family gpu --tune-seconds 8 --dry-run
+spent=$((SECONDS - before))
+if [ $spent -lt 40 ]; then report "tune: ends in time" ""; else report "tune: ends in time" "took $spent seconds"; fi
+expect "tune: no time" 2 '--tune-seconds 0: expected a number of seconds above 0' tune --tune-seconds 0
 export RETORT_WISDOM=off
 
 # --- whole runs ---
@@ -346,12 +371,46 @@ if [ -n "${RETORT_FALSE_DRIVER:-}" ]; then
   has "and can be read" 'a driver speaks' err
   RETORT_TEST_COUNT=launches disturbed "$program" run small.yaml --out counted -q >out 2>err </dev/null
   same "an undisturbed run" whole/set/images.npy counted/set/images.npy
-  launches=$(cat launches)
+  read -r launches reads <launches
   accuracies whole/result.json >a
   loses "out of resources" "launch $((launches / 3)) -5" 'outer step .*CL_OUT_OF_RESOURCES .*memory that ran out'
   loses "device lost" "launch $((launches / 2)) -2" 'CL_DEVICE_NOT_AVAILABLE .*lost the device'
   loses "memory full" "launch $((launches * 9 / 10)) -4" 'CL_MEM_OBJECT_ALLOCATION_FAILURE .*set `memory`'
-  loses "lost while results are read" "read 12 -5" 'CL_OUT_OF_RESOURCES'
+  loses "lost while results are read" "read $((reads - 3)) -5" 'CL_OUT_OF_RESOURCES'
+  # The first run on a GPU that is new; which the false driver only claims to be, so with kernels for CPUs.
+  first() { RETORT_TEST_KIND=gpu RETORT_WISDOM=$work/first disturbed expect "$@" --set device.family=cpu; }
+  first "first run on a GPU: tunes in time" 0 'tuning kernels for .*, which is new here: 4 s at most' \
+    run small.yaml --out first-run --tune-seconds 4
+  has "first run on a GPU: and says what it found" '^tuned: [0-9]+ better choices? for [0-9]+ of [0-9]+ classes' err
+  has "first run on a GPU: and keeps that it has" '^tuned	' first
+  first "second run: tunes nothing" 0 '^distilled' run small.yaml --out second-run
+  if grep -q tuning err; then report "second run: nor says so" "$(cat err)"; else report "second run: nor says so" ""; fi
+  rm first
+  first "first run: --no-tune" 0 '^distilled' run small.yaml --out third-run --no-tune
+  first "first run: not when it reads only" 0 'everything is ready' run small.yaml --out no --dry-run
+  if [ -e first ]; then report "first run: nothing tuned" "$(cat first)"; else report "first run: nothing tuned" ""; fi
+  same "with kernels as they are built in" whole/set/images.npy third-run/set/images.npy
+  RETORT_WISDOM=off RETORT_TEST_KIND=gpu disturbed expect "first run: no wisdom wanted" 0 'not tuned for .*RETORT_WISDOM' \
+    run small.yaml --out fourth-run --set device.family=cpu
+  # A driver that computes a kernel wrongly: the next one is taken, and kept by the run.
+  RETORT_CONV=direct "$program" run small.yaml --set network.width=16 --out direct -q >out 2>err </dev/null
+  RETORT_TEST_BAD="corrupt winograd" disturbed expect "a wrong kernel is replaced" 0 \
+    'winograd4 is not used for a convolution, 16 > 16 channels.*result is wrong.*; direct is used instead' \
+    run small.yaml --set network.width=16 --out replaced
+  same "by the next row" direct/set/images.npy replaced/set/images.npy
+  has "which the run remembers" '^bad	.*winograd4 0 0 0$' replaced/wisdom
+  rm -rf replaced/result.json replaced/set
+  expect "and takes again where the driver is mended" 0 '^distilled' run small.yaml --set network.width=16 --out replaced --resume
+  same "with the same set" direct/set/images.npy replaced/set/images.npy
+  RETORT_TEST_BAD="refuse winograd" disturbed expect "a kernel that cannot be launched" 0 \
+    'the driver cannot build or run it.*; direct is used instead' run small.yaml --set network.width=16 --out refused
+  for fault in "outside:writes outside" "vary:other numbers each time"; do
+    RETORT_TEST_BAD="${fault%%:*} winograd" disturbed expect "eval: a kernel that ${fault#*:}" 0 "it ${fault#*:}|gives ${fault#*:}" \
+      eval direct/set
+  done
+  RETORT_TEST_BAD="corrupt _cpu_cl" disturbed expect "no kernel is right" 1 \
+    'cannot compute a convolution.* is the last kernel for it.*retort devices.*update the driver' \
+    run small.yaml --set network.width=16 --out no
 else
   skip "drivers with defects: RETORT_FALSE_DRIVER does not name the library"
 fi

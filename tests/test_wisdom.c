@@ -137,6 +137,9 @@ static void test_damaged(void **state) {
         "",
         "conv",
         "\t\t\t\t\t\t",
+        "tuned\ta device\t1.0 test\t16 2\tx",
+        "tuned\ta device\t1.0 test",
+        "bad\ta device\t1.0 test\t16 2\t" CLASS "nothing 1",
         "gemm\ta device\t1.0 test\t16 2\t" CLASS "4 16 8 2",
         DEVICE CLASS,
         DEVICE CLASS "4 16 8",
@@ -259,6 +262,72 @@ static void test_first_version(void **state) {
     assert_ok(file_read(path, 1 << 16, &text, &size));
     assert_int_equal(strncmp((const char *)text, "retort wisdom 2\n", 16), 0);
     free(text);
+}
+
+/* Bad choices are never taken, whatever the batch; the mark of a tuned device changes no kernel, and no name. */
+static void test_bad_choices(void **state) {
+    (void)state;
+    const struct kernel_target file_target = kernels_target(&traits, FAMILY_AUTO);
+    struct kernel_target target = file_target;
+    const struct conv_choice tuned = {"winograd4", {16, 8, 2}}, own = {.variant = "winograd4"},
+                             next = {.variant = "winograd2"};
+    struct conv_class larger = forward;
+    char name[17], again[17];
+    larger.sizes.n = 50;
+    write_text("retort wisdom 2\n" DEVICE CLASS "winograd4 16 8 2\n");
+    struct wisdom *wisdom = load(&traits);
+    wisdom_name(wisdom, name);
+    wisdom_destroy(wisdom);
+    assert_ok(wisdom_remember_tuned(path, &file_target));
+    wisdom = load(&traits);
+    assert_string_equal(said, "");
+    assert_true(wisdom_is_tuned(wisdom));
+    wisdom_name(wisdom, again);
+    assert_string_equal(name, again);
+    target.wisdom = wisdom;
+    assert_string_equal(kernels_conv_choice(&target, &forward).variant, "winograd4");
+    assert_int_equal(kernels_conv_choice(&target, &forward).parameters[0], 16);
+    /* the tuned choice, then the row's own, then the next row's, at last the plainest, at last nothing */
+    assert_ok(wisdom_refuse(wisdom, &target, &larger, &tuned));
+    assert_string_equal(kernels_conv_choice(&target, &forward).variant, "winograd4");
+    assert_int_equal(kernels_conv_choice(&target, &forward).parameters[0], 0);
+    assert_ok(wisdom_refuse(wisdom, &target, &forward, &own));
+    for (int i = 0; i < 2; i++) {
+        const struct conv_choice choice = kernels_conv_choice(&target, i == 1 ? &larger : &forward);
+        assert_string_equal(choice.variant, "direct"); /* winograd2 does not apply by itself */
+        assert_ok(wisdom_refuse(wisdom, &target, &forward, &choice));
+    }
+    assert_null(kernels_conv_choice(&target, &forward).variant);
+    static struct kernel_plan plan;
+    assert_int_equal(kernels_conv(&target, &forward, &plan), RETORT_EDEVICE);
+    assert_string_equal(kernels_conv_choice(&target, &data).variant, "winograd4");
+    /* they are kept by a copy, which the mark is not */
+    wisdom_name(wisdom, again);
+    assert_string_not_equal(name, again);
+    assert_ok(wisdom_save(wisdom, path));
+    wisdom_destroy(wisdom);
+    wisdom = load(&traits);
+    wisdom_name(wisdom, name);
+    assert_string_equal(name, again);
+    target.wisdom = wisdom;
+    assert_null(kernels_conv_choice(&target, &forward).variant);
+    wisdom_destroy(wisdom);
+    /* a launch of several terms that is bad is one launch a convolution */
+    write_text("retort wisdom 2\n");
+    assert_ok(wisdom_remember_bad(path, &file_target, &joined, &own));
+    assert_ok(wisdom_remember_bad(path, &file_target, &joined, &own));
+    wisdom = load(&traits);
+    assert_string_equal(said, "");
+    target.wisdom = wisdom;
+    assert_false(wisdom_is_tuned(wisdom));
+    assert_false(kernels_conv_joins(&target, CONV_FORWARD, &forward.sizes));
+    assert_true(kernels_conv_joins(&target, CONV_BACKWARD_DATA, &forward.sizes));
+    assert_string_equal(kernels_conv_choice(&target, &forward).variant, "winograd4");
+    assert_false(wisdom_refuses(wisdom, &joined, &next));
+    wisdom_destroy(wisdom);
+    wisdom = load(&other_driver);
+    assert_false(wisdom_refuses(wisdom, &joined, &own));
+    wisdom_destroy(wisdom);
 }
 
 static const char *parameters_of_main(const struct kernel_plan *plan) {
@@ -396,7 +465,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip),    cmocka_unit_test(test_damaged), cmocka_unit_test(test_foreign_file),
         cmocka_unit_test(test_first_version), cmocka_unit_test(test_choice),  cmocka_unit_test(test_choice_of_tiles),
-        cmocka_unit_test(test_path),          cmocka_unit_test(test_at_once),
+        cmocka_unit_test(test_bad_choices),   cmocka_unit_test(test_path),    cmocka_unit_test(test_at_once),
     };
     return cmocka_run_group_tests_name("wisdom", tests, prepare, clean);
 }

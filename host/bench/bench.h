@@ -2,6 +2,7 @@
 #ifndef RETORT_BENCH_BENCH_H
 #define RETORT_BENCH_BENCH_H
 
+#include "compile/trial.h"
 #include "compile/wisdom.h"
 
 /* --- whole outer steps: prefix, window, meta-loss and exact backward of ConvNet-3 with instance norm under Adam --- */
@@ -46,14 +47,14 @@ struct bench_kernel_result {
     double seconds;   /* of one product, with packing before it and adding up after it */
     double flops;     /* plain sums of products */
     double error;     /* largest difference from double precision over the largest right value */
-    double departure; /* largest difference from the first measurement of a conv_trial, likewise; 0 in that one */
 };
 /* Every element of the product is checked. */
 int bench_gemm(struct device *device, const struct kernel_target *target, const struct matmul_sizes *sizes,
                struct bench_kernel_result *result);
 
 enum bench_conv_pass { BENCH_FORWARD, BENCH_BACKWARD_DATA, BENCH_BACKWARD_WEIGHT };
-/* A 3x3 convolution with stride 1 and padding 1 of `batch` square images. A few hundred elements are checked. */
+/* A 3x3 convolution with stride 1 and padding 1 of `batch` square images. A few hundred elements are checked,
+ * and that nothing is written outside the result, twice the same. */
 struct bench_conv_spec {
     enum bench_conv_pass pass;
     int64_t batch, channels, outputs, side;
@@ -65,24 +66,46 @@ int bench_conv_kernels(struct device *device, enum family family, const struct b
                        FILE *launches);
 
 /* --- tuning: the fastest right choice for a class of convolutions --- */
+struct tune_task {
+    struct conv_class class;
+    struct conv_choice choice;
+};
+/* Measures choices in this process. The first right result of a class is what those after it are compared with, until
+ * another class is measured. RETORT_EINVAL where the kernels do not allow the choice; that a kernel cannot be built or
+ * run is a fault of the result. */
+struct tune_bench;
+int tune_bench_create(struct device *device, const struct kernel_target *target, struct tune_bench **bench);
+void tune_bench_destroy(struct tune_bench *bench); /* NULL-safe */
+int tune_bench_measure(struct tune_bench *bench, const struct tune_task *task, const struct trial_limits *limits,
+                       struct trial_result *result);
+
 struct tune_spec {
     struct conv_class class;
     bool joined;                   /* other launches join it with others, so that its method must be one that can */
     bool quick;                    /* fewer tiles */
     double seconds;                /* for each kernel of each choice, about */
+    double ends;                   /* the clock_seconds() by which to be done; 0: when all is measured */
+    const struct wisdom *bad;      /* whose bad choices are not tried; NULL: none */
     const volatile int *interrupt; /* stops the search when it becomes non-zero; NULL: nothing does */
+    /* tune_bench_measure here, or in another process. RETORT_EINTERRUPTED ends the search: what was found and not
+     * confirmed is dropped. */
+    int (*measure)(void *user, const struct tune_task *task, const struct trial_limits *limits,
+                   struct trial_result *result);
+    /* Told of each choice that is not right; NULL: nobody is. */
+    void (*refuse)(void *user, const struct conv_class *class, const struct conv_choice *choice, const char *fault);
+    void *user;
 };
 struct tune_result {
     bool better;               /* than the built-in choice, by more than the noise, measured twice */
+    bool cut_short;            /* by the clock or an interrupt */
     struct conv_choice choice; /* where it is better */
     double built_in_seconds, best_seconds;
     int tried, wrong;   /* choices measured; those of them whose result was wrong, which are never taken */
     double worst_error; /* of all tried, from double precision */
 };
 /* Every choice is checked, each element, against the built-in kernel, and a few hundred against double precision.
- * RETORT_EDEVICE where the built-in kernel is wrong itself. */
-int bench_tune(struct device *device, const struct kernel_target *target, const struct tune_spec *spec,
-               struct tune_result *result);
+ * Calls nothing of the device but spec->measure. RETORT_EDEVICE where the built-in kernel is wrong itself. */
+int bench_tune(const struct kernel_target *target, const struct tune_spec *spec, struct tune_result *result);
 
 /* Instance norm, activation and pooling of feature maps that overflow every cache (where memory allows): one visit of
  * each plane, limited by memory. The time is that of the one kernel doing it. */

@@ -1,34 +1,100 @@
 /* Finding the fastest way to compute a class of convolutions. */
-#include "bench/measure.h"
+#include "bench/bench.h"
 
 #include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
 #include "compile/wisdom.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* What a choice must gain to be preferred to the built-in one: less is within the noise of a busy machine. */
 #define MARGIN 0.03
 /* A way whose time is within this factor of the fastest one's has its tiles tried too. */
 #define NEAR 1.15
+/* A choice that takes so much longer than the best one, once, is not timed. */
+#define FAR 1.5
+/* No launch is to take longer on a GPU: drivers kill a long one where the GPU has a screen to draw. What a choice takes
+ * is not known before it has run, so the built-in one must stay below a part of it. */
+#define LONGEST_LAUNCH 0.1
+#define BUILT_IN_SHARE 0.25
+/* Of a class's time, what the search may take: the best is measured again in the rest. */
+#define SEARCH_SHARE 0.85
 
-enum { MOST_ROWS = 8 }; /* ways to compute convolutions */
+enum { MOST_ROWS = 8, FEW_IMAGES = 3 };
 
-struct search {
+/* --- measuring in this process --- */
+struct tune_bench {
     struct device *device;
     struct kernel_target target;
-    struct conv_trial *trial;
+    struct trial *trial; /* of the class measured last; NULL: none */
+    struct conv_class class;
+};
+
+int tune_bench_create(struct device *device, const struct kernel_target *target, struct tune_bench **bench) {
+    struct tune_bench *fresh = calloc(1, sizeof *fresh);
+    if (!fresh) return error_set(RETORT_ENOMEM, "out of memory");
+    *fresh = (struct tune_bench){.device = device, .target = *target};
+    fresh->target.preferred = NULL;
+    *bench = fresh;
+    return RETORT_OK;
+}
+
+void tune_bench_destroy(struct tune_bench *bench) {
+    if (!bench) return;
+    trial_destroy(bench->trial);
+    free(bench);
+}
+
+int tune_bench_measure(struct tune_bench *bench, const struct tune_task *task, const struct trial_limits *limits,
+                       struct trial_result *result) {
+    int status = RETORT_OK;
+    struct kernel_target target = bench->target;
+    struct wisdom *wisdom = NULL;
+    if (!kernels_conv_fits(&target, &task->class, &task->choice))
+        RAISE(RETORT_EINVAL, "a choice that these kernels do not allow");
+    TRY(wisdom_of_one(&task->class, &task->choice, &wisdom));
+    target.wisdom = wisdom;
+    if (!bench->trial || !conv_class_equal(&bench->class, &task->class)) {
+        trial_destroy(bench->trial);
+        bench->trial = NULL;
+        TRY(trial_create(&target, &task->class, &bench->trial));
+        bench->class = task->class;
+    }
+    TRY(trial_run(bench->trial, bench->device, &target, limits, result));
+done:
+    wisdom_destroy(wisdom);
+    return status;
+}
+
+/* --- the search --- */
+struct search {
+    struct kernel_target target;
     const struct tune_spec *spec;
     struct tune_result *result;
-    double seconds; /* of the best choice so far */
-    uint64_t
-        seen[MOST_ROWS * CONV_CANDIDATES + 1]; /* hashes of the kernels measured: different choices may be the same */
+    struct conv_class class; /* as it is measured: of fewer images, where the whole class would take too long */
+    double scale;            /* of the class's images to those */
+    double ends;             /* the clock when the search stops */
+    double seconds, once;    /* of the best choice so far */
+    uint64_t seen[MOST_ROWS * CONV_CANDIDATES + 1]; /* hashes of the kernels measured: choices may be the same */
     size_t seen_count;
 };
 
-static bool is_new(struct search *search, const struct kernel_target *target) {
+static int plan_choice(const struct search *search, const struct conv_choice *choice, struct kernel_plan *plan) {
+    struct kernel_target target = search->target;
+    struct wisdom *wisdom = NULL;
+    int status = wisdom_of_one(&search->class, choice, &wisdom);
+    target.wisdom = wisdom;
+    if (status == RETORT_OK) status = kernels_conv(&target, &search->class, plan);
+    wisdom_destroy(wisdom);
+    return status;
+}
+
+static bool is_new(struct search *search, const struct conv_choice *choice) {
     struct kernel_plan plan;
     uint64_t hash = 0;
-    if (kernels_conv(target, &search->spec->class, &plan) < 0) return true; /* measuring it will say why */
+    if (plan_choice(search, choice, &plan) < 0) return true; /* measuring it will say why */
     for (int i = 0; i < plan.use_count; i++) {
         const struct kernel_use *use = &plan.uses[i];
         hash = hash_fast(use->file, strlen(use->file), hash);
@@ -41,35 +107,35 @@ static bool is_new(struct search *search, const struct kernel_target *target) {
     return true;
 }
 
-static bool interrupted(const struct search *search) {
-    return search->spec->interrupt && *search->spec->interrupt;
+static bool stops(const struct search *search) {
+    const struct tune_spec *spec = search->spec;
+    return (spec->interrupt && *spec->interrupt) || (search->ends > 0 && clock_seconds() >= search->ends);
 }
 
-static double error_allowed(const struct kernel_target *target, const struct conv_class *class) {
-    return kernels_conv_variant(kernels_conv_choice(target, class).variant)->error;
-}
-
-/* Measures a choice; NULL: the built-in one. *seconds is 0 where its result is wrong, or was known already to a search
- * for what is new. */
+/* Measures a choice. *seconds is 0 where it is not to be taken: wrong, spilling, far behind, or known already to a
+ * search for what is new. */
 static int measure(struct search *search, const struct conv_choice *choice, bool only_new, double *seconds) {
     int status = RETORT_OK;
-    struct kernel_target target = search->target;
-    struct wisdom *wisdom = NULL;
-    struct bench_kernel_result measured;
+    const struct tune_spec *spec = search->spec;
+    struct tune_result *sums = search->result;
+    struct trial_result tried;
+    struct tune_task task = {.class = search->class, .choice = *choice};
+    const struct trial_limits limits = {.seconds = spec->seconds, .once = FAR * search->once, .spill = !only_new};
     *seconds = 0;
-    if (choice) TRY(wisdom_of_one(&search->spec->class, choice, &wisdom));
-    target.wisdom = wisdom;
-    if (!is_new(search, &target) && only_new) goto done;
-    TRY(conv_trial_measure(search->trial, search->device, &target, search->spec->seconds, &measured));
-    double allowed = error_allowed(&target, &search->spec->class);
-    bool right = measured.error <= allowed
-                 && measured.departure <= allowed + error_allowed(&search->target, &search->spec->class);
-    *seconds = right ? measured.seconds : 0;
-    search->result->tried++;
-    if (!right) search->result->wrong++;
-    if (measured.error > search->result->worst_error) search->result->worst_error = measured.error;
+    if (search->scale != 1) task.choice = kernels_conv_explicit(&search->target, &spec->class, choice);
+    if (only_new && (wisdom_refuses(spec->bad, &spec->class, choice) || !is_new(search, &task.choice))) goto done;
+    TRY(spec->measure(spec->user, &task, &limits, &tried));
+    sums->tried++;
+    if (tried.error > sums->worst_error) sums->worst_error = tried.error;
+    if (tried.fault) {
+        if (tried.spills) goto done;
+        sums->wrong++;
+        if (spec->refuse) spec->refuse(spec->user, &spec->class, choice, tried.fault);
+        goto done;
+    }
+    if (tried.seconds > 0 && (search->once == 0 || tried.once < search->once)) search->once = tried.once;
+    *seconds = tried.seconds * search->scale;
 done:
-    wisdom_destroy(wisdom);
     return status;
 }
 
@@ -84,14 +150,13 @@ static int try_choice(struct search *search, const struct conv_choice *choice, d
 }
 
 /* The ways by their own rules first, then the tiles of the fastest. */
-static int find(struct search *search) {
+static int find(struct search *search, const char *built_in) {
     int status = RETORT_OK, counts[MOST_ROWS] = {0};
     const struct tune_spec *spec = search->spec;
     struct conv_choice lists[MOST_ROWS][CONV_CANDIDATES];
     const struct conv_variant *row;
     double own[MOST_ROWS] = {0}, best = search->seconds;
-    const char *built_in = kernels_conv_choice(&search->target, &spec->class).variant;
-    for (int i = 0; i < MOST_ROWS && (row = kernels_conv_row(&search->target, i)) && !interrupted(search); i++) {
+    for (int i = 0; i < MOST_ROWS && (row = kernels_conv_row(&search->target, i)) && !stops(search); i++) {
         if (!row->joins && spec->joined) continue;
         counts[i] = kernels_conv_candidates(&search->target, &spec->class, row, lists[i]);
         if (counts[i] == 0) continue;
@@ -100,7 +165,7 @@ static int find(struct search *search) {
         if (own[i] > 0 && own[i] < best) best = own[i];
     }
     for (int i = 0; i < MOST_ROWS; i++)
-        for (int k = 1; k < counts[i] && own[i] > 0 && own[i] <= NEAR * best && !interrupted(search); k++) {
+        for (int k = 1; k < counts[i] && own[i] > 0 && own[i] <= NEAR * best && !stops(search); k++) {
             double seconds;
             if (!spec->quick || k % 3 == 1) TRY(try_choice(search, &lists[i][k], &seconds));
         }
@@ -108,35 +173,84 @@ done:
     return status;
 }
 
-int bench_tune(struct device *device, const struct kernel_target *target, const struct tune_spec *spec,
-               struct tune_result *result) {
+/* Leaves built_in_seconds, 0 where it is not right. Of a GPU a few images are measured first, and then by what they
+ * take as many as stay below the longest launch. */
+static int measure_built_in(struct search *search, const struct conv_choice *built_in) {
+    int status = RETORT_OK;
+    const struct tune_spec *spec = search->spec;
+    double few = 0, *seconds = &search->result->built_in_seconds;
+    search->class.sizes.n = spec->class.sizes.n;
+    search->scale = 1;
+    search->once = 0;
+    if (search->target.family == FAMILY_GPU && spec->class.sizes.n > FEW_IMAGES) {
+        search->class.sizes.n = FEW_IMAGES;
+        search->scale = (double)spec->class.sizes.n / FEW_IMAGES;
+        TRY(measure(search, built_in, false, &few));
+        *seconds = few;
+        double images = few > 0 ? BUILT_IN_SHARE * LONGEST_LAUNCH / few * (double)spec->class.sizes.n : 0;
+        if (images <= FEW_IMAGES) goto done;
+        search->class.sizes.n = images < (double)spec->class.sizes.n ? (int64_t)images : spec->class.sizes.n;
+        search->scale = (double)spec->class.sizes.n / (double)search->class.sizes.n;
+        search->once = 0;
+    }
+    TRY(measure(search, built_in, false, seconds));
+done:
+    if (status == RETORT_OK) is_new(search, built_in);
+    return status;
+}
+
+/* Both are measured again, one right after the other: the machine may have been busier during an earlier
+ * measurement. */
+static int confirm(struct search *search, const struct conv_choice *built_in) {
+    int status = RETORT_OK;
+    struct tune_result *result = search->result;
+    double again = 0, own = 0;
+    search->once = 0;
+    for (int turn = 0; turn < 2 && result->better; turn++) {
+        TRY(measure(search, built_in, false, &own));
+        TRY(measure(search, &result->choice, false, &again));
+        if (own > 0 && own < result->built_in_seconds) result->built_in_seconds = own;
+        if (again > 0 && again < search->seconds) search->seconds = again;
+        result->better =
+            again > 0 && again <= (1 - MARGIN) * own && search->seconds <= (1 - MARGIN) * result->built_in_seconds;
+    }
+done:
+    return status;
+}
+
+int bench_tune(const struct kernel_target *target, const struct tune_spec *spec, struct tune_result *result) {
     int status = RETORT_OK;
     struct tune_result fresh = {0};
-    struct search search = {.device = device, .target = *target, .spec = spec, .result = &fresh};
-    double again = 0, built_in = 0;
-    search.target.wisdom = NULL;
-    TRY(conv_trial_create(&search.target, &spec->class, &search.trial));
-    TRY(measure(&search, NULL, false, &fresh.built_in_seconds));
+    struct search search = {
+        .target = *target, .spec = spec, .result = &fresh, .class = spec->class, .scale = 1, .ends = spec->ends};
+    double begun = clock_seconds();
+    if (spec->ends > 0) search.ends = begun + SEARCH_SHARE * (spec->ends - begun);
+    search.target.preferred = NULL;
+    struct conv_choice built_in;
+    do {
+        search.target.wisdom = spec->bad;
+        built_in = kernels_conv_untuned(&search.target, &spec->class);
+        if (!built_in.variant)
+            RAISE(RETORT_EDEVICE, "every kernel for such a convolution is known to be bad on %s", target->traits->name);
+        search.target.wisdom = NULL;
+        TRY(measure_built_in(&search, &built_in));
+    } while (fresh.built_in_seconds == 0 && wisdom_refuses(spec->bad, &spec->class, &built_in));
     if (fresh.built_in_seconds == 0)
         RAISE(RETORT_EDEVICE,
               "the built-in kernel is wrong by %.1e of the largest value: this device or its driver "
               "does not compute what it is told; nothing is tuned",
               fresh.worst_error);
     search.seconds = fresh.built_in_seconds;
-    TRY(find(&search));
-    /* Both are measured again, one right after the other: the machine may have been busier during an earlier
-     * measurement. */
-    for (int turn = 0; turn < 2 && fresh.better; turn++) {
-        TRY(measure(&search, NULL, false, &built_in));
-        TRY(measure(&search, &fresh.choice, false, &again));
-        if (built_in > 0 && built_in < fresh.built_in_seconds) fresh.built_in_seconds = built_in;
-        if (again > 0 && again < search.seconds) search.seconds = again;
-        fresh.better =
-            again > 0 && again <= (1 - MARGIN) * built_in && search.seconds <= (1 - MARGIN) * fresh.built_in_seconds;
+    status = find(&search, built_in.variant);
+    if (status == RETORT_OK) status = confirm(&search, &built_in);
+    if (status == RETORT_EINTERRUPTED) { /* what is not confirmed is not taken */
+        fresh.better = false;
+        status = RETORT_OK;
     }
+    TRY(status);
+    fresh.cut_short = stops(&search);
     fresh.best_seconds = fresh.better ? search.seconds : fresh.built_in_seconds;
     *result = fresh;
 done:
-    conv_trial_destroy(search.trial);
     return status;
 }

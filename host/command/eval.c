@@ -119,6 +119,7 @@ static int evaluate(const struct options *options, const volatile int *interrupt
     struct session session = {0};
     struct distilled_set set = {0};
     struct scores scores = {0};
+    struct evaluate_plans plans;
     TRY(find_target(options, &target));
     TRY(read_descriptor(options, &target, &descriptor));
     TRY(session_open(&descriptor, NULL, 0, NULL, &session));
@@ -127,6 +128,9 @@ static int evaluate(const struct options *options, const volatile int *interrupt
         TRY(set_read_arrays(target.images, target.labels, &session, &set));
     else
         TRY(set_folder_read(target.folder, &session, &set));
+    /* By kernels that this device computes rightly: where some are refused, others are planned and tested. */
+    for (int refused = 1; refused;)
+        TRY(session_test_kernels(&session, scores_plan(&descriptor, &session, NULL, &plans), true, &refused));
     TRY(scores_compute(&descriptor, &session, &set, NULL, NULL, NULL, interrupt, &scores));
     print_scores(options, &descriptor, &session, &set, &scores);
 done:

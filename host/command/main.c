@@ -58,6 +58,8 @@ int main(int argc, char **argv) {
     }
     if (!strcmp(word, "--help") || !strcmp(word, "-h") || !strcmp(word, "help"))
         print_help(stdout);
+    else if (!strcmp(word, "tune-worker")) /* which the program starts itself: worker.h */
+        status = command_tune_worker(argc - 1, argv + 1);
     else if (!strcmp(word, "--version"))
         puts("retort " RETORT_VERSION);
     else {

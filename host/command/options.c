@@ -44,6 +44,8 @@ static const struct {
     [OPTION_QUICK] = {"quick", NULL},
     [OPTION_AS] = {"as", "DEVICE"},
     [OPTION_LIST] = {"list", NULL},
+    [OPTION_TUNE_SECONDS] = {"tune-seconds", "SECONDS"},
+    [OPTION_NO_TUNE] = {"no-tune", NULL},
     [OPTION_QUIET] = {"quiet", NULL},
     [OPTION_JSON] = {"json", NULL},
 };
@@ -200,6 +202,19 @@ bool options_int(const char *verb, const struct options *options, enum option_na
         return false;
     }
     *value = (int)number;
+    return true;
+}
+
+bool options_seconds(const char *verb, const struct options *options, enum option_name option, double *value) {
+    const char *word = options->value[option];
+    char *end;
+    if (!word) return true;
+    double seconds = strtod(word, &end);
+    if (end == word || *end || !(seconds > 0) || !(seconds < 1e9)) {
+        usage_error(verb, "--%s %s: expected a number of seconds above 0", table[option].name, word);
+        return false;
+    }
+    *value = seconds;
     return true;
 }
 

@@ -39,6 +39,8 @@ enum option_name {
     OPTION_QUICK,
     OPTION_AS,
     OPTION_LIST,
+    OPTION_TUNE_SECONDS,
+    OPTION_NO_TUNE,
     OPTION_QUIET,
     OPTION_JSON,
     OPTION_COUNT
@@ -68,6 +70,7 @@ const char *options_name(enum option_name option); /* without the dashes */
 bool options_family(const char *verb, const struct options *options, enum family *family);
 bool options_int(const char *verb, const struct options *options, enum option_name option, int least, int most,
                  int *value);
+bool options_seconds(const char *verb, const struct options *options, enum option_name option, double *value);
 bool options_bytes(const char *verb, const struct options *options, enum option_name option, uint64_t *value);
 bool options_image(const char *verb, const struct options *options, int image[3]); /* channels, height, width */
 
@@ -90,5 +93,6 @@ int command_eval(int argc, char **argv);
 int command_kernels(int argc, char **argv);
 int command_run(int argc, char **argv);
 int command_tune(int argc, char **argv);
+int command_tune_worker(int argc, char **argv);
 
 #endif

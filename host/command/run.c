@@ -2,9 +2,11 @@
 #include "run/run.h"
 
 #include "base/error.h"
+#include "base/log.h"
 #include "command/interrupt.h"
 #include "command/options.h"
 #include "command/report.h"
+#include "command/tuner.h"
 #include "run/descriptor.h"
 
 #include <jansson.h>
@@ -27,6 +29,8 @@ static const char help[] =
     "  --resume                goes on from the newest good checkpoint in the folder\n"
     "  --checkpoint-every S    seconds of work between checkpoints (20)\n"
     "  --dry-run               reads everything, builds the kernels, runs nothing, writes nothing\n"
+    "  --tune-seconds S        on a GPU of which nothing is known yet, kernels are tuned first, so long at most (60)\n"
+    "  --no-tune               goes without; `retort tune` does it at any time\n"
     "  --profile               device time per kernel beside the device's peaks: a table at the end, a line of\n"
     "                          metrics.jsonl\n"
     "  --json                  prints result.json instead of the summary\n"
@@ -60,10 +64,59 @@ static void print_profile(const struct retort_run *run) {
     text_finish(&text);
 }
 
-static bool read_seconds(const char *text, double *seconds) {
-    char *end;
-    *seconds = strtod(text, &end);
-    return end != text && !*end && *seconds > 0 && *seconds < 1e9;
+/* Whether the device is a GPU that nobody has tuned kernels for, and the choices can be kept. */
+static int wants_tuning(const struct descriptor *descriptor, char path[FILE_PATH_MAX], bool *wants) {
+    int status = RETORT_OK;
+    struct device *device = NULL;
+    struct wisdom *wisdom = NULL;
+    *wants = false;
+    TRY(device_open(descriptor->device.select, &device));
+    const struct device_traits *traits = device_traits(device);
+    if (traits->kind != DEVICE_GPU) goto done;
+    wisdom_path(path);
+    if (!*path) {
+        log_info("kernels are not tuned for %s: RETORT_WISDOM is off, or there is no folder for caches", traits->name);
+        goto done;
+    }
+    const struct kernel_target target = kernels_target(traits, descriptor->device.family);
+    TRY(wisdom_load(path, &target, &wisdom));
+    *wants = !wisdom_is_tuned(wisdom);
+done:
+    wisdom_destroy(wisdom);
+    device_close(device);
+    return status;
+}
+
+/* Tunes what the run will launch, where its device is an unknown GPU. A run needs no tuning: what goes wrong here is a
+ * warning, but for an interrupt. */
+static int tune_first(const struct descriptor *descriptor, double seconds, const volatile int *interrupt) {
+    int status = RETORT_OK;
+    struct session session = {0};
+    struct tuner_spec tuner = {.seconds = seconds, .interrupt = interrupt};
+    struct tuner_total total = {0};
+    char path[FILE_PATH_MAX];
+    bool wants;
+    TRY(wants_tuning(descriptor, path, &wants));
+    if (!wants) return RETORT_OK;
+    TRY(session_open(descriptor, NULL, 0, NULL, &session));
+    TRY(run_convolutions(descriptor, &session, &tuner.list, &tuner.count));
+    const char *name = device_traits(session.device)->name;
+    tuner.target = kernels_target(device_traits(session.device), descriptor->device.family);
+    tuner.path = path;
+    log_info("tuning kernels for %s, which is new here: %.0f s at most (--no-tune goes without)", name, seconds);
+    TRY(tuner_run(&tuner, &total));
+    log_info("tuned: %d better choice%s for %d of %zu classes of convolutions, %.1f %% less time in them; kept in %s",
+             total.found, total.found == 1 ? "" : "s", total.tuned, tuner.count,
+             total.built_in > 0 ? 100 * (1 - total.best / total.built_in) : 0, path);
+done:
+    free(tuner.list);
+    session_close(&session);
+    if (status < 0 && status != RETORT_EINTERRUPTED && status != RETORT_EINVAL && tuner.path) {
+        log_warning("kernels are not tuned: %s", retort_error_message());
+        error_clear();
+        status = RETORT_OK;
+    }
+    return status;
 }
 
 int command_run(int argc, char **argv) {
@@ -73,7 +126,8 @@ int command_run(int argc, char **argv) {
     unsigned long allowed = OPTION_BIT(OPTION_HELP_KEYS) | OPTION_BIT(OPTION_DEVICE) | OPTION_BIT(OPTION_SEED)
                             | OPTION_BIT(OPTION_OUT) | OPTION_BIT(OPTION_SET) | OPTION_BIT(OPTION_RESUME)
                             | OPTION_BIT(OPTION_DRY_RUN) | OPTION_BIT(OPTION_CHECKPOINT_EVERY)
-                            | OPTION_BIT(OPTION_PROFILE) | OPTION_BIT(OPTION_QUIET) | OPTION_BIT(OPTION_JSON);
+                            | OPTION_BIT(OPTION_TUNE_SECONDS) | OPTION_BIT(OPTION_NO_TUNE) | OPTION_BIT(OPTION_PROFILE)
+                            | OPTION_BIT(OPTION_QUIET) | OPTION_BIT(OPTION_JSON);
     if (!options_parse("run", help, allowed, argc, argv, &options, &exit_status)) goto leave;
     if (options.given[OPTION_HELP_KEYS]) {
         exit_status = print_keys();
@@ -92,14 +146,16 @@ int command_run(int argc, char **argv) {
                                              .dry_run = options.given[OPTION_DRY_RUN],
                                              .profile = options.given[OPTION_PROFILE],
                                              .interrupt = interrupt_install()};
-    if (options.given[OPTION_CHECKPOINT_EVERY]
-        && !read_seconds(options.value[OPTION_CHECKPOINT_EVERY], &run_options.checkpoint_every)) {
-        exit_status = usage_error("run", "--checkpoint-every %s: expected a number of seconds above 0",
-                                  options.value[OPTION_CHECKPOINT_EVERY]);
+    double tune_seconds = TUNE_SECONDS;
+    if (!options_seconds("run", &options, OPTION_CHECKPOINT_EVERY, &run_options.checkpoint_every)
+        || !options_seconds("run", &options, OPTION_TUNE_SECONDS, &tune_seconds)) {
+        exit_status = EXIT_USAGE;
         goto leave;
     }
     int status = run_create(options.operand_count ? options.operands[0] : NULL, options.overrides,
                             options.override_count, &run_options, &run);
+    if (status == RETORT_OK && !run_options.resume && !run_options.dry_run && !options.given[OPTION_NO_TUNE])
+        status = tune_first(run_descriptor(run), tune_seconds, run_options.interrupt);
     if (status == RETORT_OK) status = retort_run_execute(run);
     if (run) print_profile(run);
     if (status < 0)

@@ -4,6 +4,7 @@
 #include "bench/bench.h"
 #include "command/interrupt.h"
 #include "command/options.h"
+#include "command/tuner.h"
 #include "run/json_file.h"
 #include "run/run.h"
 #include "run/session.h"
@@ -29,14 +30,20 @@ static const char help[] =
     "  --ipc N         images per class, of 10 classes (1)\n"
     "  --real B        real images of the meta-loss (256)\n"
     "  --width C       channels of the network (32)\n"
+    "  --family F      kernels for cpu or gpu; auto: by the device's type\n"
     "  --quick         fewer choices and shorter measurements\n"
+    "  --tune-seconds N  ends after so many seconds, those classes first that take most of a step's arithmetic; 60 "
+    "for\n"
+    "                  kernels for GPUs, otherwise as long as it takes\n"
     "  --dry-run       remembers nothing\n"
     "  --device SPEC   index or words of `retort devices`\n"
     "  --quiet, -q     only warnings and errors, beside the results\n"
     "  --json          one object instead of the table\n\n"
     "What is found goes to RETORT_WISDOM, or XDG_CACHE_HOME/retort/wisdom, or ~/.cache/retort/wisdom, as soon as it "
     "is\n"
-    "found: Ctrl-C keeps it. Measure on an idle machine. Other kernels mean other last digits of results, so each run\n"
+    "found: Ctrl-C keeps it. Kernels run in a process of their own; one that crashes, hangs or computes wrongly is\n"
+    "remembered as bad and never taken. Measure on an idle machine. Other kernels mean other last digits of results, "
+    "so each run\n"
     "keeps the wisdom that it began with.\n"
     "Exit status: 0 done, 1 failed, 2 wrong usage or descriptor, 130 interrupted.\n";
 
@@ -73,27 +80,13 @@ done:
 static int work_from_options(const struct options *options, const struct bench_step_spec *spec, struct work *work) {
     int status = RETORT_OK;
     TRY(device_open(options->value[OPTION_DEVICE], &work->device));
+    work->family = spec->family;
     TRY(bench_step_convolutions(work->device, spec, &work->list, &work->count));
 done:
     return status;
 }
 
 static const char *const pass_names[] = {"forward", "to data", "to weights"};
-
-static bool is_joined(const struct conv_class *class) {
-    return class->terms.inputs > 1 || class->terms.outputs > 1 || class->terms.weights > 1;
-}
-
-/* Whether the same sizes are launched jointly too. */
-static bool joined_elsewhere(const struct work *work, const struct conv_class *class) {
-    for (size_t i = 0; i < work->count; i++) {
-        struct conv_class other = work->list[i].class;
-        if (!is_joined(&other)) continue;
-        other.terms = class->terms;
-        if (conv_class_equal(&other, class)) return true;
-    }
-    return false;
-}
 
 static int products(const struct conv_class *class) {
     return class->pass == CONV_BACKWARD_WEIGHT ? class->terms.inputs : __builtin_popcount(class->terms.mask);
@@ -114,7 +107,7 @@ static void print_line(const struct conv_demand *demand, const struct tune_resul
         pass_names[demand->class.pass], s->c, s->o, s->h, s->w, s->n, products(&demand->class) > 1 ? " joined" : "");
     if (result->better) describe_choice(&result->choice, choice);
     printf("%-49s %3d x %10.4f ms %10.4f ms  %s%s\n", shape, demand->launches, result->built_in_seconds * 1e3,
-           result->best_seconds * 1e3, choice, result->wrong ? "; WRONG RESULTS were refused" : "");
+           result->best_seconds * 1e3, choice, result->wrong ? "; BAD KERNELS were refused" : "");
     fflush(stdout);
 }
 
@@ -133,49 +126,20 @@ static json_t *describe_line(const struct conv_demand *demand, const struct tune
                      "worst_error", json_number_or_null(result->worst_error));
 }
 
-/* Sums over the launches of all classes. */
-struct total {
-    double built_in, best;
-    int found, wrong;
+struct report {
+    json_t *lines; /* NULL: a table is printed */
 };
 
-static int tune_all(const struct work *work, const struct options *options, const char *path, json_t *lines,
-                    struct total *total) {
-    int status = RETORT_OK;
-    bool quick = options->given[OPTION_QUICK], dry = options->given[OPTION_DRY_RUN];
-    const volatile int *interrupt = interrupt_install();
-    const struct kernel_target target = kernels_target(device_traits(work->device), work->family);
-    struct progress progress;
-    progress_begin(&progress, "tune", 0, (int64_t)work->count);
-    for (size_t i = 0; i < work->count; i++) {
-        const struct conv_demand *demand = &work->list[i];
-        const struct tune_spec spec = {.class = demand->class,
-                                       .joined = joined_elsewhere(work, &demand->class),
-                                       .quick = quick,
-                                       .seconds = quick ? 0.01 : 0.03,
-                                       .interrupt = interrupt};
-        struct tune_result result;
-        TRY(bench_tune(work->device, &target, &spec, &result));
-        if (*interrupt && !result.better) break; /* not all was tried: what was known before may be better */
-        if (!dry) TRY(wisdom_remember(path, &target, &demand->class, result.better ? &result.choice : NULL));
-        total->built_in += demand->launches * result.built_in_seconds;
-        total->best += demand->launches * result.best_seconds;
-        total->found += result.better;
-        total->wrong += result.wrong;
-        if (!lines)
-            print_line(demand, &result);
-        else if (json_array_append_new(lines, describe_line(demand, &result)) < 0)
-            RAISE(RETORT_ENOMEM, "out of memory writing JSON");
-        progress_update(&progress, (int64_t)i + 1, NULL);
-        if (*interrupt) break;
-    }
-    if (*interrupt) RAISE(RETORT_EINTERRUPTED, "interrupted; what was found is kept");
-done:
-    progress_end(&progress);
-    return status;
+static int report_class(void *user, const struct conv_demand *demand, const struct tune_result *result) {
+    struct report *report = user;
+    if (!report->lines)
+        print_line(demand, result);
+    else if (json_array_append_new(report->lines, describe_line(demand, result)) < 0)
+        return error_set(RETORT_ENOMEM, "out of memory writing JSON");
+    return RETORT_OK;
 }
 
-static int print_total(const struct work *work, const char *path, json_t *lines, const struct total *total) {
+static int print_total(const struct work *work, const char *path, json_t *lines, const struct tuner_total *total) {
     const struct device_traits *traits = device_traits(work->device);
     double gain = total->built_in > 0 ? 100 * (1 - total->best / total->built_in) : 0;
     if (lines) {
@@ -196,32 +160,42 @@ static int print_total(const struct work *work, const char *path, json_t *lines,
     return RETORT_OK;
 }
 
-static int run_tune(const struct options *options, const struct bench_step_spec *spec) {
+static int run_tune(const struct options *options, const struct bench_step_spec *spec, double seconds) {
     int status = RETORT_OK;
     char path[FILE_PATH_MAX] = "";
     struct work work = {0};
-    struct total total = {0};
-    json_t *lines = NULL;
+    struct tuner_total total = {0};
+    struct report report = {NULL};
     if (!options->given[OPTION_DRY_RUN]) {
         wisdom_path(path);
         if (!*path)
             RAISE(RETORT_EINVAL, "RETORT_WISDOM is off, or there is no folder for caches: nothing could be remembered; "
                                  "--dry-run measures all the same");
     }
-    if (options->given[OPTION_JSON] && !(lines = json_array())) RAISE(RETORT_ENOMEM, "out of memory writing JSON");
+    if (options->given[OPTION_JSON] && !(report.lines = json_array()))
+        RAISE(RETORT_ENOMEM, "out of memory writing JSON");
     TRY(options->operand_count ? work_from_descriptor(options, &work) : work_from_options(options, spec, &work));
-    if (kernels_target(device_traits(work.device), work.family).family == FAMILY_GPU)
-        log_info("kernels for GPUs have no choices to tune yet: their sizes follow from the device's");
-    else if (!lines)
-        printf("%-49s %5s %13s %13s  %s\n", "convolution", "times", "built in", "best", "choice");
-    if (kernels_target(device_traits(work.device), work.family).family == FAMILY_CPU)
-        status = tune_all(&work, options, path, lines, &total);
+    struct tuner_spec tuner = {.target = kernels_target(device_traits(work.device), work.family),
+                               .list = work.list,
+                               .count = work.count,
+                               .quick = options->given[OPTION_QUICK],
+                               .seconds = seconds,
+                               .path = path,
+                               .interrupt = interrupt_install(),
+                               .tell = report_class,
+                               .user = &report};
+    if (!options->given[OPTION_TUNE_SECONDS] && tuner.target.family == FAMILY_GPU) tuner.seconds = TUNE_SECONDS;
+    if (!report.lines) printf("%-49s %5s %13s %13s  %s\n", "convolution", "times", "built in", "best", "choice");
+    status = tuner_run(&tuner, &total);
     if (status < 0 && status != RETORT_EINTERRUPTED) goto done;
-    int printed = print_total(&work, path, lines, &total);
+    if ((size_t)total.tuned < work.count)
+        log_info("%zu of %zu classes were not tuned: there was no time left", work.count - (size_t)total.tuned,
+                 work.count);
+    int printed = print_total(&work, path, report.lines, &total);
     if (printed < 0) status = printed;
     if (status == RETORT_EINTERRUPTED) error_set(status, "interrupted; what was found is kept");
 done:
-    json_decref(lines);
+    json_decref(report.lines);
     work_finish(&work);
     return report_failure("tune", status);
 }
@@ -230,9 +204,11 @@ int command_tune(int argc, char **argv) {
     int exit_status = EXIT_DONE;
     struct options options;
     struct bench_step_spec spec = {.image = {1, 28, 28}, .ipc = 1, .prefix = 1, .window = 1, .real = 256, .width = 32};
-    static const enum option_name sizes[] = {OPTION_IMAGE, OPTION_IPC, OPTION_REAL, OPTION_WIDTH};
+    double seconds = 0;
+    static const enum option_name sizes[] = {OPTION_IMAGE, OPTION_IPC, OPTION_REAL, OPTION_WIDTH, OPTION_FAMILY};
     unsigned long allowed = OPTION_BIT(OPTION_DEVICE) | OPTION_BIT(OPTION_SET) | OPTION_BIT(OPTION_QUICK)
-                            | OPTION_BIT(OPTION_DRY_RUN) | OPTION_BIT(OPTION_QUIET) | OPTION_BIT(OPTION_JSON);
+                            | OPTION_BIT(OPTION_DRY_RUN) | OPTION_BIT(OPTION_QUIET) | OPTION_BIT(OPTION_JSON)
+                            | OPTION_BIT(OPTION_TUNE_SECONDS);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) allowed |= OPTION_BIT(sizes[i]);
     if (!options_parse("tune", help, allowed, argc, argv, &options, &exit_status)) goto leave;
     bool sized = false;
@@ -244,10 +220,11 @@ int command_tune(int argc, char **argv) {
         exit_status = usage_error("tune", "sizes come from %s; override them with --set", options.operands[0]);
     else if (!options.operand_count && options.given[OPTION_SET])
         exit_status = usage_error("tune", "--set overrides a key of a descriptor; name one");
-    else if (!options_step("tune", &options, &spec))
+    else if (!options_step("tune", &options, &spec)
+             || !options_seconds("tune", &options, OPTION_TUNE_SECONDS, &seconds))
         exit_status = EXIT_USAGE;
     else
-        exit_status = run_tune(&options, &spec);
+        exit_status = run_tune(&options, &spec, seconds);
 leave:
     options_finish(&options);
     return exit_status;

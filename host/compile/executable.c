@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "compile/passes.h"
+#include "compile/self_test.h"
 #include "compile/wisdom.h"
 
 #include <ctype.h>
@@ -20,11 +21,13 @@ struct kernel_text {
 struct library {
     struct device *device;
     struct kernel_target target;
-    struct wisdom *wisdom; /* owned; NULL where it was given */
+    struct wisdom *wisdom; /* the target's, for what the self-test finds; NULL: none */
+    bool owns_wisdom;
     struct arena arena;
     ARRAY(struct kernel_text) kernels;
     ARRAY(struct device_program *) programs;
     ARRAY(struct executable *) executables;
+    ARRAY(struct conv_use) convolutions;          /* of all executables that there were */
     struct device_buffer *scratch, *call_scratch; /* the arena; what calls of other libraries use beside it */
     size_t scratch_floats, call_bytes;
 };
@@ -51,18 +54,19 @@ int library_create(struct device *device, enum family family, struct library **l
     wisdom_path(path);
     TRY(wisdom_load(path, &target, &wisdom));
     TRY(library_create_with(device, family, wisdom, library));
-    (*library)->wisdom = wisdom;
+    (*library)->owns_wisdom = true;
     wisdom = NULL;
 done:
     wisdom_destroy(wisdom);
     return status;
 }
 
-int library_create_with(struct device *device, enum family family, const struct wisdom *wisdom,
-                        struct library **library) {
+int library_create_with(struct device *device, enum family family, struct wisdom *wisdom, struct library **library) {
     struct kernel_target target = kernels_target(device_traits(device), family);
     target.wisdom = wisdom;
-    return library_create_for(device, &target, library);
+    int status = library_create_for(device, &target, library);
+    if (status == RETORT_OK) (*library)->wisdom = wisdom;
+    return status;
 }
 
 int library_create_for(struct device *device, const struct kernel_target *target, struct library **library) {
@@ -90,8 +94,9 @@ void library_destroy(struct library *library) {
     array_finish(&library->programs);
     array_finish(&library->kernels);
     array_finish(&library->executables);
+    array_finish(&library->convolutions);
     arena_finish(&library->arena);
-    wisdom_destroy(library->wisdom);
+    if (library->owns_wisdom) wisdom_destroy(library->wisdom);
     free(library);
 }
 
@@ -118,6 +123,36 @@ int library_convolutions(const struct library *library, struct conv_demand **lis
     return RETORT_OK;
 done:
     array_finish(&found);
+    return status;
+}
+
+/* Remembers how an executable computes its convolutions, for the self-test. */
+static int note_convolutions(struct library *library, const struct launch_list *list) {
+    for (size_t i = 0; i < list->convolutions.count; i++) {
+        struct conv_use use = {.class = list->convolutions.items[i]};
+        size_t at = 0;
+        use.choice = kernels_conv_choice(&library->target, &use.class);
+        while (at < library->convolutions.count
+               && !(conv_class_equal(&library->convolutions.items[at].class, &use.class)
+                    && memcmp(&library->convolutions.items[at].choice, &use.choice, sizeof use.choice) == 0))
+            at++;
+        if (at == library->convolutions.count && !array_push(&library->convolutions, use))
+            return error_set(RETORT_ENOMEM, "out of memory listing convolutions");
+    }
+    return RETORT_OK;
+}
+
+int library_self_test(struct library *library, bool skip, int *refused) {
+    int status = RETORT_OK;
+    if (!library->wisdom) {
+        if (library->target.wisdom) RAISE(RETORT_EINVAL, "kernels for a described target are not tested");
+        TRY(wisdom_load("", &library->target, &library->wisdom));
+        library->owns_wisdom = true;
+        library->target.wisdom = library->wisdom;
+    }
+    TRY(kernels_self_test(library->device, &library->target, library->wisdom, library->convolutions.items,
+                          library->convolutions.count, skip, refused));
+done:
     return status;
 }
 
@@ -293,6 +328,7 @@ int executable_create(struct library *library, const struct graph *graph, const 
         RAISE(RETORT_ENOMEM, "out of memory compiling the %s", label);
     executable->library = library;
     TRY(compile_graph(graph, &library->target, label, &executable->list));
+    TRY(note_convolutions(library, &executable->list));
     struct launch_list *list = &executable->list;
     for (size_t i = 0; i < list->launches.count; i++) {
         struct launch *launch = list->launches.items[i];

@@ -98,6 +98,12 @@ void kernels_plan_conv(const struct product_use *use, const struct conv_class *c
         kernels_plan_product(use, t->outputs, t->inputs + t->weights, t->weights, plan);
 }
 
+double conv_class_flops(const struct conv_class *class) {
+    const struct conv_sizes *s = &class->sizes;
+    int products = class->pass == CONV_BACKWARD_WEIGHT ? class->terms.inputs : __builtin_popcount(class->terms.mask);
+    return 2.0 * products * (double)(s->kh * s->kw) * (double)(s->n * s->oh * s->ow) * (double)(s->c * s->o);
+}
+
 bool conv_is_single(const struct conv_class *class) {
     return class->terms.inputs == 1 && class->terms.outputs == 1 && class->terms.weights == 1 && class->terms.mask == 1;
 }
@@ -124,6 +130,14 @@ static bool winograd2_fits(const struct kernel_target *target, const struct conv
     return conv_winograd_fits(target, class, 2, parameters);
 }
 
+static void winograd4_own(const struct kernel_target *target, const struct conv_class *class, int *numbers) {
+    conv_winograd_own(target, class, 4, numbers);
+}
+
+static void winograd2_own(const struct kernel_target *target, const struct conv_class *class, int *numbers) {
+    conv_winograd_own(target, class, 2, numbers);
+}
+
 static int winograd4_plan(const struct kernel_target *target, const struct conv_class *class, const int *parameters,
                           struct kernel_plan *plan) {
     conv_winograd_plan(target, class, 4, parameters, plan);
@@ -142,15 +156,15 @@ static int winograd2_plan(const struct kernel_target *target, const struct conv_
 
 static const struct conv_variant conv_variants[] = {
     {"winograd4", "Winograd F(4,3)", FAMILY_CPU, 3, true, WINOGRAD_ERROR, winograd4_applies, winograd4_fits,
-     conv_winograd_candidates, winograd4_plan},
+     conv_winograd_candidates, winograd4_own, winograd4_plan},
     {"winograd2", "Winograd F(2,3)", FAMILY_CPU, 3, true, WINOGRAD_ERROR, winograd2_applies, winograd2_fits,
-     conv_winograd_candidates, winograd2_plan},
+     conv_winograd_candidates, winograd2_own, winograd2_plan},
     {"direct", "direct", FAMILY_CPU, 3, false, DIRECT_ERROR, always, conv_direct_fits, conv_direct_candidates,
-     conv_direct_plan},
+     conv_direct_own, conv_direct_plan},
     {"staged", "staged Winograd F(4,3)", FAMILY_GPU, TILE_NUMBERS + 1, true, WINOGRAD_ERROR, conv_staged_applies,
-     conv_staged_fits, conv_staged_candidates, conv_staged_plan},
+     conv_staged_fits, conv_staged_candidates, conv_staged_own, conv_staged_plan},
     {"product", "tiled product", FAMILY_GPU, TILE_NUMBERS, false, DIRECT_ERROR, always, conv_product_fits,
-     conv_product_candidates, conv_product_plan},
+     conv_product_candidates, conv_product_own, conv_product_plan},
 };
 enum { CONV_VARIANTS = sizeof conv_variants / sizeof *conv_variants };
 
@@ -197,21 +211,50 @@ bool kernels_conv_fits(const struct kernel_target *target, const struct conv_cla
     return (own || sane) && row->fits(target, class, choice->parameters);
 }
 
+/* Whether the class can be computed so, and nothing is known against it. */
+static bool may_take(const struct kernel_target *target, const struct conv_class *class,
+                     const struct conv_choice *choice) {
+    return kernels_conv_fits(target, class, choice) && !wisdom_refuses(target->wisdom, class, choice);
+}
+
+/* The last resort: of the last row's candidates the last. */
+static struct conv_choice plainest(const struct kernel_target *target, const struct conv_class *class) {
+    struct conv_choice list[CONV_CANDIDATES];
+    const struct conv_variant *row = NULL, *next;
+    for (int i = 0; (next = kernels_conv_row(target, i)); i++) row = next;
+    int count = row ? kernels_conv_candidates(target, class, row, list) : 0;
+    return count && may_take(target, class, &list[count - 1]) ? list[count - 1] : (struct conv_choice){0};
+}
+
 struct conv_choice kernels_conv_choice(const struct kernel_target *target, const struct conv_class *class) {
     const struct conv_choice *known = wisdom_find(target->wisdom, class);
-    const struct conv_choice preferred = {.variant = target->preferred};
+    const struct conv_variant *row = kernels_conv_variant(target->preferred);
+    const struct conv_choice preferred = {.variant = row ? row->name : NULL};
+    if (row && may_take(target, class, &preferred)) return preferred;
+    if (known && may_take(target, class, known)) return *known;
+    return kernels_conv_untuned(target, class);
+}
+
+struct conv_choice kernels_conv_untuned(const struct kernel_target *target, const struct conv_class *class) {
     const struct conv_variant *row;
-    if (kernels_conv_fits(target, class, &preferred))
-        return (struct conv_choice){.variant = kernels_conv_variant(preferred.variant)->name};
-    if (known && kernels_conv_fits(target, class, known)) return *known;
-    for (int i = 0; (row = kernels_conv_row(target, i)); i++)
-        if ((row->joins || conv_is_single(class)) && row->applies(target, class))
-            return (struct conv_choice){.variant = row->name};
-    if (conv_is_single(class)) return (struct conv_choice){0};
+    for (int i = 0; (row = kernels_conv_row(target, i)); i++) {
+        const struct conv_choice own = {.variant = row->name};
+        if ((row->joins || conv_is_single(class)) && row->applies(target, class)
+            && !wisdom_refuses(target->wisdom, class, &own))
+            return own;
+    }
+    if (conv_is_single(class)) return plainest(target, class);
     /* Joined convolutions for which nothing is known and no row applies are computed as the single one is, whose choice
      * let them be joined. */
     const struct conv_class single = {class->pass, class->sizes, CONV_SINGLE};
     return (struct conv_choice){.variant = kernels_conv_choice(target, &single).variant};
+}
+
+struct conv_choice kernels_conv_explicit(const struct kernel_target *target, const struct conv_class *class,
+                                         const struct conv_choice *choice) {
+    struct conv_choice all = *choice;
+    if (all.parameters[0] == 0) kernels_conv_variant(choice->variant)->own(target, class, all.parameters);
+    return all;
 }
 
 int kernels_conv_candidates(const struct kernel_target *target, const struct conv_class *class,
@@ -235,8 +278,9 @@ bool kernels_conv_joins(const struct kernel_target *target, enum conv_pass pass,
         error_clear();
         return false;
     }
-    const struct conv_variant *row = kernels_conv_variant(kernels_conv_choice(target, &single).variant);
-    return row && row->joins;
+    const struct conv_choice choice = kernels_conv_choice(target, &single);
+    const struct conv_variant *row = kernels_conv_variant(choice.variant);
+    return row && row->joins && !wisdom_refuses_joined(target->wisdom, pass, sizes, &choice);
 }
 
 int kernels_conv(const struct kernel_target *target, const struct conv_class *class, struct kernel_plan *plan) {
@@ -245,6 +289,9 @@ int kernels_conv(const struct kernel_target *target, const struct conv_class *cl
     TRY(check_conv(target, &class->sizes));
     const struct conv_choice choice = kernels_conv_choice(target, class);
     const struct conv_variant *row = kernels_conv_variant(choice.variant);
+    if (!row && conv_is_single(class))
+        RAISE(RETORT_EDEVICE, "%s computes convolutions of these sizes rightly by none of the kernels there are",
+              target->traits->name);
     if (!row || !terms_fit(class) || (!row->joins && !conv_is_single(class)))
         RAISE(RETORT_EINVAL, "convolutions of these sizes cannot be joined");
     TRY(row->plan(target, class, choice.parameters, &fresh));

@@ -66,10 +66,11 @@ struct conv_class {
     struct conv_sizes sizes;
     struct conv_terms terms;
 };
+double conv_class_flops(const struct conv_class *class); /* as plain sums of products */
 /* Its launches, as the choice below says, or by the first variant that applies. Results and inputs of the plan, in
  * order: forward y, x, weights; backward-data x, y, weights; backward-weight gw, x, y, x, y, ... Images lie as
  * kernels_conv_layout says, weights are plain [O,C,KH,KW]. RETORT_EINVAL where the sizes make no sense, RETORT_ELIMIT
- * where they are too large. */
+ * where they are too large, RETORT_EDEVICE where every way is known to be bad. */
 int kernels_conv(const struct kernel_target *target, const struct conv_class *class, struct kernel_plan *plan);
 /* Whether convolutions of these sizes can be computed by launches of several terms. */
 bool kernels_conv_joins(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes);
@@ -98,6 +99,8 @@ struct conv_variant {
     /* Parameters worth measuring, whether they fit or not; how many. */
     int (*candidates)(const struct kernel_target *target, const struct conv_class *class, int list[][CHOICE_PARAMETERS],
                       int most);
+    /* Writes the parameters that all zeros stand for; leaves zeros where those do not depend on the batch. */
+    void (*own)(const struct kernel_target *target, const struct conv_class *class, int *parameters);
     int (*plan)(const struct kernel_target *target, const struct conv_class *class, const int *parameters,
                 struct kernel_plan *plan);
 };
@@ -107,8 +110,15 @@ const struct conv_variant *kernels_conv_row(const struct kernel_target *target, 
 /* Whether the kernels can compute the class so. */
 bool kernels_conv_fits(const struct kernel_target *target, const struct conv_class *class,
                        const struct conv_choice *choice);
-/* The choice for a class: that of the wisdom where it has one that fits, else the first row that applies. */
+/* The choice for a class: that of the wisdom where it has one that fits, else the first row that applies, at last the
+ * plainest candidate of the last row; but never one that the wisdom calls bad. Without a variant where none is left. */
 struct conv_choice kernels_conv_choice(const struct kernel_target *target, const struct conv_class *class);
+/* Likewise without the wisdom's choices, but with what it calls bad. */
+struct conv_choice kernels_conv_untuned(const struct kernel_target *target, const struct conv_class *class);
+/* The same choice with the parameters that its row's own rules give: another batch is then computed by the same
+ * kernels. */
+struct conv_choice kernels_conv_explicit(const struct kernel_target *target, const struct conv_class *class,
+                                         const struct conv_choice *choice);
 /* Choices of a row worth measuring: its own rules first. 0 where it cannot compute the class. */
 int kernels_conv_candidates(const struct kernel_target *target, const struct conv_class *class,
                             const struct conv_variant *variant, struct conv_choice list[CONV_CANDIDATES]);

@@ -4,6 +4,7 @@
 #include "base/error.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 /* Accumulators of a register tile: what 32 (AVX-512) or 16 registers hold beside the operands. */
 static int64_t tile_budget(const struct kernel_target *target) {
@@ -236,6 +237,12 @@ int conv_direct_candidates(const struct kernel_target *target, const struct conv
         list[i][2] = (int)best[i].blocks;
     }
     return count;
+}
+
+void conv_direct_own(const struct kernel_target *target, const struct conv_class *class, int *numbers) {
+    int best[1][CHOICE_PARAMETERS] = {{0}};
+    conv_direct_candidates(target, class, best, 1);
+    memcpy(numbers, best[0], sizeof best[0]);
 }
 
 /* --- backward-weight --- */

@@ -31,6 +31,8 @@ int conv_direct_candidates(const struct kernel_target *target, const struct conv
                            int list[][CHOICE_PARAMETERS], int most); /* the one taken without wisdom first */
 int conv_direct_plan(const struct kernel_target *target, const struct conv_class *class, const int *tile,
                      struct kernel_plan *plan);
+/* What all zeros stand for, where that is numbers; here and below. */
+void conv_direct_own(const struct kernel_target *target, const struct conv_class *class, int *numbers);
 int matmul_cpu_plan(const struct kernel_target *target, const struct matmul_sizes *sizes, struct product_use *use);
 /* Of a backward-weight: `finish`, which adds `splits` parts of `count` floats each in `work`; nothing for one part. */
 void kernels_cpu_sum(int64_t count, int64_t splits, struct product_use *use);
@@ -56,6 +58,7 @@ int kernels_winograd(const struct kernel_target *target, enum conv_pass pass, co
 bool conv_winograd_fits(const struct kernel_target *target, const struct conv_class *class, int m, const int *tile);
 int conv_winograd_candidates(const struct kernel_target *target, const struct conv_class *class,
                              int list[][CHOICE_PARAMETERS], int most);
+void conv_winograd_own(const struct kernel_target *target, const struct conv_class *class, int m, int *numbers);
 void conv_winograd_plan(const struct kernel_target *target, const struct conv_class *class, int m, const int *tile,
                         struct kernel_plan *plan);
 
@@ -110,6 +113,8 @@ const struct product_tile *gpu_tile_asked(const struct kernel_target *target, co
                                           const int *numbers);
 int64_t gpu_parts_asked(const struct kernel_target *target, const struct gpu_product *product,
                         const struct product_tile *tile, const int *numbers);
+/* What all zeros stand for. */
+void gpu_tile_own(const struct kernel_target *target, const struct gpu_product *product, int *numbers);
 /* All tiles that fit, each with the parts that it has without wisdom; how many. */
 int gpu_tile_candidates(const struct kernel_target *target, const struct gpu_product *product,
                         int list[][CHOICE_PARAMETERS], int most);
@@ -118,16 +123,18 @@ int gpu_tile_candidates(const struct kernel_target *target, const struct gpu_pro
 bool conv_product_fits(const struct kernel_target *target, const struct conv_class *class, const int *numbers);
 int conv_product_candidates(const struct kernel_target *target, const struct conv_class *class,
                             int list[][CHOICE_PARAMETERS], int most);
+void conv_product_own(const struct kernel_target *target, const struct conv_class *class, int *numbers);
 int conv_product_plan(const struct kernel_target *target, const struct conv_class *class, const int *numbers,
                       struct kernel_plan *plan);
 int matmul_gpu_plan(const struct kernel_target *target, const struct matmul_sizes *sizes, struct product_use *use);
 
-/* --- kernels_winograd_gpu.c: staged Winograd F(4,3). Parameters: TILE_NUMBERS of the products, images of a part. ---
- */
+/* --- kernels_winograd_gpu.c: staged Winograd F(4,3). Parameters: TILE_NUMBERS of the products, images of a
+ * part at most. --- */
 bool conv_staged_applies(const struct kernel_target *target, const struct conv_class *class);
 bool conv_staged_fits(const struct kernel_target *target, const struct conv_class *class, const int *numbers);
 int conv_staged_candidates(const struct kernel_target *target, const struct conv_class *class,
                            int list[][CHOICE_PARAMETERS], int most);
+void conv_staged_own(const struct kernel_target *target, const struct conv_class *class, int *numbers);
 int conv_staged_plan(const struct kernel_target *target, const struct conv_class *class, const int *numbers,
                      struct kernel_plan *plan);
 

@@ -323,6 +323,16 @@ int gpu_tile_candidates(const struct kernel_target *target, const struct gpu_pro
     return count;
 }
 
+void gpu_tile_own(const struct kernel_target *target, const struct gpu_product *p, int *numbers) {
+    const struct product_tile *tile = gpu_tile_choose(target, p);
+    if (tile) describe_tile(tile, gpu_parts(target, p, tile), numbers);
+}
+
+void conv_product_own(const struct kernel_target *target, const struct conv_class *class, int *numbers) {
+    const struct gpu_product p = gpu_product_conv(class->pass, &class->sizes);
+    gpu_tile_own(target, &p, numbers);
+}
+
 bool conv_product_fits(const struct kernel_target *target, const struct conv_class *class, const int *numbers) {
     const struct gpu_product p = gpu_product_conv(class->pass, &class->sizes);
     return gpu_tile_asked(target, &p, numbers) != NULL;

@@ -114,21 +114,36 @@ int conv_winograd_candidates(const struct kernel_target *target, const struct co
     return count;
 }
 
-/* Forward and backward-data. */
-static void plan_conv(const struct kernel_target *target, const struct winograd_task *task, int tile, const int *choice,
-                      const struct conv_terms *terms, struct product_use *use) {
+/* Tiles of a work-item, and its register tile, of forward and backward-data without wisdom. */
+static void own_tiles(const struct kernel_target *target, const struct winograd_task *task, int tile,
+                      const struct conv_terms *terms, int *numbers) {
     int64_t v = target->lanes, points = (tile + 2) * (tile + 2), total = winograd_tiles(task, task->n, tile);
-    int64_t in_blocks = divide_up(task->in_channels, v);
-    int64_t out_blocks = divide_up(task->out_channels, v), out_group = out_group_of(out_blocks);
-    int64_t tile_group = register_rows(target);
+    int64_t in_blocks = divide_up(task->in_channels, v), tile_group = register_rows(target);
     while (tile_group > 1 && tile_group / 2 >= total) tile_group /= 2;
     int64_t tiles = tile_group, tile_floats = terms->inputs * points * in_blocks * v;
     while (2 * tiles <= 16 && 2 * tiles * tile_floats <= FORWARD_FLOATS
            && divide_up(total, 2 * tiles) >= busy_items(target))
         tiles *= 2;
     while (tiles > 1 && tiles * tile_floats > FORWARD_FLOATS) tiles /= 2;
-    tile_group = min_of(tile_group, tiles);
-    if (choice[0]) tiles = choice[0], tile_group = choice[1], out_group = choice[2];
+    numbers[0] = (int)tiles;
+    numbers[1] = (int)min_of(tile_group, tiles);
+    numbers[2] = (int)out_group_of(divide_up(task->out_channels, v));
+}
+
+void conv_winograd_own(const struct kernel_target *target, const struct conv_class *class, int m, int *numbers) {
+    const struct winograd_task task = winograd_task(class->pass, &class->sizes);
+    if (class->pass != CONV_BACKWARD_WEIGHT) own_tiles(target, &task, m, &class->terms, numbers);
+}
+
+/* Forward and backward-data. */
+static void plan_conv(const struct kernel_target *target, const struct winograd_task *task, int tile, const int *choice,
+                      const struct conv_terms *terms, struct product_use *use) {
+    int64_t v = target->lanes, points = (tile + 2) * (tile + 2), total = winograd_tiles(task, task->n, tile);
+    int64_t in_blocks = divide_up(task->in_channels, v), out_blocks = divide_up(task->out_channels, v);
+    int own[CHOICE_PARAMETERS];
+    if (!choice[0]) own_tiles(target, task, tile, terms, own);
+    if (!choice[0]) choice = own;
+    int64_t tiles = choice[0], tile_group = choice[1], out_group = choice[2];
     int64_t items = divide_up(total, tiles), out_groups = divide_up(out_blocks, out_group),
             part_groups = divide_up(out_groups, min_of(out_groups, divide_up(busy_items(target), items)));
 

@@ -103,7 +103,18 @@ static const struct product_tile *tile_of(const struct kernel_target *target, co
 /* Images of a part, as the numbers say or by the rules above. */
 static int64_t images_asked(const struct kernel_target *target, const struct conv_class *class,
                             const struct winograd_task *s, const struct terms *terms, const int *numbers) {
-    return numbers[0] ? numbers[PART_IMAGES] : part_images(target, class, s, terms);
+    return numbers[0] ? min_of(numbers[PART_IMAGES], s->n) : part_images(target, class, s, terms);
+}
+
+void conv_staged_own(const struct kernel_target *target, const struct conv_class *class, int *numbers) {
+    struct terms terms;
+    if (!list_terms(class, &terms)) return;
+    const struct winograd_task s = winograd_task(class->pass, &class->sizes);
+    int64_t images = part_images(target, class, &s, &terms);
+    const struct matmul_sizes sizes = products_of(class->pass, &s, &terms, images);
+    const struct gpu_product product = gpu_product_matmul(&sizes);
+    gpu_tile_own(target, &product, numbers);
+    numbers[PART_IMAGES] = (int)images;
 }
 
 bool conv_staged_fits(const struct kernel_target *target, const struct conv_class *class, const int *numbers) {
@@ -111,7 +122,7 @@ bool conv_staged_fits(const struct kernel_target *target, const struct conv_clas
     if (!winograd_kernel(&class->sizes) || !list_terms(class, &terms) || terms.count == 0) return false;
     const struct winograd_task s = winograd_task(class->pass, &class->sizes);
     int64_t images = images_asked(target, class, &s, &terms, numbers);
-    if (images > s.n || divide_up(s.n, images) > PARTS_MOST) return false;
+    if (divide_up(s.n, images) > PARTS_MOST) return false;
     if (class->pass == CONV_BACKWARD_WEIGHT && images < s.n) return false;
     if (part_floats(class, &s, &terms, images) > INT32_MAX / 2
         || (int64_t)POINTS * class->terms.weights * s.in_channels * s.out_channels > INT32_MAX / 2)

@@ -14,6 +14,8 @@
  *
  *     conv  DEVICE  DRIVER  LANES UNITS  PASS N C H W O KERNEL_HEIGHT KERNEL_WIDTH STRIDE PADDING
  *           OUTPUTS INPUTS WEIGHTS MASK  VARIANT PARAMETER...
+ *     bad   the same fields: that choice is never taken, for whichever N
+ *     tuned DEVICE  DRIVER  LANES UNITS
  *
  * VARIANT is a name of kernels.c with as many parameters as it has. Files of version 1 say METHOD TILE TILE TILE
  * instead, where METHOD is 4, 2 or 0 for the variants named in version_1.
@@ -28,9 +30,13 @@ enum { VERSION_1 = sizeof version_1 / sizeof *version_1 };
 
 static const char *const pass_names[] = {"forward", "backward-data", "backward-weight"};
 
+enum kind { KIND_CONV, KIND_BAD, KIND_TUNED, KINDS };
+static const char *const kind_names[KINDS] = {"conv", "bad", "tuned"};
+
 struct decision {
-    const char *device; /* its first fields, from DEVICE to UNITS, as they stand in the file */
-    struct conv_class class;
+    enum kind kind;
+    const char *device;      /* its first fields, from DEVICE to UNITS, as they stand in the file */
+    struct conv_class class; /* this and the next not of KIND_TUNED */
     struct conv_choice choice;
 };
 
@@ -83,15 +89,27 @@ static void append_choice(struct text *text, const struct conv_choice *choice, b
     for (int i = 0; i < variant->numbers; i++) text_printf(text, " %d", choice->parameters[i]);
 }
 
-static void append_decision(struct text *text, const struct decision *d, bool old) {
-    const struct conv_sizes *s = &d->class.sizes;
-    const struct conv_terms *t = &d->class.terms;
+static void append_task(struct text *text, const struct conv_class *class, const struct conv_choice *choice, bool old) {
+    const struct conv_sizes *s = &class->sizes;
+    const struct conv_terms *t = &class->terms;
     text_printf(text,
-                "conv\t%s\t%s %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64
+                "%s %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64
                 " %d %d\t%d %d %d %u\t",
-                d->device, pass_names[d->class.pass], s->n, s->c, s->h, s->w, s->o, s->kh, s->kw, s->stride, s->padding,
-                t->outputs, t->inputs, t->weights, t->mask);
-    append_choice(text, &d->choice, old);
+                pass_names[class->pass], s->n, s->c, s->h, s->w, s->o, s->kh, s->kw, s->stride, s->padding, t->outputs,
+                t->inputs, t->weights, t->mask);
+    append_choice(text, choice, old);
+}
+
+void wisdom_write_task(struct text *text, const struct conv_class *class, const struct conv_choice *choice) {
+    append_task(text, class, choice, false);
+}
+
+static void append_decision(struct text *text, const struct decision *d, bool old) {
+    text_printf(text, "%s\t%s", kind_names[d->kind], d->device);
+    if (d->kind != KIND_TUNED) {
+        text_append(text, "\t");
+        append_task(text, &d->class, &d->choice, old);
+    }
     text_append(text, "\n");
 }
 
@@ -143,21 +161,31 @@ static bool read_choice(char *field, struct conv_choice *choice) {
     return true;
 }
 
+bool wisdom_read_task(char *text, struct conv_class *class, struct conv_choice *choice) {
+    char *terms = strchr(text, '\t'), *way = terms ? strchr(terms + 1, '\t') : NULL;
+    if (!way) return false;
+    *terms++ = *way++ = '\0';
+    return read_class(text, terms, class) && read_choice(way, choice);
+}
+
 /* Takes a line apart, which is changed. */
 static bool read_line(char *line, struct decision *decision) {
+    enum { OF_DEVICE = 4 }; /* the fields of a line without a class */
     char *fields[FIELDS] = {line};
     int64_t units[2];
-    for (int i = 1; i < FIELDS; i++) {
-        char *tab = strchr(fields[i - 1], '\t');
-        if (!tab) return false;
+    int count = 1, kind = KINDS - 1;
+    for (char *tab; count < FIELDS && (tab = strchr(fields[count - 1], '\t')); count++) {
         *tab = '\0';
-        fields[i] = tab + 1;
+        fields[count] = tab + 1;
     }
-    if (strcmp(fields[0], "conv") != 0 || !read_numbers(fields[3], units, 2)
-        || !read_class(fields[4], fields[5], &decision->class) || !read_choice(fields[6], &decision->choice))
+    while (kind >= 0 && strcmp(fields[0], kind_names[kind]) != 0) kind--;
+    if (kind < 0 || count != (kind == KIND_TUNED ? OF_DEVICE : FIELDS) || !read_numbers(fields[3], units, 2))
+        return false;
+    *decision = (struct decision){.kind = (enum kind)kind, .device = fields[1]};
+    if (kind != KIND_TUNED
+        && (!read_class(fields[4], fields[5], &decision->class) || !read_choice(fields[6], &decision->choice)))
         return false;
     fields[2][-1] = fields[3][-1] = '\t';
-    decision->device = fields[1];
     return true;
 }
 
@@ -169,12 +197,29 @@ bool conv_class_equal(const struct conv_class *a, const struct conv_class *b) {
            && a->terms.weights == b->terms.weights && a->terms.mask == b->terms.mask;
 }
 
-/* Enters a decision, in the place of an earlier one for the same class on the same device. */
+/* Whether a class is another, or another with more or fewer images. */
+static bool equal_but_batch(const struct conv_class *a, const struct conv_class *b) {
+    struct conv_class other = *b;
+    other.sizes.n = a->sizes.n;
+    return conv_class_equal(a, &other);
+}
+
+static bool choice_equal(const struct conv_choice *a, const struct conv_choice *b) {
+    return strcmp(a->variant, b->variant) == 0 && memcmp(a->parameters, b->parameters, sizeof a->parameters) == 0;
+}
+
+/* Whether one stands in the other's place. */
+static bool is_about(const struct decision *a, const struct decision *b) {
+    if (a->kind != b->kind || strcmp(a->device, b->device) != 0) return false;
+    if (a->kind == KIND_CONV) return conv_class_equal(&a->class, &b->class);
+    return a->kind == KIND_TUNED || (equal_but_batch(&a->class, &b->class) && choice_equal(&a->choice, &b->choice));
+}
+
+/* Enters a decision, in the place of an earlier one about the same on the same device. */
 static int enter(struct wisdom *wisdom, const struct decision *decision) {
     for (size_t i = 0; i < wisdom->decisions.count; i++) {
         struct decision *known = &wisdom->decisions.items[i];
-        if (!conv_class_equal(&known->class, &decision->class) || strcmp(known->device, decision->device) != 0)
-            continue;
+        if (!is_about(known, decision)) continue;
         known->choice = decision->choice;
         return RETORT_OK;
     }
@@ -227,7 +272,7 @@ static int read_file(const char *path, const struct kernel_target *target, struc
         bool whole = strlen(line) == (size_t)(next - line) - (end != NULL), good = whole && read_line(line, &decision);
         if (good && target) {
             if (strcmp(decision.device, device) != 0) continue;
-            good = kernels_conv_fits(target, &decision.class, &decision.choice);
+            if (decision.kind == KIND_CONV) good = kernels_conv_fits(target, &decision.class, &decision.choice);
         }
         if (good)
             TRY(enter(wisdom, &decision));
@@ -273,40 +318,83 @@ void wisdom_destroy(struct wisdom *wisdom) {
     free(wisdom);
 }
 
+int wisdom_refuse(struct wisdom *wisdom, const struct kernel_target *target, const struct conv_class *class,
+                  const struct conv_choice *choice) {
+    const char *device = device_fields(&wisdom->arena, target);
+    if (!device) return error_set(RETORT_ENOMEM, "out of memory");
+    return enter(wisdom, &(struct decision){KIND_BAD, device, *class, *choice});
+}
+
 const struct conv_choice *wisdom_find(const struct wisdom *wisdom, const struct conv_class *class) {
-    for (size_t i = 0; wisdom && i < wisdom->decisions.count; i++)
-        if (conv_class_equal(&wisdom->decisions.items[i].class, class)) return &wisdom->decisions.items[i].choice;
+    for (size_t i = 0; wisdom && i < wisdom->decisions.count; i++) {
+        const struct decision *known = &wisdom->decisions.items[i];
+        if (known->kind == KIND_CONV && conv_class_equal(&known->class, class)) return &known->choice;
+    }
     return NULL;
+}
+
+bool wisdom_refuses(const struct wisdom *wisdom, const struct conv_class *class, const struct conv_choice *choice) {
+    for (size_t i = 0; wisdom && i < wisdom->decisions.count; i++) {
+        const struct decision *known = &wisdom->decisions.items[i];
+        if (known->kind == KIND_BAD && equal_but_batch(&known->class, class) && choice_equal(&known->choice, choice))
+            return true;
+    }
+    return false;
+}
+
+bool wisdom_refuses_joined(const struct wisdom *wisdom, enum conv_pass pass, const struct conv_sizes *sizes,
+                           const struct conv_choice *choice) {
+    for (size_t i = 0; wisdom && i < wisdom->decisions.count; i++) {
+        const struct decision *known = &wisdom->decisions.items[i];
+        const struct conv_class class = {pass, *sizes, known->class.terms};
+        if (known->kind == KIND_BAD && known->class.terms.inputs + known->class.terms.weights > 2
+            && equal_but_batch(&known->class, &class) && choice_equal(&known->choice, choice))
+            return true;
+    }
+    return false;
+}
+
+bool wisdom_is_tuned(const struct wisdom *wisdom) {
+    for (size_t i = 0; wisdom && i < wisdom->decisions.count; i++)
+        if (wisdom->decisions.items[i].kind != KIND_BAD) return true;
+    return false;
 }
 
 void wisdom_name(const struct wisdom *wisdom, char name[17]) {
     uint64_t sum = 0;
-    if (!wisdom || !wisdom->decisions.count) {
-        strcpy(name, "none");
-        return;
-    }
-    for (size_t i = 0; i < wisdom->decisions.count; i++) {
+    bool none = true;
+    for (size_t i = 0; wisdom && i < wisdom->decisions.count; i++) {
         struct text text;
+        if (wisdom->decisions.items[i].kind == KIND_TUNED) continue; /* changes no kernel */
+        none = false;
         text_init(&text);
         append_decision(&text, &wisdom->decisions.items[i], true);
         sum += hash_fast(text_get(&text), text.length, 1);
         text_finish(&text);
     }
-    snprintf(name, 17, "%016" PRIx64, sum);
+    if (none)
+        strcpy(name, "none");
+    else
+        snprintf(name, 17, "%016" PRIx64, sum);
 }
 
-int wisdom_save(const struct wisdom *wisdom, const char *path) {
+static int save(const struct wisdom *wisdom, bool marks, const char *path) {
     int status = RETORT_OK;
     struct text text;
     text_init(&text);
     text_append(&text, FIRST_LINE "\n");
     for (size_t i = 0; wisdom && i < wisdom->decisions.count; i++)
-        append_decision(&text, &wisdom->decisions.items[i], false);
+        if (marks || wisdom->decisions.items[i].kind != KIND_TUNED)
+            append_decision(&text, &wisdom->decisions.items[i], false);
     if (text.failed) RAISE(RETORT_ENOMEM, "out of memory writing %s", path);
     TRY(file_write(path, text_get(&text), text.length));
 done:
     text_finish(&text);
     return status;
+}
+
+int wisdom_save(const struct wisdom *wisdom, const char *path) {
+    return save(wisdom, false, path);
 }
 
 static int create_folder_of(const char *path) {
@@ -317,8 +405,8 @@ static int create_folder_of(const char *path) {
     return folder_create(folder);
 }
 
-int wisdom_remember(const char *path, const struct kernel_target *target, const struct conv_class *class,
-                    const struct conv_choice *choice) {
+/* Puts a decision for the target's device into a file, or takes out what is there about the same. */
+static int change_file(const char *path, const struct kernel_target *target, struct decision decision, bool forget) {
     int status = RETORT_OK, lock = -1;
     struct wisdom *all = NULL;
     char lock_path[FILE_PATH_MAX];
@@ -329,25 +417,36 @@ int wisdom_remember(const char *path, const struct kernel_target *target, const 
     lock = file_lock(lock_path);
     TRY(create(&all));
     TRY(read_file(path, NULL, all));
-    struct decision decision = {.device = device_fields(&all->arena, target), .class = *class};
+    decision.device = device_fields(&all->arena, target);
     if (!decision.device) RAISE(RETORT_ENOMEM, "out of memory");
-    if (choice) {
-        decision.choice = *choice;
-        TRY(enter(all, &decision));
-    } else {
+    if (forget) {
         size_t kept = 0;
-        for (size_t i = 0; i < all->decisions.count; i++) {
-            const struct decision *known = &all->decisions.items[i];
-            if (!conv_class_equal(&known->class, class) || strcmp(known->device, decision.device) != 0)
-                all->decisions.items[kept++] = *known;
-        }
+        for (size_t i = 0; i < all->decisions.count; i++)
+            if (!is_about(&all->decisions.items[i], &decision)) all->decisions.items[kept++] = all->decisions.items[i];
         if (kept == all->decisions.count) goto done;
         all->decisions.count = kept;
-    }
-    TRY(wisdom_save(all, path));
+    } else
+        TRY(enter(all, &decision));
+    TRY(save(all, true, path));
 done:
     if (lock >= 0) close(lock);
     if (status < 0) error_context("remembering kernels");
     wisdom_destroy(all);
     return status;
+}
+
+int wisdom_remember(const char *path, const struct kernel_target *target, const struct conv_class *class,
+                    const struct conv_choice *choice) {
+    struct decision decision = {.kind = KIND_CONV, .class = *class};
+    if (choice) decision.choice = *choice;
+    return change_file(path, target, decision, !choice);
+}
+
+int wisdom_remember_bad(const char *path, const struct kernel_target *target, const struct conv_class *class,
+                        const struct conv_choice *choice) {
+    return change_file(path, target, (struct decision){.kind = KIND_BAD, .class = *class, .choice = *choice}, false);
+}
+
+int wisdom_remember_tuned(const char *path, const struct kernel_target *target) {
+    return change_file(path, target, (struct decision){.kind = KIND_TUNED}, false);
 }

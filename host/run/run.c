@@ -89,6 +89,10 @@ void retort_run_destroy(struct retort_run *run) {
     free(run);
 }
 
+const struct descriptor *run_descriptor(const struct retort_run *run) {
+    return &run->descriptor;
+}
+
 const char *retort_run_folder(const struct retort_run *run) {
     return run->folder.path;
 }
@@ -214,6 +218,42 @@ done:
     return status;
 }
 
+static int plan_evaluation(struct retort_run *run, const struct session *session) {
+    return scores_plan(&run->descriptor, session, run->plan.frozen ? &run->plan.evaluate : NULL, &run->plan.evaluate);
+}
+
+/* Plans the evaluation, whose failure would come only at the end of the run, and makes the method. */
+static int plan_all(struct retort_run *run, struct session *session, struct distill **distill) {
+    int status = RETORT_OK;
+    const struct unroll_plan *frozen = run->plan.frozen ? &run->plan.distil : NULL;
+    TRY(plan_evaluation(run, session));
+    TRY(make_distill(&run->descriptor, session, frozen, run->options.interrupt, distill));
+done:
+    return status;
+}
+
+/* The same by kernels that this device computes rightly: where the self-test refuses some, all is planned anew. */
+static int plan_tested(struct retort_run *run, struct session *session, struct distill **distill) {
+    int status = RETORT_OK, refused = 0;
+    struct distill *fresh = NULL;
+    for (;;) {
+        int planned = plan_all(run, session, &fresh);
+        status = session_test_kernels(session, planned, false, &refused);
+        if (status == RETORT_OK && !refused) break;
+        distill_destroy(fresh);
+        fresh = NULL;
+        /* The run may take all memory there is. Without it there is room to test in. */
+        if (planned == RETORT_OK && status == RETORT_ELIMIT)
+            status = session_test_kernels(session, RETORT_OK, true, &refused);
+        TRY(status);
+    }
+    *distill = fresh;
+    fresh = NULL;
+done:
+    distill_destroy(fresh);
+    return status;
+}
+
 /* Leaves the finished set in *set; the method and its device memory are gone afterwards. */
 static int distil(struct retort_run *run, struct session *session, struct spent *spent, struct metrics *results,
                   struct distilled_set *set) {
@@ -225,7 +265,7 @@ static int distil(struct retort_run *run, struct session *session, struct spent 
         TRY(device_measure_peaks(session->device, &run->peaks));
         device_reset_peak(session->device); /* the run's own memory is what counts */
     }
-    TRY(make_distill(d, session, run->plan.frozen ? &run->plan.distil : NULL, run->options.interrupt, &distill));
+    TRY(plan_tested(run, session, &distill));
     if (run->begun) {
         TRY(checkpoint_load(run->folder.checkpoints, distill, spent, &found));
         log_info(found ? "resuming after outer step %d of %d" : "no checkpoint yet: starting from outer step %d of %d",
@@ -296,23 +336,13 @@ static uint64_t disk_bytes(const struct retort_run *run, const struct session *s
     return set + whitening + (run->begun ? 1 : 3) * 3 * set + (1 << 20);
 }
 
-/* What would fail only at the end of the run, found before its first step. */
-static int check_the_end(struct retort_run *run, const struct session *session) {
-    int status = RETORT_OK;
-    const struct evaluate_plans *frozen = run->plan.frozen ? &run->plan.evaluate : NULL;
-    TRY(run_folder_check_room(&run->folder, disk_bytes(run, session)));
-    TRY(scores_plan(&run->descriptor, session, frozen, &run->plan.evaluate));
-done:
-    return status;
-}
-
 static int dry_run(struct retort_run *run) {
     int status = RETORT_OK;
     struct session session = {0};
     struct distill *distill = NULL;
     TRY(open_session(run, &session));
-    TRY(check_the_end(run, &session));
-    TRY(make_distill(&run->descriptor, &session, run->plan.frozen ? &run->plan.distil : NULL, NULL, &distill));
+    TRY(run_folder_check_room(&run->folder, disk_bytes(run, &session)));
+    TRY(plan_all(run, &session, &distill));
     log_info("network: %lld weights; everything is ready for %d outer steps", (long long)session.network.theta_count,
              run->descriptor.outer.steps);
 done:
@@ -329,7 +359,7 @@ static int execute(struct retort_run *run, struct session *session) {
     struct metrics results = {0};
     char sha256[65];
     TRY(open_session(run, session));
-    TRY(check_the_end(run, session));
+    TRY(run_folder_check_room(&run->folder, disk_bytes(run, session)));
     TRY(distil(run, session, &spent, &results, &set));
     TRY(set_folder_write(run->folder.set, &set, &run->descriptor, session, sha256));
     TRY(preview_write(run->folder.preview, &set, &session->data.normalisation));

@@ -11,6 +11,8 @@
 int run_create(const char *descriptor, const struct schema_override *overrides, size_t override_count,
                const struct retort_run_options *options, struct retort_run **run);
 
+const struct descriptor *run_descriptor(const struct retort_run *run);
+
 /* The convolutions that distilling by a descriptor launches: library_convolutions, once everything is planned. */
 int run_convolutions(const struct descriptor *descriptor, const struct session *session, struct conv_demand **list,
                      size_t *count);

@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/log.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* Debian's package puts Fashion-MNIST here; whoever follows the quick start without it should hear its name. */
@@ -55,6 +56,21 @@ int session_open(const struct descriptor *descriptor, const char *wisdom, unsign
     return RETORT_OK;
 done:
     session_close(&fresh);
+    return status;
+}
+
+int session_test_kernels(struct session *session, int planned, bool alone, int *refused) {
+    int status = planned;
+    char *failure = NULL;
+    if (planned < 0 && planned != RETORT_EDEVICE) goto done;
+    if (planned < 0 && !(failure = strdup(retort_error_message()))) RAISE(RETORT_ENOMEM, "out of memory");
+    error_clear();
+    TRY(library_self_test(session->library, alone || planned < 0, refused));
+    wisdom_name(session->wisdom, session->wisdom_name);
+    device_reset_peak(session->device); /* what counts is what the work itself takes */
+    if (failure && !*refused) status = error_set(planned, "%s", failure);
+done:
+    free(failure);
     return status;
 }
 
