@@ -411,6 +411,11 @@ if [ -n "${RETORT_FALSE_DRIVER:-}" ]; then
   RETORT_TEST_BAD="corrupt _cpu_cl" disturbed expect "no kernel is right" 1 \
     'cannot compute a convolution.* is the last kernel for it.*retort devices.*update the driver' \
     run small.yaml --set network.width=16 --out no
+  # A GPU's driver that computes merged kernels wrongly, whose names have a plus: each gets a launch of its own.
+  RETORT_TEST_KIND=gpu RETORT_TEST_BAD="corrupt ___" disturbed expect "merged kernels are wrong" 0 \
+    'kernels wrongly that are merged into one launch .*each gets a launch of its own' run small.yaml --out no --dry-run
+  RETORT_TEST_KIND=gpu RETORT_TEST_BAD="corrupt fused" disturbed expect "all of the compiler's kernels are" 1 \
+    'a small training step is off by .*retort devices' run small.yaml --out no --dry-run
 else
   skip "drivers with defects: RETORT_FALSE_DRIVER does not name the library"
 fi

@@ -23,7 +23,7 @@ struct test_case {
     struct conv_sizes conv;
     struct matmul_sizes product;
     struct kernel_plan plan;
-    const struct wisdom *wisdom;
+    struct wisdom *wisdom;
 };
 
 /* A tensor [n,c,h,w] as it lies on the device, and, dense, in double. */

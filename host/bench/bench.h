@@ -85,7 +85,7 @@ struct tune_spec {
     bool quick;                    /* fewer tiles */
     double seconds;                /* for each kernel of each choice, about */
     double ends;                   /* the clock_seconds() by which to be done; 0: when all is measured */
-    const struct wisdom *bad;      /* whose bad choices are not tried; NULL: none */
+    struct wisdom *bad;            /* whose bad choices are not tried; NULL: none */
     const volatile int *interrupt; /* stops the search when it becomes non-zero; NULL: nothing does */
     /* tune_bench_measure here, or in another process. RETORT_EINTERRUPTED ends the search: what was found and not
      * confirmed is dropped. */

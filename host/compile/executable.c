@@ -64,9 +64,7 @@ done:
 int library_create_with(struct device *device, enum family family, struct wisdom *wisdom, struct library **library) {
     struct kernel_target target = kernels_target(device_traits(device), family);
     target.wisdom = wisdom;
-    int status = library_create_for(device, &target, library);
-    if (status == RETORT_OK) (*library)->wisdom = wisdom;
-    return status;
+    return library_create_for(device, &target, library);
 }
 
 int library_create_for(struct device *device, const struct kernel_target *target, struct library **library) {
@@ -81,6 +79,7 @@ int library_create_for(struct device *device, const struct kernel_target *target
     if (!fresh) return error_set(RETORT_ENOMEM, "out of memory creating a kernel library");
     fresh->device = device;
     fresh->target = settled;
+    fresh->wisdom = settled.wisdom;
     arena_init(&fresh->arena);
     *library = fresh;
     return RETORT_OK;
@@ -145,7 +144,6 @@ static int note_convolutions(struct library *library, const struct launch_list *
 int library_self_test(struct library *library, bool skip, int *refused) {
     int status = RETORT_OK;
     if (!library->wisdom) {
-        if (library->target.wisdom) RAISE(RETORT_EINVAL, "kernels for a described target are not tested");
         TRY(wisdom_load("", &library->target, &library->wisdom));
         library->owns_wisdom = true;
         library->target.wisdom = library->wisdom;

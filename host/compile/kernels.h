@@ -27,7 +27,8 @@ struct kernel_target {
     const char *gemm;      /* who is to compute matrix products: "clblast", "own"; NULL or "auto": the rows' rules */
     struct device *calls;  /* the device on which a library has been found to be right and is asked; NULL: none is */
     bool single;           /* launches stay as they are: some drivers for CPUs cannot build merged GPU kernels */
-    const struct wisdom *wisdom; /* choices that measuring has found (wisdom.h); NULL: none */
+    struct wisdom *wisdom; /* choices that measuring has found, and bad ones, to which the self-test of a library adds
+                              (wisdom.h); NULL: none */
 };
 /* By the device's type where the family is auto. RETORT_CONV in the environment names the preferred row, RETORT_GEMM
  * who computes matrix products, for tests and for finding out which kernel a driver computes wrongly; a name that does

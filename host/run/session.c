@@ -3,7 +3,9 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "unroll/self_test.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,6 +19,57 @@ static int load_data(const struct descriptor *descriptor, struct session *sessio
         RAISE(RETORT_EIO, "data.path: %s is not there; install it: apt-get install dataset-fashion-mnist", path);
     status = data_load(&descriptor->data, descriptor->seed, &session->data);
     if (status < 0) error_context("data.path");
+done:
+    return status;
+}
+
+/* Tests what the compiler writes, on GPUs: their drivers are many, and merged kernels are the hardest for them. Where
+ * those are wrong, every kernel gets a launch of its own. */
+static int test_compiled(const struct session *session, struct kernel_target *target) {
+    int status = RETORT_OK;
+    const char *device = target->traits->name;
+    double begun = clock_seconds(), error;
+    if (target->traits->kind == DEVICE_CPU) return RETORT_OK;
+    for (;;) {
+        error = 0;
+        status = unroll_self_test(session->device, target, &session->network, &error);
+        if (status < 0 && status != RETORT_EDEVICE) goto done;
+        if (status == RETORT_OK && error <= UNROLL_SELF_TEST_ERROR) break;
+        if (target->single) {
+            if (status == RETORT_OK)
+                error_set(
+                    RETORT_EDEVICE,
+                    "a small training step is off by %.1e of its largest value on %s: its driver does not compute "
+                    "what it is told. Another version of it may, or another device (retort devices lists them)",
+                    error, device);
+            status = RETORT_EDEVICE;
+            goto done;
+        }
+        char what[64] = "they do not run";
+        if (status == RETORT_OK) snprintf(what, sizeof what, "a small step is off by %.1e of its largest value", error);
+        log_warning("%s computes kernels wrongly that are merged into one launch (%s): each gets a launch of its own, "
+                    "which takes longer. Another version of the driver may do better.",
+                    device, what);
+        error_clear();
+        target->single = true;
+    }
+    device_reset_peak(session->device);
+    log_debug("the compiler's kernels: tested in %.2f s", clock_seconds() - begun);
+done:
+    return status;
+}
+
+static int describe_networks(const struct descriptor *descriptor, struct session *session) {
+    int status = RETORT_OK;
+    const struct dataset *train = &session->data.train;
+    status = network_describe(&descriptor->network, train->channels, train->height, train->width, train->classes,
+                              &session->network);
+    if (status < 0) error_context("network");
+    TRY(status);
+    status = network_describe(&descriptor->evaluate_network, train->channels, train->height, train->width,
+                              train->classes, &session->evaluate_network);
+    if (status < 0) error_context("evaluate.network");
+    TRY(status);
 done:
     return status;
 }
@@ -38,20 +91,14 @@ int session_open(const struct descriptor *descriptor, const char *wisdom, unsign
     wisdom_name(fresh.wisdom, fresh.wisdom_name);
     if (strcmp(fresh.wisdom_name, "none") != 0) log_info("kernels: by wisdom %s", fresh.wisdom_name);
     target.wisdom = fresh.wisdom;
-    TRY(library_create_for(fresh.device, &target, &fresh.library));
-    if (strcmp(library_gemm(fresh.library), "own") != 0) log_info("matrix products: %s", device_gemm_library());
     TRY(load_data(descriptor, &fresh));
     const struct dataset *train = &fresh.data.train;
     log_info("data: %lld training and %lld test images of %d classes, %d x %d x %d", (long long)train->count,
              (long long)fresh.data.test.count, train->classes, train->channels, train->height, train->width);
-    status = network_describe(&descriptor->network, train->channels, train->height, train->width, train->classes,
-                              &fresh.network);
-    if (status < 0) error_context("network");
-    TRY(status);
-    status = network_describe(&descriptor->evaluate_network, train->channels, train->height, train->width,
-                              train->classes, &fresh.evaluate_network);
-    if (status < 0) error_context("evaluate.network");
-    TRY(status);
+    TRY(describe_networks(descriptor, &fresh));
+    TRY(test_compiled(&fresh, &target));
+    TRY(library_create_for(fresh.device, &target, &fresh.library));
+    if (strcmp(library_gemm(fresh.library), "own") != 0) log_info("matrix products: %s", device_gemm_library());
     *session = fresh;
     return RETORT_OK;
 done:
