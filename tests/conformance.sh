@@ -107,10 +107,11 @@ watched() {
 oracle_cases() {
   local folder cases=$shared
   [ -d "$cases" ] || cases=$source_root/tests/oracle
-  if [ "$implementation" = oclgrind ]; then # the smallest: it interprets every work-item
+  # The smallest: one interprets every work-item, the other compiles CLBlast's kernels, and vectors, for minutes.
+  case $implementation:$check in oclgrind:* | rusticl:oracle_clblast)
     ls -d "$cases"/mlp-*
-    return
-  fi
+    return ;;
+  esac
   for folder in "$cases"/*/; do
     if [ -e "$folder/case.yaml" ] && [[ $(basename "$folder") != dm-* ]]; then echo "$folder"; fi
   done
