@@ -542,6 +542,71 @@ static void test_sums_in_parts(void **state) {
     assert_int_equal(count[1], count[0] + 3); /* the weights' derivative has too short a sum */
 }
 
+/* A convolution and a product in parts, both read by kernels of rows, the product after a reshape. */
+static struct graph *parts_and_readers(void) {
+    struct graph *g;
+    assert_ok(graph_create(&g));
+    struct node *x = in(g, "x", SHAPE(2, 64, 6, 4)), *w = in(g, "w", SHAPE(32, 64, 3, 3));
+    struct node *y = normed(g, node_conv(x, w, 1, 1), 1u << 2 | 1u << 3);
+    struct node *product = node_matmul(in(g, "a", SHAPE(7, 600)), in(g, "b", SHAPE(600, 9)), false, false);
+    graph_output(g, "norm", node_average_pool(y, 2));
+    struct node *planes = node_tanh(node_reshape(product, SHAPE(7, 1, 3, 3)));
+    graph_output(g, "planes", node_subtract_stretched(planes, node_reduce_mean(planes, 1u << 2 | 1u << 3)));
+    graph_output(g, "elements",
+                 node_tanh(node_matmul(in(g, "c", SHAPE(1, 700)), in(g, "d", SHAPE(700, 33)), false, false)));
+    return g;
+}
+
+/* A GPU in place of this device: launches are not merged, and it has lanes enough to cut long sums. */
+static struct kernel_target described_gpu(struct device_traits *traits, unsigned lanes) {
+    struct kernel_target target = kernels_target(device_traits(device), FAMILY_GPU);
+    *traits = *device_traits(device);
+    traits->kind = DEVICE_GPU;
+    traits->max_work_group = 256;
+    traits->lanes = lanes;
+    target.traits = traits;
+    target.single = true;
+    return target;
+}
+
+/* How often a word stands in the kernels that would be built now. */
+static int count_words(struct library *fresh, const char *word) {
+    char *text = NULL;
+    size_t size = 0;
+    int count = 0;
+    FILE *stream = open_memstream(&text, &size);
+    assert_ok(library_write_program(fresh, stream));
+    fclose(stream);
+    for (const char *at = text; (at = strstr(at, word)); at += strlen(word)) count++;
+    free(text);
+    return count;
+}
+
+/* On GPUs those who read a sum in parts add the parts up, and no launch does. */
+static void test_parts_in_readers(void **state) {
+    (void)state;
+    static const unsigned lanes[] = {1, 20000};
+    int count[2];
+    for (int wide = 0; wide < 2; wide++) {
+        struct prepared p = {.graph = parts_and_readers(), .name = "parts in readers"};
+        struct library *fresh;
+        struct device_traits traits;
+        const struct kernel_target target = described_gpu(&traits, lanes[wide]);
+        assert_ok(library_create_for(device, &target, &fresh));
+        assert_ok(executable_create(fresh, p.graph, p.name, &p.executable));
+        count[wide] = executable_launch_count(p.executable);
+        const int own = 2; /* load_parts() and load_parts4() themselves */
+        assert_int_equal(count_words(fresh, " load_parts") > own, wide);
+        assert_int_equal(count_words(fresh, "load_parts4(b"), wide);
+        assert_ok(library_build(fresh));
+        run_case(&p, 2e-5);
+        executable_destroy(p.executable);
+        graph_destroy(p.graph);
+        library_destroy(fresh);
+    }
+    assert_int_equal(count[0], count[1]);
+}
+
 /* The launches of the joined convolutions, beside changes of layout: one for each of the three directions, one that
  * packs two weights, and one that sums the parts of the weights' derivative. At these sizes nothing but the packing is
  * small enough to be merged. */
@@ -791,7 +856,7 @@ int main(void) {
         return 0;
     }
     static enum family cpu = FAMILY_CPU, gpu = FAMILY_GPU;
-    struct CMUnitTest tests[TARGETS * CASES + 7];
+    struct CMUnitTest tests[TARGETS * CASES + 8];
     char names[TARGETS * CASES][40];
     size_t count = 0;
     for (size_t i = 0; i < TARGETS * CASES; i++) {
@@ -801,6 +866,7 @@ int main(void) {
             (struct CMUnitTest){.name = names[i], .test_func = test_case, .initial_state = (void *)(uintptr_t)i};
     }
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_sums_in_parts);
+    tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_parts_in_readers);
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_joined_launches);
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_work_of_launches);
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_most_elements);

@@ -72,6 +72,12 @@ const char *widened(struct emitter *e, struct expr x, bool lane) {
     return arena_printf(&e->arena, "((%s)(%s))", x.is_int ? e->vector->int_type : e->vector->type, x.name);
 }
 
+/* The element at an address of a value in parts, or four from there on: the sums of theirs. */
+static const char *sum_at(struct emitter *e, const struct value *value, int b, const char *address, bool lane) {
+    return arena_printf(&e->arena, "%s(b%d + %s, %zu, %d)", lane ? "load_parts4" : "load_parts", b, address,
+                        value->floats / (size_t)value->parts, value->parts);
+}
+
 static struct expr load(struct emitter *e, struct node *node, const struct index *at) {
     const int64_t *size = node->shape.size;
     int lanes = e->target->lanes;
@@ -92,6 +98,7 @@ static struct expr load(struct emitter *e, struct node *node, const struct index
         if (one) place.inner = 0;
         const char *text = arena_printf(&e->arena, "*(%s)", from);
         if (lane) text = arena_printf(&e->arena, "%s(%s)", is_int ? e->vector->load_int : e->vector->load, from);
+        if (value->parts) text = sum_at(e, value, b, one ? "0" : at->flat, lane);
         return declare(e, &place, lane, is_int, text);
     }
     const char *address = "0";
@@ -116,6 +123,7 @@ static struct expr load(struct emitter *e, struct node *node, const struct index
     }
     bool lane = at->lane >= 0 && e->lanes > 1;
     if (lane && is_int) e->failure = "integer lanes are read";
+    if (value->parts) return declare(e, at, false, false, sum_at(e, value, b, address, false));
     if (!lane) return declare(e, at, false, is_int, arena_printf(&e->arena, "b%d[%s]", b, address));
     int64_t channels = size[at->lane];
     if (strided)

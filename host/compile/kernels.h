@@ -31,6 +31,11 @@ struct kernel_target {
  * for finding out which kernel a driver computes wrongly; a name that does not exist is refused by library_create. */
 struct kernel_target kernels_target(const struct device_traits *traits, enum family family);
 
+/* Whether launches are dear and work-items hold values in registers: kernels for GPUs, and not run by a processor. */
+static inline bool kernels_on_gpu(const struct kernel_target *target) {
+    return target->family == FAMILY_GPU && target->traits->kind != DEVICE_CPU;
+}
+
 /* The sizes of a convolution: x [n,c,h,w], w [o,c,kh,kw], y [n,o,oh,ow]. */
 struct conv_sizes {
     int64_t n, c, h, w, o, kh, kw, oh, ow;
