@@ -94,17 +94,18 @@ struct reads {
     uint64_t *nodes, *groups, *inside;
 };
 
-/* What a member of `group` (or -1) reads through `node`. */
-static void collect(const struct grouping *g, const struct node *node, int group, struct reads *reads) {
+/* What a member of `group` (or -1) reads through `node`. `memory`: it takes the node from memory as it lies there. */
+static void collect(const struct grouping *g, const struct node *node, int group, bool memory, struct reads *reads) {
     const struct node *base = node;
     switch (g->role[node->index]) {
     case ROLE_MEMBER:
         if (g->group_of[node->index] == group) return;
-        if (!is_recomputed(g, node, group)) break;
+        if (memory || !is_recomputed(g, node, group)) break;
         /* fall through */
     case ROLE_INLINE:
         bit_set(reads->inside, node->index);
-        for (int k = 0; k < node->input_count; k++) collect(g, node->inputs[k], group, reads);
+        memory &= node->op == OP_RESHAPE;
+        for (int k = 0; k < node->input_count; k++) collect(g, node->inputs[k], group, memory, reads);
         return;
     case ROLE_VIEW:
         while (g->role[base->index] == ROLE_VIEW) base = base->inputs[0];
@@ -121,7 +122,8 @@ static void collect_operands(const struct grouping *g, const struct node *node, 
     memset(reads->nodes, 0, (size_t)g->words * sizeof *reads->nodes);
     memset(reads->inside, 0, (size_t)g->words * sizeof *reads->inside);
     bit_set(reads->inside, node->index);
-    for (int k = 0; k < node->input_count; k++) collect(g, node->inputs[k], group, reads);
+    bool memory = g->role[node->index] != ROLE_MEMBER;
+    for (int k = 0; k < node->input_count; k++) collect(g, node->inputs[k], group, memory, reads);
 }
 
 /* Whether something outside the group reads a member, or may do so later. */
@@ -166,6 +168,8 @@ static int text_size(const struct node *node) {
     case OP_COS:
     case OP_RANDOM:
         return 10;
+    case OP_CONV: /* an inline one */
+        return (int)(shape_count(node->inputs[1]->shape) / node->inputs[1]->shape.size[0]);
     default:
         return 1;
     }

@@ -143,7 +143,28 @@ static bool reads_memory(const struct grouping *g, int user) {
 }
 
 static void keep_in_memory(struct grouping *g, const struct node *node) {
-    if (g->role[node->index] == ROLE_INLINE) g->role[node->index] = ROLE_MEMBER;
+    if (g->role[node->index] == ROLE_INLINE) g->role[node->index] = node->op == OP_CONV ? ROLE_LIBRARY : ROLE_MEMBER;
+}
+
+/* Whether a convolution is computed anew by the kernels of rows that read it. One of few channels, as the first of a
+ * network is, takes few operations for each element of a large result; on GPUs those are done while the result would be
+ * on its way from memory, and there are no launches to wait for. A work-item keeps the elements of its row in
+ * registers, so a row must not be too long, and the row's own sums be all that its kernel waits for: under batch norm
+ * there are more passes. */
+static bool is_inline_convolution(const struct grouping *g, const struct node *node, const bool *is_output) {
+    enum { MOST_TERMS = 27, MOST_PLANE = 4096 };
+    const int64_t *w = node->inputs[1]->shape.size, *y = node->shape.size;
+    if (!kernels_on_gpu(&g->target) || is_output[node->index] || node->attributes.stride != 1) return false;
+    if (w[1] * w[2] * w[3] > MOST_TERMS || y[2] * y[3] > MOST_PLANE) return false;
+    for (int k = 0; k < g->user_count[node->index]; k++) {
+        const struct node *user = graph_node(g->graph, g->users[node->index][k]);
+        if (!is_elementwise(user) && user->op != OP_AVERAGE_POOL
+            && !(is_reduction(user) && reduced_axes(user) == PLANE_INNER))
+            return false;
+        for (int i = 0; i < g->user_count[user->index] && is_reduction(user); i++)
+            if (is_reduction(graph_node(g->graph, g->users[user->index][i]))) return false;
+    }
+    return true;
 }
 
 /* Inline operands that lanes cannot read get memory of their own. */
@@ -211,8 +232,10 @@ void find_roles(struct grouping *g, const bool *is_output) {
         case OP_CONCAT:
             g->role[i] = is_contiguous_concat(node) ? ROLE_CONCAT : ROLE_INLINE;
             break;
-        case OP_MATMUL:
         case OP_CONV:
+            g->role[i] = is_inline_convolution(g, node, is_output) ? ROLE_INLINE : ROLE_LIBRARY;
+            break;
+        case OP_MATMUL:
         case OP_CONV_BACKWARD_DATA:
         case OP_CONV_BACKWARD_WEIGHT:
         case OP_SCATTER_ROWS:
@@ -301,10 +324,18 @@ static bool count_leaves(const struct grouping *g, const struct node *node, int6
     return true;
 }
 
+/* Rows of an input that hand-written kernels want in memory: on GPUs others read them where they lie, for the price of
+ * an index, rather than wait for the launch that copies them. */
+static bool is_gathered_input(const struct grouping *g, const struct node *node) {
+    return node->op == OP_GATHER_ROWS && kernels_on_gpu(&g->target) && g->role[node->inputs[0]->index] == ROLE_INPUT
+           && g->role[node->inputs[1]->index] == ROLE_INPUT;
+}
+
 bool is_recomputed(const struct grouping *g, const struct node *node, int reader_group) {
     int i = node->index;
-    if (g->role[i] != ROLE_MEMBER || g->group_of[i] == reader_group || g->stored[i] || !is_elementwise(node))
-        return false;
+    if (g->role[i] != ROLE_MEMBER || g->group_of[i] == reader_group) return false;
+    if (is_gathered_input(g, node)) return true;
+    if (g->stored[i] || !is_elementwise(node)) return false;
     if (node->shape.rank != 4)
         return false; /* vectors and matrices are small, but long chains of them occur: storing is cheaper */
     if (has_integer_lanes(node)) return false; /* lanes hold floats only, and the reader may use them */
