@@ -199,6 +199,13 @@ static struct node *make_one_hot(struct graph *g, int v) {
     struct node *x = in(g, "x", SHAPE(odd[v], 9)), *rows = graph_input(g, "rows9", INT32, SHAPE(odd[v]));
     return node_multiply(node_square(x), node_one_hot(rows, 9));
 }
+static struct node *make_totals(struct graph *g, int v) { /* what follows sums over whole arrays, long and short */
+    struct node *x = in(g, "x", SHAPE(v == 0 ? 9001 : 37)), *last = in(g, "last", SCALAR_SHAPE);
+    struct node *mean = node_scale(node_sum_all(node_square(x)), 1.0 / (double)x->shape.size[0]);
+    struct node *y = node_add(node_tanh(mean), node_square(last));
+    graph_output(g, "size", node_sqrt(y));
+    return node_add(node_multiply(x, node_broadcast_scalar(y, x->shape)), node_square(x));
+}
 static struct node *make_argmax(struct graph *g, int v) {
     struct node *x = in(g, "x", SHAPE(odd[v], odd[(v + 1) % VARIANTS]));
     struct node *at = node_cast(node_argmax(x, 1), FLOAT32);
@@ -305,6 +312,7 @@ static const struct {
     {"sample", make_sample, {"4", "1"}},
     {"pool_transpose", make_pool_transpose, {"14", "1", "1"}},
     {"one_hot", make_one_hot, {"4", "1"}},
+    {"totals", make_totals, {"0", "01", "01", "0"}},
     {"argmax", make_argmax, {"4", "1", "1", "3"}},
     {"random", make_random, {"4", "1", "1"}},
     {"many", make_many, {"1", ""}},

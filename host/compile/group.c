@@ -201,11 +201,33 @@ static bool shapes_fit(const struct group *group, const struct node *node, uint3
     return true;
 }
 
-static bool can_join(const struct grouping *g, const struct node *node, int number, struct reads *reads) {
+/* Whether all that a node of one element reads of a group are its sums. */
+static bool reads_sums(const struct grouping *g, const struct node *node, int number) {
+    if (shape_count(node->shape) != 1 || !is_elementwise(node)) return false;
+    for (int k = 0; k < node->input_count; k++) {
+        const struct node *operand = node->inputs[k];
+        while (g->role[operand->index] == ROLE_INLINE && operand->op == OP_RESHAPE) operand = operand->inputs[0];
+        if (g->role[operand->index] == ROLE_INLINE ? !reads_sums(g, operand, number)
+                                                   : g->group_of[operand->index] == number && !is_reduction(operand))
+            return false;
+    }
+    return true;
+}
+
+/* Whether the group goes over one row, whose sums a node of one element waits for: work-items that have added them up
+ * go on with it, whatever its rank is. */
+static bool follows_sums(const struct grouping *g, const struct node *node, int number) {
     const struct group *group = &g->groups[number];
-    if (group->members.count == 0 || group->rank != node->shape.rank || group->lanes != node_lanes(g, node))
-        return false;
-    if (g->role[group->members.items[0]->index] != ROLE_MEMBER) return false;
+    if (g->target.family != FAMILY_GPU || !group->inner_known || group->plane) return false;
+    for (int d = 0; d < group->rank; d++)
+        if (!(group->inner >> d & 1) && group->size[d] != 1) return false;
+    return reads_sums(g, node, number);
+}
+
+/* Whether a node's rows are the group's. */
+static bool rows_agree(const struct grouping *g, const struct node *node, int number) {
+    const struct group *group = &g->groups[number];
+    if (group->rank != node->shape.rank || group->lanes != node_lanes(g, node)) return false;
     uint32_t inner = group->inner;
     if (is_reduction(node)) {
         if (group->inner_known && group->inner != reduced_axes(node)) return false;
@@ -215,6 +237,13 @@ static bool can_join(const struct grouping *g, const struct node *node, int numb
     if (!shapes_fit(group, node, inner)) return false;
     for (int k = 0; k < node->input_count; k++)
         if (path_to(g, node->inputs[k], number, inner) == PATH_BROKEN) return false;
+    return true;
+}
+
+static bool can_join(const struct grouping *g, const struct node *node, int number, struct reads *reads) {
+    const struct group *group = &g->groups[number];
+    if (group->members.count == 0 || g->role[group->members.items[0]->index] != ROLE_MEMBER) return false;
+    if (!rows_agree(g, node, number) && !follows_sums(g, node, number)) return false;
     collect_operands(g, node, number, reads);
     for (int other = 0; other < g->group_count; other++)
         if (bit(reads->groups, other) && (other == number || needs(g, other, number))) return false;
