@@ -271,6 +271,17 @@ static const char *window_place(struct emitter *e, const char *at, int window) {
     return !at[length] && side == window && element < window ? arena_printf(&e->arena, "x%d", d) : NULL;
 }
 
+/* The number of an element among all of its node, in their order. */
+static const char *linear_index(struct emitter *e, const struct node *node, const struct index *at) {
+    const char *linear = "0";
+    int64_t stride = 1;
+    for (int d = node->shape.rank - 1; d >= 0; d--) {
+        linear = index_sum(e, index_scaled(e, at->at[d], stride), linear);
+        stride *= node->shape.size[d];
+    }
+    return linear;
+}
+
 static struct expr index_map(struct emitter *e, struct node *node, const struct index *at) {
     struct node *from = node->inputs[0];
     struct index to = *at;
@@ -286,8 +297,10 @@ static struct expr index_map(struct emitter *e, struct node *node, const struct 
             to.inner &= ~(1u << d);
         }
         return emit(e, from, &to);
-    case OP_RESHAPE: { /* only dimensions of size 1 come or go: other reshapes are views */
+    case OP_RESHAPE: { /* mostly only dimensions of size 1 come or go; or what is read goes by the element's number */
         int i = 0;
+        if (!is_unit_reshape(node))
+            return emit(e, from, &(struct index){.flat = linear_index(e, node, at), .inner = at->inner, .lane = -1});
         to.inner = 0;
         for (int d = 0; d < to.rank; d++) {
             to.at[d] = "0";
@@ -518,15 +531,7 @@ static struct expr random_number(struct emitter *e, struct node *node, const str
         return (struct expr){.name = "0.0f"};
     }
     int b = buffer_number(e, seed);
-    const char *linear = at->flat;
-    if (!linear) {
-        int64_t stride = 1;
-        linear = "0";
-        for (int d = node->shape.rank - 1; d >= 0; d--) {
-            linear = index_sum(e, index_scaled(e, at->at[d], stride), linear);
-            stride *= node->shape.size[d];
-        }
-    }
+    const char *linear = at->flat ? at->flat : linear_index(e, node, at);
     /* The random functions of cl/fused.cl return vectors only. */
     bool lane = at->flat && at->lane >= 0 && e->lanes > 1;
     return declare(

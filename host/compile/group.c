@@ -207,8 +207,8 @@ static bool reads_sums(const struct grouping *g, const struct node *node, int nu
     for (int k = 0; k < node->input_count; k++) {
         const struct node *operand = node->inputs[k];
         while (g->role[operand->index] == ROLE_INLINE && operand->op == OP_RESHAPE) operand = operand->inputs[0];
-        if (g->role[operand->index] == ROLE_INLINE ? !reads_sums(g, operand, number)
-                                                   : g->group_of[operand->index] == number && !is_reduction(operand))
+        bool evaluated = g->role[operand->index] == ROLE_INLINE || g->group_of[operand->index] == number;
+        if (evaluated && !is_reduction(operand) && operand->op != OP_CONSTANT && !reads_sums(g, operand, number))
             return false;
     }
     return true;

@@ -48,8 +48,7 @@ static bool is_contiguous_slice(const struct node *node) {
     return true;
 }
 
-/* A reshape that only inserts or removes dimensions of size 1. */
-static bool is_unit_reshape(const struct node *node) {
+bool is_unit_reshape(const struct node *node) {
     const struct shape *to = &node->shape, *from = &node->inputs[0]->shape;
     int i = 0, j = 0;
     for (;;) {
@@ -186,6 +185,22 @@ const struct node *reshaped_root(const struct grouping *g, const struct node *no
     return node;
 }
 
+/* Whether a reshape is evaluated where it is read, and the sum of two operations' results that it reads with it: on
+ * GPUs adding once more costs less than a launch that others wait for. */
+static bool is_reshaped_sum(const struct grouping *g, const struct node *node, const bool *is_output) {
+    const struct node *sum = node->inputs[0];
+    if (!kernels_on_gpu(&g->target) || sum->op != OP_ADD || sum->dtype != FLOAT32) return false;
+    if (is_output[node->index] || is_output[sum->index] || g->user_count[sum->index] != 1) return false;
+    for (int k = 0; k < 2; k++)
+        if (g->role[sum->inputs[k]->index] != ROLE_LIBRARY) return false;
+    for (int k = 0; k < g->user_count[node->index]; k++) {
+        const struct node *user = graph_node(g->graph, g->users[node->index][k]);
+        bool places = user->op == OP_AVERAGE_POOL || user->op == OP_AVERAGE_POOL_TRANSPOSE;
+        if (!places && !is_elementwise(user) && !is_reduction(user)) return false;
+    }
+    return true;
+}
+
 void find_roles(struct grouping *g, const bool *is_output) {
     /* Small values that are only stretched into larger ones are evaluated where they are read. */
     bool *small = arena_array(&g->arena, (size_t)g->node_count, sizeof *small);
@@ -222,6 +237,8 @@ void find_roles(struct grouping *g, const bool *is_output) {
             break;
         case OP_RESHAPE:
             g->role[i] = is_unit_reshape(node) && !placed ? ROLE_INLINE : ROLE_VIEW;
+            if (g->role[i] == ROLE_VIEW && is_reshaped_sum(g, node, is_output))
+                g->role[i] = g->role[node->inputs[0]->index] = ROLE_INLINE;
             break;
         case OP_SLICE:
             g->role[i] = ROLE_INLINE;
