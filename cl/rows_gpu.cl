@@ -6,8 +6,8 @@
  * Each step of the tree takes four numbers to one, so that there are few barriers, and after the last barrier each item
  * adds up what is left by itself. No barrier follows the last read: the next reduction uses other local memory, and the
  * barriers inside that one come before this memory is used again. */
-static inline void shared_sums(int count, float *x, int lid, int size, int lane, int items, int stride,
-                        local float *scratch) {
+static inline __attribute__((always_inline)) void shared_sums(int count, float *x, int lid, int size, int lane,
+                                                              int items, int stride, local float *scratch) {
     local float *own = scratch + lid, *first = own - lane * stride;
     int left = items;
     UNROLL for (int i = 0; i < count; i++) own[i * size] = x[i];

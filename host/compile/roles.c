@@ -201,6 +201,47 @@ static bool is_reshaped_sum(const struct grouping *g, const struct node *node, c
     return true;
 }
 
+static enum role role_of(const struct grouping *g, const struct node *node, const bool *is_output, bool small) {
+    enum role operand = node->input_count ? g->role[node->inputs[0]->index] : ROLE_DEAD;
+    bool placed = operand == ROLE_INPUT || operand == ROLE_VIEW || operand == ROLE_LIBRARY || operand == ROLE_CONCAT;
+    switch (node->op) {
+    case OP_INPUT:
+        return ROLE_INPUT;
+    case OP_CONSTANT:
+    case OP_IOTA:
+    case OP_BROADCAST:
+    case OP_PERMUTE:
+    case OP_PAD:
+    case OP_REVERSE:
+    case OP_ONE_HOT:
+    case OP_AVERAGE_POOL_TRANSPOSE:
+    case OP_GATHER_ROWS:
+        return ROLE_INLINE;
+    case OP_RESHAPE:
+        if (is_reshaped_sum(g, node, is_output)) return ROLE_INLINE;
+        return is_unit_reshape(node) && !placed ? ROLE_INLINE : ROLE_VIEW;
+    case OP_SLICE:
+        if (!is_contiguous_slice(node)) return ROLE_INLINE;
+        return operand == ROLE_INPUT || operand == ROLE_VIEW || (node->shape.rank == 1 && operand != ROLE_INLINE)
+                   ? ROLE_VIEW
+                   : ROLE_INLINE;
+    case OP_CONCAT:
+        return is_contiguous_concat(node) ? ROLE_CONCAT : ROLE_INLINE;
+    case OP_CONV:
+        return is_inline_convolution(g, node, is_output) ? ROLE_INLINE : ROLE_LIBRARY;
+    case OP_MATMUL:
+    case OP_CONV_BACKWARD_DATA:
+    case OP_CONV_BACKWARD_WEIGHT:
+    case OP_SCATTER_ROWS:
+    case OP_SAMPLE:
+    case OP_SAMPLE_TRANSPOSE:
+    case OP_EIGH:
+        return ROLE_LIBRARY;
+    default:
+        return small ? ROLE_INLINE : ROLE_MEMBER;
+    }
+}
+
 void find_roles(struct grouping *g, const bool *is_output) {
     /* Small values that are only stretched into larger ones are evaluated where they are read. */
     bool *small = arena_array(&g->arena, (size_t)g->node_count, sizeof *small);
@@ -217,53 +258,9 @@ void find_roles(struct grouping *g, const bool *is_output) {
     for (int i = 0; i < g->node_count; i++) {
         const struct node *node = graph_node(g->graph, i);
         if (g->role[i] == ROLE_DEAD) continue;
-        enum role operand = node->input_count ? g->role[node->inputs[0]->index] : ROLE_DEAD;
-        bool placed =
-            operand == ROLE_INPUT || operand == ROLE_VIEW || operand == ROLE_LIBRARY || operand == ROLE_CONCAT;
-        switch (node->op) {
-        case OP_INPUT:
-            g->role[i] = ROLE_INPUT;
-            break;
-        case OP_CONSTANT:
-        case OP_IOTA:
-        case OP_BROADCAST:
-        case OP_PERMUTE:
-        case OP_PAD:
-        case OP_REVERSE:
-        case OP_ONE_HOT:
-        case OP_AVERAGE_POOL_TRANSPOSE:
-        case OP_GATHER_ROWS:
-            g->role[i] = ROLE_INLINE;
-            break;
-        case OP_RESHAPE:
-            g->role[i] = is_unit_reshape(node) && !placed ? ROLE_INLINE : ROLE_VIEW;
-            if (g->role[i] == ROLE_VIEW && is_reshaped_sum(g, node, is_output))
-                g->role[i] = g->role[node->inputs[0]->index] = ROLE_INLINE;
-            break;
-        case OP_SLICE:
-            g->role[i] = ROLE_INLINE;
-            if (is_contiguous_slice(node))
-                if (operand == ROLE_INPUT || operand == ROLE_VIEW || (node->shape.rank == 1 && operand != ROLE_INLINE))
-                    g->role[i] = ROLE_VIEW;
-            break;
-        case OP_CONCAT:
-            g->role[i] = is_contiguous_concat(node) ? ROLE_CONCAT : ROLE_INLINE;
-            break;
-        case OP_CONV:
-            g->role[i] = is_inline_convolution(g, node, is_output) ? ROLE_INLINE : ROLE_LIBRARY;
-            break;
-        case OP_MATMUL:
-        case OP_CONV_BACKWARD_DATA:
-        case OP_CONV_BACKWARD_WEIGHT:
-        case OP_SCATTER_ROWS:
-        case OP_SAMPLE:
-        case OP_SAMPLE_TRANSPOSE:
-        case OP_EIGH:
-            g->role[i] = ROLE_LIBRARY;
-            break;
-        default:
-            g->role[i] = small[i] ? ROLE_INLINE : ROLE_MEMBER;
-        }
+        g->role[i] = role_of(g, node, is_output, small[i]);
+        if (node->op == OP_RESHAPE && is_reshaped_sum(g, node, is_output))
+            g->role[node->inputs[0]->index] = ROLE_INLINE;
     }
     /* Where planes in blocks are at hand: results of convolutions and of kernels of rows, opaque inputs, and what is
      * computed of them. */
