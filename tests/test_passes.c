@@ -284,6 +284,12 @@ static void totals(struct graph *g) { /* sums of chunks; their sum and what foll
     struct node *x = graph_input(g, "x", FLOAT32, SHAPE(100000)), *sum = node_sum_all(node_square(x));
     graph_output(g, "y", node_add(graph_input(g, "z", FLOAT32, SCALAR_SHAPE), node_sqrt(sum)));
 }
+static void rows_and_neighbour(struct graph *g) { /* packing and rows; both derivatives; sum of parts and square */
+    struct node *x = node_gather_rows(image(g, "x", 10, 1, 12), graph_input(g, "rows", INT32, SHAPE(4)));
+    struct node *y = image(g, "y", 4, 32, 12), *dx = node_conv_backward_data(y, image(g, "w", 32, 1, 3), 1, 1, 12, 12);
+    graph_output(g, "dw", node_conv_backward_weight(x, y, 1, 1, 3, 3));
+    graph_output(g, "square", node_square(dx));
+}
 static void along_large(struct graph *g) { /* a small launch beside one that is none */
     graph_output(g, "large", centred(image(g, "x", 256, 128, 32)));
     graph_output(g, "small", node_square(graph_input(g, "z", FLOAT32, SHAPE(1000))));
@@ -299,10 +305,11 @@ static void test_launches_of_gpus(void **state) {
     static const struct {
         void (*make)(struct graph *g);
         size_t launches;
-    } cases[] = {{first_layer, 1},     {first_layer_of_batch_norm, 5},
-                 {sum_in_parts, 3},    {sum_in_parts_for_all, 4},
-                 {sum_of_products, 2}, {totals, 2},
-                 {along_large, 1},     {two_transforms, 5}};
+    } cases[] = {{first_layer, 1},        {first_layer_of_batch_norm, 5},
+                 {sum_in_parts, 3},       {sum_in_parts_for_all, 4},
+                 {sum_of_products, 2},    {totals, 2},
+                 {rows_and_neighbour, 3}, {along_large, 1},
+                 {two_transforms, 5}};
     struct device_traits gpu = traits;
     gpu.kind = DEVICE_GPU;
     gpu.max_work_group = 1024;

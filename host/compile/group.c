@@ -378,6 +378,11 @@ done:
     return status;
 }
 
+/* Whether a group brings rows of inputs into memory on a GPU: it waits for nothing, others wait for it. */
+static bool copies_rows(const struct grouping *g, const struct group *group) {
+    return group->members.items[0]->op == OP_GATHER_ROWS && kernels_on_gpu(&g->target);
+}
+
 /* Small groups over the same rows share a launch even where nothing connects them: gradients of gammas and betas, say.
  */
 static int merge_small(struct grouping *g) {
@@ -391,6 +396,7 @@ static int merge_small(struct grouping *g) {
             struct group *b = &g->groups[k];
             if (!b->members.count || g->role[b->members.items[0]->index] != ROLE_MEMBER) continue;
             if (a->members.count + b->members.count > MEMBERS_MAX || !can_merge(g, i, k, NULL)) continue;
+            if (copies_rows(g, a) != copies_rows(g, b)) continue;
             if (!merge(g, i, k)) return error_set(RETORT_ENOMEM, "out of memory grouping operations");
         }
     }
