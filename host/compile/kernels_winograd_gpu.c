@@ -78,9 +78,9 @@ static double product_flops(const struct winograd_task *s, const struct terms *t
     return 2.0 * POINTS * terms->count * (double)tiles_of(s, images) * (double)(s->in_channels * s->out_channels);
 }
 
-/* Images of a part: as many as half of the largest cache holds, where those are so many that the launches of a part, some
- * microseconds each, are short beside its products; elsewhere parts would save nothing, and there are only as many as
- * keep memory within bounds. A backward-weight is computed whole. */
+/* Images of a part: as many as half of the largest cache holds, where those are so many that the launches of a part,
+ * some microseconds each, are short beside its products; elsewhere parts would save nothing, and there are only as many
+ * as keep memory within bounds. A backward-weight is computed whole. */
 static int64_t part_images(const struct kernel_target *target, const struct conv_class *class,
                            const struct winograd_task *s, const struct terms *terms) {
     static const double worth = 100e-6;    /* seconds */
