@@ -35,6 +35,8 @@
 #define PITCH_A (TILE_M + 4)
 #define PITCH_B (TILE_N + 4)
 #define PITCH_PACKED ((M + TILE_M - 1) / TILE_M * TILE_M)
+/* Sums are in registers only where the functions that take them are inlined, however large the kernel is. */
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
 /* An item alone in its group runs on a processor, whose compiler takes long for what is unrolled. */
 #if ITEMS == 1
 #define STEPS ROLL
@@ -97,7 +99,7 @@
 
 /* Where each column that an item reads begins, in the images it is gathered from: (offset, row, column); for a
  * backward-weight the channel's offset and the tap's shift. */
-static inline void OWN(find)(int4 *place, int item, int n0, int sheet) {
+ALWAYS_INLINE void OWN(find)(int4 *place, int item, int n0, int sheet) {
     UNROLL for (int i = 0; i < KEPT; i++) {
         const uint n = NEAR_N(n0 + COLUMN_B(i));
 #if FORWARD
@@ -113,7 +115,7 @@ static inline void OWN(find)(int4 *place, int item, int n0, int sheet) {
     }
 }
 
-static inline void OWN(bring_a)(float *a, int item, global const float *from, int stripe, int m0) {
+ALWAYS_INLINE void OWN(bring_a)(float *a, int item, global const float *from, int stripe, int m0) {
 #if PACKED
     UNROLL for (int i = 0; i < BRINGS_A; i += 4) {
         const float4 v = *(global const float4 *)(from + (stripe * DEPTH + ROW_A(i)) * PITCH_PACKED + m0 + COLUMN_A(i));
@@ -134,7 +136,7 @@ static inline void OWN(bring_a)(float *a, int item, global const float *from, in
 }
 
 #if PACKED
-static inline void OWN(bring_b)(float *b, int item, global const float *from, int stripe, int n0,
+ALWAYS_INLINE void OWN(bring_b)(float *b, int item, global const float *from, int stripe, int n0,
                                 const int4 *place) {
     const int tap = stripe / STRIPES_A_TAP, k0 = stripe % STRIPES_A_TAP * DEPTH;
     uint begin[KEPT];
@@ -158,7 +160,7 @@ static inline void OWN(bring_b)(float *b, int item, global const float *from, in
     }
 }
 #else
-static inline void OWN(bring_b)(float *b, int item, global const float *from, int stripe, int n0,
+ALWAYS_INLINE void OWN(bring_b)(float *b, int item, global const float *from, int stripe, int n0,
                                 const int4 *place) {
     UNROLL for (int i = 0; i < BRINGS_B; i++) {
         const int k = stripe * DEPTH + ROW_B(i);
@@ -179,7 +181,7 @@ static inline void OWN(bring_b)(float *b, int item, global const float *from, in
 #endif
 
 /* Writes what was brought to the local tiles. */
-static inline void OWN(put)(local float *tile_a, local float *tile_b, int item, const float *a, const float *b) {
+ALWAYS_INLINE void OWN(put)(local float *tile_a, local float *tile_b, int item, const float *a, const float *b) {
 #if LOCAL_A && PACKED
     UNROLL for (int i = 0; i < BRINGS_A; i += 4)
         *(local float4 *)(tile_a + ROW_A(i) * PITCH_A + COLUMN_A(i)) = (float4)(a[i], a[i + 1], a[i + 2], a[i + 3]);
@@ -192,7 +194,7 @@ static inline void OWN(put)(local float *tile_a, local float *tile_b, int item, 
 }
 
 /* Adds a stripe's products to an item's sums: operands from the local tiles, or from what the item brought itself. */
-static inline void OWN(multiply)(float sum[WORK_M][WORK_N], local const float *tile_a, local const float *tile_b,
+ALWAYS_INLINE void OWN(multiply)(float sum[WORK_M][WORK_N], local const float *tile_a, local const float *tile_b,
                                  int item, const float *own_a, const float *own_b) {
     STEPS for (int k = 0; k < DEPTH; k++) {
         float a[WORK_M], b[WORK_N];
@@ -222,7 +224,7 @@ static inline void OWN(multiply)(float sum[WORK_M][WORK_N], local const float *t
 }
 
 /* Where row m, column n of a result stands. A backward-weight in parts is written tap by tap, side by side. */
-static inline int OWN(position)(int m, int n, int sheet) {
+ALWAYS_INLINE int OWN(position)(int m, int n, int sheet) {
 #if MATMUL
     return m * N + n;
 #elif BACKWARD_WEIGHT
@@ -233,7 +235,7 @@ static inline int OWN(position)(int m, int n, int sheet) {
 #endif
 }
 
-static inline void OWN(store)(float sum[WORK_M][WORK_N], global float *out, int item, int m0, int n0, int sheet) {
+ALWAYS_INLINE void OWN(store)(float sum[WORK_M][WORK_N], global float *out, int item, int m0, int n0, int sheet) {
     UNROLL for (int i = 0; i < WORK_M; i++) {
         const int m = m0 + item / COLUMNS * WORK_M + i;
 #if FOURS && ROW_LENGTH % 4 == 0
@@ -299,6 +301,7 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) kernel void NAME(global float
 #undef IN_PIXELS
 #undef PACKED
 #undef STEPS
+#undef ALWAYS_INLINE
 #undef STRIPES_A_TAP
 #undef STRIPES
 #undef PITCH_A

@@ -6,8 +6,8 @@
  * Each step of the tree takes four numbers to one, so that there are few barriers, and after the last barrier each item
  * adds up what is left by itself. No barrier follows the last read: the next reduction uses other local memory, and the
  * barriers inside that one come before this memory is used again. */
-static inline void shared_sums(int count, float *x, int lid, int size, int lane, int items, int stride,
-                        local float *scratch) {
+static inline __attribute__((always_inline)) void shared_sums(int count, float *x, int lid, int size, int lane,
+                                                              int items, int stride, local float *scratch) {
     local float *own = scratch + lid, *first = own - lane * stride;
     int left = items;
     UNROLL for (int i = 0; i < count; i++) own[i * size] = x[i];
@@ -70,3 +70,16 @@ static inline int shared_argmax(float best, int place, int lid, int size, int la
 #define STORE4_INT(v, p) vstore4(v, 0, p)
 #define CONVERT_INT4(v) convert_int4_rtz(v)
 #define CONVERT_FLOAT4(v) convert_float4(v)
+
+/* One number, or four neighbours, of an array that is the sum of `parts` arrays of `size` numbers one after another, in
+ * their order: what sum_parts_gpu.cl would have left. */
+static inline float load_parts(global const float *p, int size, int parts) {
+    float sum = p[0];
+    UNROLL for (int i = 1; i < parts; i++) sum += p[(size_t)i * size];
+    return sum;
+}
+static inline float4 load_parts4(global const float *p, int size, int parts) {
+    float4 sum = LOAD4(p);
+    UNROLL for (int i = 1; i < parts; i++) sum += LOAD4(p + (size_t)i * size);
+    return sum;
+}

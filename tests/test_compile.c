@@ -83,6 +83,14 @@ static struct node *make_windows(struct graph *g, int v) { /* norms of planes th
     struct node *y = normed(g, in(g, "x", SHAPE(3, 5, planes[v], planes[v])), 1u << 2 | 1u << 3);
     return node_average_pool(node_multiply(y, node_tanh(y)), 2);
 }
+static struct node *make_first(struct graph *g, int v) { /* a mini-batch through a first layer */
+    static const int64_t size[][5] = {{1, 8, 8, 3, 1}, {3, 5, 4, 3, 0}, {2, 7, 5, 3, 1}};
+    const int64_t *s = size[v];
+    struct node *x = in(g, "x", SHAPE(9, s[0], s[1], s[2])), *w = in(g, "w", SHAPE(5, s[0], s[3], s[3]));
+    x = node_gather_rows(x, graph_input(g, "rows9", INT32, SHAPE(3)));
+    struct node *y = normed(g, node_conv(x, w, 1, (int)s[4]), 1u << 2 | 1u << 3);
+    return node_average_pool(node_multiply(y, node_tanh(y)), 2);
+}
 static struct node *make_long(struct graph *g, int v) { /* few long rows, which GPUs take in parts */
     return normed(g, in(g, "x", SHAPE(v ? 40 : 2, 3, 21, v ? 21 : 20)), 1u << 0 | 1u << 2 | 1u << 3);
 }
@@ -190,6 +198,13 @@ static struct node *make_one_hot(struct graph *g, int v) {
     struct node *x = in(g, "x", SHAPE(odd[v], 9)), *rows = graph_input(g, "rows9", INT32, SHAPE(odd[v]));
     return node_multiply(node_square(x), node_one_hot(rows, 9));
 }
+static struct node *make_totals(struct graph *g, int v) { /* what follows sums over whole arrays, long and short */
+    struct node *x = in(g, "x", SHAPE(v == 0 ? 9001 : 37)), *last = in(g, "last", SCALAR_SHAPE);
+    struct node *mean = node_scale(node_sum_all(node_square(x)), 1.0 / (double)x->shape.size[0]);
+    struct node *y = node_add(node_tanh(mean), node_square(last));
+    graph_output(g, "size", node_sqrt(y));
+    return node_add(node_multiply(x, node_broadcast_scalar(y, x->shape)), node_square(x));
+}
 static struct node *make_argmax(struct graph *g, int v) {
     struct node *x = in(g, "x", SHAPE(odd[v], odd[(v + 1) % VARIANTS]));
     struct node *at = node_cast(node_argmax(x, 1), FLOAT32);
@@ -279,6 +294,7 @@ static const struct {
     {"plane", make_plane, {"14", "1"}},
     {"norm", make_norm, {"04", "1", "3"}},
     {"windows", make_windows, {"", "1", "01245", "1"}},
+    {"first", make_first, {"", "0", "012", "0"}},
     {"long", make_long, {"", "", "1", "0"}},
     {"reduce", make_reduce, {"4", "1", "1", "3"}},
     {"plane_reduce", make_plane_reduce, {"4", "1", "1"}},
@@ -295,6 +311,7 @@ static const struct {
     {"sample", make_sample, {"4", "1"}},
     {"pool_transpose", make_pool_transpose, {"14", "1", "1"}},
     {"one_hot", make_one_hot, {"4", "1"}},
+    {"totals", make_totals, {"0", "01", "01", "0"}},
     {"argmax", make_argmax, {"4", "1", "1", "3"}},
     {"random", make_random, {"4", "1", "1"}},
     {"many", make_many, {"1", ""}},
@@ -540,6 +557,71 @@ static void test_sums_in_parts(void **state) {
     }
     device_set_units(device, 0);
     assert_int_equal(count[1], count[0] + 3); /* the weights' derivative has too short a sum */
+}
+
+/* A convolution and a product in parts, both read by kernels of rows, the product after a reshape. */
+static struct graph *parts_and_readers(void) {
+    struct graph *g;
+    assert_ok(graph_create(&g));
+    struct node *x = in(g, "x", SHAPE(2, 64, 6, 4)), *w = in(g, "w", SHAPE(32, 64, 3, 3));
+    struct node *y = normed(g, node_conv(x, w, 1, 1), 1u << 2 | 1u << 3);
+    struct node *product = node_matmul(in(g, "a", SHAPE(7, 600)), in(g, "b", SHAPE(600, 9)), false, false);
+    graph_output(g, "norm", node_average_pool(y, 2));
+    struct node *planes = node_tanh(node_reshape(product, SHAPE(7, 1, 3, 3)));
+    graph_output(g, "planes", node_subtract_stretched(planes, node_reduce_mean(planes, 1u << 2 | 1u << 3)));
+    graph_output(g, "elements",
+                 node_tanh(node_matmul(in(g, "c", SHAPE(1, 700)), in(g, "d", SHAPE(700, 33)), false, false)));
+    return g;
+}
+
+/* A GPU in place of this device: launches are not merged, and it has lanes enough to cut long sums. */
+static struct kernel_target described_gpu(struct device_traits *traits, unsigned lanes) {
+    struct kernel_target target = kernels_target(device_traits(device), FAMILY_GPU);
+    *traits = *device_traits(device);
+    traits->kind = DEVICE_GPU;
+    traits->max_work_group = 256;
+    traits->lanes = lanes;
+    target.traits = traits;
+    target.single = true;
+    return target;
+}
+
+/* How often a word stands in the kernels that would be built now. */
+static int count_words(struct library *fresh, const char *word) {
+    char *text = NULL;
+    size_t size = 0;
+    int count = 0;
+    FILE *stream = open_memstream(&text, &size);
+    assert_ok(library_write_program(fresh, stream));
+    fclose(stream);
+    for (const char *at = text; (at = strstr(at, word)); at += strlen(word)) count++;
+    free(text);
+    return count;
+}
+
+/* On GPUs those who read a sum in parts add the parts up, and no launch does. */
+static void test_parts_in_readers(void **state) {
+    (void)state;
+    static const unsigned lanes[] = {1, 20000};
+    int count[2];
+    for (int wide = 0; wide < 2; wide++) {
+        struct prepared p = {.graph = parts_and_readers(), .name = "parts in readers"};
+        struct library *fresh;
+        struct device_traits traits;
+        const struct kernel_target target = described_gpu(&traits, lanes[wide]);
+        assert_ok(library_create_for(device, &target, &fresh));
+        assert_ok(executable_create(fresh, p.graph, p.name, &p.executable));
+        count[wide] = executable_launch_count(p.executable);
+        const int own = 2; /* load_parts() and load_parts4() themselves */
+        assert_int_equal(count_words(fresh, " load_parts") > own, wide);
+        assert_int_equal(count_words(fresh, "load_parts4(b"), wide);
+        assert_ok(library_build(fresh));
+        run_case(&p, 2e-5);
+        executable_destroy(p.executable);
+        graph_destroy(p.graph);
+        library_destroy(fresh);
+    }
+    assert_int_equal(count[0], count[1]);
 }
 
 /* The launches of the joined convolutions, beside changes of layout: one for each of the three directions, one that
@@ -791,7 +873,7 @@ int main(void) {
         return 0;
     }
     static enum family cpu = FAMILY_CPU, gpu = FAMILY_GPU;
-    struct CMUnitTest tests[TARGETS * CASES + 7];
+    struct CMUnitTest tests[TARGETS * CASES + 8];
     char names[TARGETS * CASES][40];
     size_t count = 0;
     for (size_t i = 0; i < TARGETS * CASES; i++) {
@@ -801,6 +883,7 @@ int main(void) {
             (struct CMUnitTest){.name = names[i], .test_func = test_case, .initial_state = (void *)(uintptr_t)i};
     }
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_sums_in_parts);
+    tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_parts_in_readers);
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_joined_launches);
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_work_of_launches);
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_most_elements);

@@ -245,6 +245,96 @@ static void test_merged_launches(void **state) {
     graph_destroy(g);
 }
 
+/* --- what a large GPU is given as few launches --- */
+#define PLANE (1u << 2 | 1u << 3)
+static struct node *image(struct graph *g, const char *name, int64_t n, int64_t c, int64_t side) {
+    return graph_input(g, name, FLOAT32, SHAPE(n, c, side, side));
+}
+static struct node *centred(struct node *x) {
+    return node_subtract_stretched(x, node_reduce_mean(x, PLANE));
+}
+
+static void first_layer(struct graph *g) { /* with its mini-batch and the norm behind it */
+    struct node *rows = graph_input(g, "rows", INT32, SHAPE(4));
+    struct node *x = node_gather_rows(image(g, "x", 10, 3, 12), rows);
+    graph_output(g, "y", centred(node_conv(x, image(g, "w", 32, 3, 3), 1, 1)));
+}
+static void first_layer_of_batch_norm(struct graph *g) { /* packing, convolution, sums of planes, of them, the rest */
+    struct node *y = node_conv(image(g, "x", 10, 3, 12), image(g, "w", 32, 3, 3), 1, 1);
+    graph_output(g, "y", node_subtract_stretched(y, node_reduce_mean(y, PLANE | 1u)));
+}
+static void sum_in_parts(struct graph *g) { /* packing, convolution, norm */
+    graph_output(g, "y", centred(node_conv(image(g, "x", 2, 64, 8), image(g, "w", 32, 64, 3), 1, 1)));
+}
+static void sum_in_parts_for_all(struct graph *g) { /* the same, with a sum of parts for those outside */
+    struct node *y = node_conv(image(g, "x", 2, 64, 8), image(g, "w", 32, 64, 3), 1, 1);
+    graph_output(g, "y", y);
+    graph_output(g, "centred", centred(y));
+}
+static struct node *product_of(struct graph *g, const char *a, const char *b) {
+    return node_matmul(graph_input(g, a, FLOAT32, SHAPE(10, 10)), graph_input(g, b, FLOAT32, SHAPE(10, 72)), false,
+                       false);
+}
+static void sum_of_products(struct graph *g) { /* products, and what reads their sum as images */
+    struct node *sum = node_add(product_of(g, "a", "b"), product_of(g, "c", "d"));
+    struct node *x = node_reshape(sum, SHAPE(10, 8, 3, 3));
+    graph_output(g, "y", centred(node_average_pool_transpose(x, 2, 6, 6)));
+}
+static void totals(struct graph *g) { /* sums of chunks; their sum and what follows it */
+    struct node *x = graph_input(g, "x", FLOAT32, SHAPE(100000)), *sum = node_sum_all(node_square(x));
+    graph_output(g, "y", node_add(graph_input(g, "z", FLOAT32, SCALAR_SHAPE), node_sqrt(sum)));
+}
+static void rows_and_neighbour(struct graph *g) { /* packing and rows; both derivatives; sum of parts and square */
+    struct node *x = node_gather_rows(image(g, "x", 10, 1, 12), graph_input(g, "rows", INT32, SHAPE(4)));
+    struct node *y = image(g, "y", 4, 32, 12), *dx = node_conv_backward_data(y, image(g, "w", 32, 1, 3), 1, 1, 12, 12);
+    graph_output(g, "dw", node_conv_backward_weight(x, y, 1, 1, 3, 3));
+    graph_output(g, "square", node_square(dx));
+}
+static void along_large(struct graph *g) { /* a small launch beside one that is none */
+    graph_output(g, "large", centred(image(g, "x", 256, 128, 32)));
+    graph_output(g, "small", node_square(graph_input(g, "z", FLOAT32, SHAPE(1000))));
+}
+static void two_transforms(struct graph *g) { /* those of y, of x and of w at once */
+    struct node *y = image(g, "y", 100, 128, 16);
+    graph_output(g, "dx", node_conv_backward_data(y, image(g, "w", 128, 128, 3), 1, 1, 16, 16));
+    graph_output(g, "dw", node_conv_backward_weight(image(g, "x", 100, 128, 16), y, 1, 1, 3, 3));
+}
+
+static void test_launches_of_gpus(void **state) {
+    (void)state;
+    static const struct {
+        void (*make)(struct graph *g);
+        size_t launches;
+    } cases[] = {{first_layer, 1},        {first_layer_of_batch_norm, 5},
+                 {sum_in_parts, 3},       {sum_in_parts_for_all, 4},
+                 {sum_of_products, 2},    {totals, 2},
+                 {rows_and_neighbour, 3}, {along_large, 1},
+                 {two_transforms, 5}};
+    struct device_traits gpu = traits;
+    gpu.kind = DEVICE_GPU;
+    gpu.max_work_group = 1024;
+    gpu.local_memory = 49152;
+    gpu.cache = 50 << 20;
+    gpu.lanes = 16896;
+    gpu.max_clock_mhz = 1755;
+    gpu.wave = 32;
+    gpu.sub_groups = 0;
+    const struct kernel_target target = kernels_target(&gpu, FAMILY_GPU);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct launch_list list;
+        struct graph *g;
+        assert_ok(graph_create(&g));
+        cases[i].make(g);
+        assert_ok(compile_graph(g, &target, "few launches", &list));
+        if (list.launches.count != cases[i].launches) {
+            launch_list_print(&list, stderr);
+            fail_msg("case %zu: %zu launches, not %zu", i, list.launches.count, cases[i].launches);
+        }
+        launch_list_finish(&list);
+        graph_destroy(g);
+    }
+}
+
 static void test_printers(void **state) {
     (void)state;
     struct passes p;
@@ -277,6 +367,7 @@ int main(void) {
         cmocka_unit_test(test_relayouts),
         cmocka_unit_test(test_schedule_of_rows),
         cmocka_unit_test(test_merged_launches),
+        cmocka_unit_test(test_launches_of_gpus),
         cmocka_unit_test(test_printers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

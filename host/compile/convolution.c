@@ -67,6 +67,7 @@ void convolution_sums(struct grouping *g, const bool *is_output) {
         bool theirs = a != b && g->user_count[a->index] == 1 && g->user_count[b->index] == 1;
         if (!theirs || is_output[a->index] || is_output[b->index]) continue;
         if (!is_single(a) || !is_single(b) || !can_join(g, a, b)) continue;
+        if (g->role[a->index] == ROLE_INLINE || g->role[b->index] == ROLE_INLINE) continue;
         g->role[i] = ROLE_LIBRARY;
         g->role[a->index] = g->role[b->index] = ROLE_INLINE;
     }

@@ -72,6 +72,12 @@ const char *widened(struct emitter *e, struct expr x, bool lane) {
     return arena_printf(&e->arena, "((%s)(%s))", x.is_int ? e->vector->int_type : e->vector->type, x.name);
 }
 
+/* The element at an address of a value in parts, or four from there on: the sums of theirs. */
+static const char *sum_at(struct emitter *e, const struct value *value, int b, const char *address, bool lane) {
+    return arena_printf(&e->arena, "%s(b%d + %s, %zu, %d)", lane ? "load_parts4" : "load_parts", b, address,
+                        value->floats / (size_t)value->parts, value->parts);
+}
+
 static struct expr load(struct emitter *e, struct node *node, const struct index *at) {
     const int64_t *size = node->shape.size;
     int lanes = e->target->lanes;
@@ -92,6 +98,7 @@ static struct expr load(struct emitter *e, struct node *node, const struct index
         if (one) place.inner = 0;
         const char *text = arena_printf(&e->arena, "*(%s)", from);
         if (lane) text = arena_printf(&e->arena, "%s(%s)", is_int ? e->vector->load_int : e->vector->load, from);
+        if (value->parts) text = sum_at(e, value, b, one ? "0" : at->flat, lane);
         return declare(e, &place, lane, is_int, text);
     }
     const char *address = "0";
@@ -116,6 +123,7 @@ static struct expr load(struct emitter *e, struct node *node, const struct index
     }
     bool lane = at->lane >= 0 && e->lanes > 1;
     if (lane && is_int) e->failure = "integer lanes are read";
+    if (value->parts) return declare(e, at, false, false, sum_at(e, value, b, address, false));
     if (!lane) return declare(e, at, false, is_int, arena_printf(&e->arena, "b%d[%s]", b, address));
     int64_t channels = size[at->lane];
     if (strided)
@@ -263,6 +271,17 @@ static const char *window_place(struct emitter *e, const char *at, int window) {
     return !at[length] && side == window && element < window ? arena_printf(&e->arena, "x%d", d) : NULL;
 }
 
+/* The number of an element among all of its node, in their order. */
+static const char *linear_index(struct emitter *e, const struct node *node, const struct index *at) {
+    const char *linear = "0";
+    int64_t stride = 1;
+    for (int d = node->shape.rank - 1; d >= 0; d--) {
+        linear = index_sum(e, index_scaled(e, at->at[d], stride), linear);
+        stride *= node->shape.size[d];
+    }
+    return linear;
+}
+
 static struct expr index_map(struct emitter *e, struct node *node, const struct index *at) {
     struct node *from = node->inputs[0];
     struct index to = *at;
@@ -278,8 +297,10 @@ static struct expr index_map(struct emitter *e, struct node *node, const struct 
             to.inner &= ~(1u << d);
         }
         return emit(e, from, &to);
-    case OP_RESHAPE: { /* only dimensions of size 1 come or go: other reshapes are views */
+    case OP_RESHAPE: { /* mostly only dimensions of size 1 come or go; or what is read goes by the element's number */
         int i = 0;
+        if (!is_unit_reshape(node))
+            return emit(e, from, &(struct index){.flat = linear_index(e, node, at), .inner = at->inner, .lane = -1});
         to.inner = 0;
         for (int d = 0; d < to.rank; d++) {
             to.at[d] = "0";
@@ -416,6 +437,93 @@ static struct expr average_pool(struct emitter *e, struct node *node, const stru
                    arena_printf(&e->arena, "(%s) * %s", sum, float_literal(e, 1.0 / (window * window))));
 }
 
+/* --- convolutions of few channels --- */
+static const char *recall(const struct emitter *e, const struct node *node, bool inner, const char *key) {
+    const struct memo *memo = inner ? e->body_memo.items : e->row_memo.items;
+    for (size_t i = inner ? e->body_memo.count : e->row_memo.count; i-- > 0;)
+        if (memo[i].node == node && strcmp(memo[i].key, key) == 0) return memo[i].expr.name;
+    return NULL;
+}
+
+static const char *remember(struct emitter *e, const struct node *node, bool inner, const char *key, const char *name) {
+    struct memo entry = {.node = node, .key = key, .expr = {.name = name}};
+    if (!key || !name || !(inner ? array_push(&e->body_memo, entry) : array_push(&e->row_memo, entry)))
+        e->failure = "out of memory";
+    return name;
+}
+
+/* Where a tap reads along one dimension: an index inside the image, and a condition for what it reads to count. */
+struct tap {
+    const char *at, *inside; /* inside NULL: always */
+};
+
+/* The tap `shift` elements on from `at`. Neighbouring windows' taps meet: "(x3) * 2 + 1" and 1 on is "(x3) * 2" and 2
+ * on, and is written once. */
+static struct tap tap_along(struct emitter *e, const char *at, bool inner, int64_t shift, int64_t size, bool same) {
+    const char *plus = strrchr(at, '+'), *times;
+    struct index place = {.inner = inner};
+    int64_t window = 1;
+    int element, length = 0;
+    if (plus && plus > at && sscanf(plus, "+ %d%n", &element, &length) == 1 && !plus[length]) {
+        shift += element;
+        at = arena_printf(&e->arena, "%.*s", (int)(plus - at - 1), at);
+        if (at && (times = strrchr(at, '*')) && sscanf(times, "* %d%n", &element, &length) == 1 && !times[length])
+            window = element;
+    }
+    at = at && shift ? arena_printf(&e->arena, "%s + %lld", at, (long long)shift) : at;
+    if (!at || (same && shift >= 0 && shift < window)) return (struct tap){.at = at ? at : "0"};
+    const char *at_key = arena_printf(&e->arena, "%s of %lld", at, (long long)size);
+    const char *inside_key = arena_printf(&e->arena, "%s in %lld", at, (long long)size);
+    if (!at_key || !inside_key) return (struct tap){.at = "0"}; /* add_launch() sees it */
+    struct tap tap = {recall(e, NULL, inner, at_key), recall(e, NULL, inner, inside_key)};
+    if (tap.at) return tap;
+    const char *test = arena_printf(&e->arena, "(uint)(%s) < %lldu", at, (long long)size);
+    const char *kept = arena_printf(&e->arena, "clamp(%s, 0, %lld)", at, (long long)size - 1);
+    tap.inside = remember(e, NULL, inner, inside_key, declare(e, &place, false, true, test).name);
+    tap.at = remember(e, NULL, inner, at_key, declare_index(e, inner, kept));
+    return tap;
+}
+
+/* The element of the image that a tap reads, 0 outside of it. */
+static const char *tap_value(struct emitter *e, struct node *image, const struct index *at, struct tap y,
+                             struct tap x) {
+    struct expr value = emit(e, image, at);
+    if (!y.inside && !x.inside) return value.name;
+    const char *key = arena_printf(&e->arena, "%s inside", index_key(e, at));
+    const char *known = key ? recall(e, image, is_inner(at), key) : NULL;
+    if (known) return known;
+    const char *both = y.inside && x.inside ? " && " : "";
+    const char *text = arena_printf(&e->arena, "%s%s%s ? %s : 0.0f", y.inside ? y.inside : "", both,
+                                    x.inside ? x.inside : "", value.name);
+    return remember(e, image, is_inner(at), key, declare(e, at, false, false, text).name);
+}
+
+/* The sum over (tap, channel), as the product of cl/product_gpu.cl takes it. */
+static struct expr convolution(struct emitter *e, struct node *node, const struct index *at) {
+    struct node *image = node->inputs[0], *weights = node->inputs[1];
+    const int64_t *in = image->shape.size, *w = weights->shape.size, *out = node->shape.size;
+    const int padding = node->attributes.padding;
+    const char *sum = NULL;
+    for (int tap = 0; tap < w[2] * w[3]; tap++) {
+        int64_t row = tap / w[3], column = tap % w[3];
+        struct tap y = tap_along(e, at->at[2], at->inner >> 2 & 1, row - padding, in[2], in[2] == out[2]);
+        struct tap x = tap_along(e, at->at[3], at->inner >> 3 & 1, column - padding, in[3], in[3] == out[3]);
+        for (int c = 0; c < w[1]; c++) {
+            const char *channel = arena_printf(&e->arena, "%d", c);
+            struct index from = {.rank = 4, .at = {at->at[0], channel, y.at, x.at}, .inner = at->inner, .lane = -1};
+            struct index by = {.rank = 4, .at = {at->at[1], channel}, .inner = at->inner >> 1 & 1, .lane = -1};
+            by.at[2] = arena_printf(&e->arena, "%lld", (long long)row);
+            by.at[3] = arena_printf(&e->arena, "%lld", (long long)column);
+            if (!channel || !by.at[2] || !by.at[3]) return (struct expr){.name = "0.0f"};
+            from.inner &= ~2u;
+            const char *a = tap_value(e, image, &from, y, x), *b = emit(e, weights, &by).name;
+            sum =
+                sum ? arena_printf(&e->arena, "FMA(%s, %s, %s)", a, b, sum) : arena_printf(&e->arena, "%s * %s", a, b);
+        }
+    }
+    return declare(e, at, false, false, sum);
+}
+
 static struct expr random_number(struct emitter *e, struct node *node, const struct index *at) {
     struct value *seed = step_value(e->step, node->inputs[0], LAYOUT_PLAIN);
     if (!seed) {
@@ -423,15 +531,7 @@ static struct expr random_number(struct emitter *e, struct node *node, const str
         return (struct expr){.name = "0.0f"};
     }
     int b = buffer_number(e, seed);
-    const char *linear = at->flat;
-    if (!linear) {
-        int64_t stride = 1;
-        linear = "0";
-        for (int d = node->shape.rank - 1; d >= 0; d--) {
-            linear = index_sum(e, index_scaled(e, at->at[d], stride), linear);
-            stride *= node->shape.size[d];
-        }
-    }
+    const char *linear = at->flat ? at->flat : linear_index(e, node, at);
     /* The random functions of cl/fused.cl return vectors only. */
     bool lane = at->flat && at->lane >= 0 && e->lanes > 1;
     return declare(
@@ -472,6 +572,8 @@ struct expr emit(struct emitter *e, struct node *node, const struct index *at) {
         result = hold(e, node, at, load(e, node, at));
     else if (is_elementwise(node))
         result = elementwise(e, node, at);
+    else if (node->op == OP_CONV)
+        result = hold(e, node, at, convolution(e, node, at));
     else if (node->op == OP_AVERAGE_POOL)
         result = average_pool(e, node, at);
     else if (node->op == OP_RANDOM)

@@ -138,6 +138,7 @@ void emit_totals(struct emitter *e, struct text *head, struct text *code) {
     int *numbers = arena_array(&e->arena, count, sizeof *numbers);
     if (!numbers) return; /* add_launch() sees it */
     for (size_t k = 0; k < count; k++) numbers[k] = buffer_number(e, kernel->totals[k]);
+    for (size_t k = 0; k < kernel->after_count; k++) buffer_number(e, kernel->after[k].target);
     e->output_count = e->buffer_count;
     for (size_t k = 0; k < count; k++)
         text_printf(code, "    float sum%d = 0.0f;\n    for (int i = %s; i < %lld; i += %d) sum%d += b%d[i];\n",
@@ -147,6 +148,21 @@ void emit_totals(struct emitter *e, struct text *head, struct text *code) {
         emit_sums(e, code, "sum", numbers, (int)count);
         append_group(e, head);
     }
-    for (size_t k = 0; k < count; k++)
+    for (size_t k = 0; k < count; k++) {
         text_printf(code, "    %sb%d[0] = sum%d;\n", alone ? "" : "if (lane == 0) ", numbers[k], numbers[k]);
+        for (size_t m = 0; m < e->step->results.count; m++)
+            if (e->step->results.items[m].value == kernel->totals[k])
+                e->reductions[e->step->results.items[m].node->index].name =
+                    arena_printf(&e->arena, "sum%d", numbers[k]);
+    }
+    struct text stores;
+    text_init(&stores);
+    for (size_t k = 0; k < kernel->after_count; k++) {
+        const struct flat *after = &kernel->after[k];
+        const char *value = emit(e, after->node, &(struct index){.flat = "0", .lane = -1}).name;
+        text_printf(&stores, "    if (lane == 0) b%d[0] = %s;\n", buffer_number(e, after->target), value);
+    }
+    text_append(code, text_get(&e->row));
+    text_append(code, text_get(&stores));
+    text_finish(&stores);
 }

@@ -94,17 +94,18 @@ struct reads {
     uint64_t *nodes, *groups, *inside;
 };
 
-/* What a member of `group` (or -1) reads through `node`. */
-static void collect(const struct grouping *g, const struct node *node, int group, struct reads *reads) {
+/* What a member of `group` (or -1) reads through `node`. `memory`: it takes the node from memory as it lies there. */
+static void collect(const struct grouping *g, const struct node *node, int group, bool memory, struct reads *reads) {
     const struct node *base = node;
     switch (g->role[node->index]) {
     case ROLE_MEMBER:
         if (g->group_of[node->index] == group) return;
-        if (!is_recomputed(g, node, group)) break;
+        if (memory || !is_recomputed(g, node, group)) break;
         /* fall through */
     case ROLE_INLINE:
         bit_set(reads->inside, node->index);
-        for (int k = 0; k < node->input_count; k++) collect(g, node->inputs[k], group, reads);
+        memory &= node->op == OP_RESHAPE;
+        for (int k = 0; k < node->input_count; k++) collect(g, node->inputs[k], group, memory, reads);
         return;
     case ROLE_VIEW:
         while (g->role[base->index] == ROLE_VIEW) base = base->inputs[0];
@@ -121,7 +122,8 @@ static void collect_operands(const struct grouping *g, const struct node *node, 
     memset(reads->nodes, 0, (size_t)g->words * sizeof *reads->nodes);
     memset(reads->inside, 0, (size_t)g->words * sizeof *reads->inside);
     bit_set(reads->inside, node->index);
-    for (int k = 0; k < node->input_count; k++) collect(g, node->inputs[k], group, reads);
+    bool memory = g->role[node->index] != ROLE_MEMBER;
+    for (int k = 0; k < node->input_count; k++) collect(g, node->inputs[k], group, memory, reads);
 }
 
 /* Whether something outside the group reads a member, or may do so later. */
@@ -166,6 +168,8 @@ static int text_size(const struct node *node) {
     case OP_COS:
     case OP_RANDOM:
         return 10;
+    case OP_CONV: /* an inline one */
+        return (int)(shape_count(node->inputs[1]->shape) / node->inputs[1]->shape.size[0]);
     default:
         return 1;
     }
@@ -197,11 +201,33 @@ static bool shapes_fit(const struct group *group, const struct node *node, uint3
     return true;
 }
 
-static bool can_join(const struct grouping *g, const struct node *node, int number, struct reads *reads) {
+/* Whether all that a node of one element reads of a group are its sums. */
+static bool reads_sums(const struct grouping *g, const struct node *node, int number) {
+    if (shape_count(node->shape) != 1 || !is_elementwise(node)) return false;
+    for (int k = 0; k < node->input_count; k++) {
+        const struct node *operand = node->inputs[k];
+        while (g->role[operand->index] == ROLE_INLINE && operand->op == OP_RESHAPE) operand = operand->inputs[0];
+        bool evaluated = g->role[operand->index] == ROLE_INLINE || g->group_of[operand->index] == number;
+        if (evaluated && !is_reduction(operand) && operand->op != OP_CONSTANT && !reads_sums(g, operand, number))
+            return false;
+    }
+    return true;
+}
+
+/* Whether the group goes over one row, whose sums a node of one element waits for: work-items that have added them up
+ * go on with it, whatever its rank is. */
+static bool follows_sums(const struct grouping *g, const struct node *node, int number) {
     const struct group *group = &g->groups[number];
-    if (group->members.count == 0 || group->rank != node->shape.rank || group->lanes != node_lanes(g, node))
-        return false;
-    if (g->role[group->members.items[0]->index] != ROLE_MEMBER) return false;
+    if (g->target.family != FAMILY_GPU || !group->inner_known || group->plane) return false;
+    for (int d = 0; d < group->rank; d++)
+        if (!(group->inner >> d & 1) && group->size[d] != 1) return false;
+    return reads_sums(g, node, number);
+}
+
+/* Whether a node's rows are the group's. */
+static bool rows_agree(const struct grouping *g, const struct node *node, int number) {
+    const struct group *group = &g->groups[number];
+    if (group->rank != node->shape.rank || group->lanes != node_lanes(g, node)) return false;
     uint32_t inner = group->inner;
     if (is_reduction(node)) {
         if (group->inner_known && group->inner != reduced_axes(node)) return false;
@@ -211,6 +237,13 @@ static bool can_join(const struct grouping *g, const struct node *node, int numb
     if (!shapes_fit(group, node, inner)) return false;
     for (int k = 0; k < node->input_count; k++)
         if (path_to(g, node->inputs[k], number, inner) == PATH_BROKEN) return false;
+    return true;
+}
+
+static bool can_join(const struct grouping *g, const struct node *node, int number, struct reads *reads) {
+    const struct group *group = &g->groups[number];
+    if (group->members.count == 0 || g->role[group->members.items[0]->index] != ROLE_MEMBER) return false;
+    if (!rows_agree(g, node, number) && !follows_sums(g, node, number)) return false;
     collect_operands(g, node, number, reads);
     for (int other = 0; other < g->group_count; other++)
         if (bit(reads->groups, other) && (other == number || needs(g, other, number))) return false;
@@ -345,6 +378,11 @@ done:
     return status;
 }
 
+/* Whether a group brings rows of inputs into memory on a GPU: it waits for nothing, others wait for it. */
+static bool copies_rows(const struct grouping *g, const struct group *group) {
+    return group->members.items[0]->op == OP_GATHER_ROWS && kernels_on_gpu(&g->target);
+}
+
 /* Small groups over the same rows share a launch even where nothing connects them: gradients of gammas and betas, say.
  */
 static int merge_small(struct grouping *g) {
@@ -358,6 +396,7 @@ static int merge_small(struct grouping *g) {
             struct group *b = &g->groups[k];
             if (!b->members.count || g->role[b->members.items[0]->index] != ROLE_MEMBER) continue;
             if (a->members.count + b->members.count > MEMBERS_MAX || !can_merge(g, i, k, NULL)) continue;
+            if (copies_rows(g, a) != copies_rows(g, b)) continue;
             if (!merge(g, i, k)) return error_set(RETORT_ENOMEM, "out of memory grouping operations");
         }
     }

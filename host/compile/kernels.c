@@ -87,7 +87,12 @@ void kernels_plan_product(const struct product_use *use, int results, int inputs
         operands[count++] = packs ? plan_pack(plan, &use->pack, use->packed_floats, k, 1) : PLAN_INPUT(k);
     }
     plan_launch(plan, &use->main, results, count, operands)->share = 1;
-    if (use->finish.file) plan_launch(plan, &use->finish, 1, 2, (struct plan_operand[]){PLAN_RESULT(0), operands[0]});
+    if (!use->finish.file) return;
+    plan_launch(plan, &use->finish, 1, 2, (struct plan_operand[]){PLAN_RESULT(0), operands[0]});
+    if (use->parts > 1) {
+        plan->parts = use->parts;
+        plan->split = operands[0].number;
+    }
 }
 
 void kernels_plan_conv(const struct product_use *use, const struct conv_class *class, struct kernel_plan *plan) {

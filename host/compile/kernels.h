@@ -40,6 +40,10 @@ struct kernel_target kernels_target(const struct device_traits *traits, enum fam
  * is missing or wrong is replaced by our own kernels, with a warning. RETORT_EINVAL where nobody has that name. */
 enum { GEMM_WORDS = 640 };
 int kernels_settle_gemm(struct kernel_target *target, struct device *device, char words[GEMM_WORDS]);
+/* Whether launches are dear and work-items hold values in registers: kernels for GPUs, and not run by a processor. */
+static inline bool kernels_on_gpu(const struct kernel_target *target) {
+    return target->family == FAMILY_GPU && target->traits->kind != DEVICE_CPU;
+}
 
 /* The sizes of a convolution: x [n,c,h,w], w [o,c,kh,kw], y [n,o,oh,ow]. */
 struct conv_sizes {

@@ -14,6 +14,7 @@ struct product_use {
     size_t packed_floats;     /* size of the packed second operand; 0: `main` reads it as it lies */
     struct kernel_use pack;   /* (packed, second operand) */
     size_t work_floats;       /* what `main` leaves for `finish` */
+    int parts;                /* > 1: `work` is so many results after each other, which `finish` adds in their order */
     struct kernel_use main;   /* (results or work, inputs, packed or second operands) */
     struct kernel_use finish; /* (result, work); no file: it is not needed */
 };

@@ -197,7 +197,8 @@ const struct product_tile *gpu_tile_choose(const struct kernel_target *target, c
 
 /* --- launches --- */
 static void plan(const struct kernel_target *target, const struct gpu_product *p, const struct product_tile *tile,
-                 int64_t parts, struct kernel_use *main, struct kernel_use *finish, size_t *work_floats) {
+                 int64_t parts, struct product_use *use) {
+    struct kernel_use *main = &use->main, *finish = &use->finish;
     struct layout_of_tiles l = lay(p, tile);
     int64_t stripes = divide_up(l.stripes, parts), result = p->batch * p->m * l.width * l.sheets;
     parts = divide_up(l.stripes, stripes);
@@ -229,8 +230,9 @@ static void plan(const struct kernel_target *target, const struct gpu_product *p
     if (width) kernel_use_define(main, "SUB_GROUP", width);
     kernel_use_launch(main, (size_t)(l.columns * l.sheets * l.items), (size_t)l.rows, (size_t)(p->batch * parts),
                       (size_t)l.items, 1, 1);
-    *work_floats = parts > 1 ? (size_t)(parts * result) : 0;
+    use->work_floats = parts > 1 ? (size_t)(parts * result) : 0;
     if (parts == 1) return;
+    if (!weight) use->parts = (int)parts;
     kernel_use_begin(finish, "sum_parts_gpu.cl");
     kernel_use_define(finish, "COUNT", result);
     kernel_use_define(finish, "PARTS", parts);
@@ -257,7 +259,7 @@ static void pack_weights(const struct kernel_target *target, const struct gpu_pr
 void gpu_plan_conv(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes,
                    const struct product_tile *tile, int64_t parts, struct product_use *use) {
     struct gpu_product p = gpu_product_conv(pass, sizes);
-    plan(target, &p, tile, parts, &use->main, &use->finish, &use->work_floats);
+    plan(target, &p, tile, parts, use);
     if (is_packed(&p)) pack_weights(target, &p, tile, use);
     int64_t plane = pass == CONV_FORWARD ? sizes->oh * sizes->ow : sizes->h * sizes->w;
     bool weight = pass == CONV_BACKWARD_WEIGHT;
@@ -280,7 +282,7 @@ void gpu_plan_matmul(const struct kernel_target *target, const struct matmul_siz
                      const struct gpu_layers *layers, const struct product_tile *tile, int64_t parts,
                      struct product_use *use) {
     struct gpu_product p = gpu_product_matmul(sizes);
-    plan(target, &p, tile, parts, &use->main, &use->finish, &use->work_floats);
+    plan(target, &p, tile, parts, use);
     kernel_use_define(&use->main, "RESULT", p.m * p.n);
     kernel_use_define(&use->main, "ROW_LENGTH", p.n);
     kernel_use_define(&use->main, "LAYERS", layers ? layers->layers : sizes->batch);

@@ -78,9 +78,9 @@ static double product_flops(const struct winograd_task *s, const struct terms *t
     return 2.0 * POINTS * terms->count * (double)tiles_of(s, images) * (double)(s->in_channels * s->out_channels);
 }
 
-/* Images of a part: as many as half of the largest cache holds, but so many that the launches of a part, some
- * microseconds each, are short beside its products; and no more than memory is spent on. A backward-weight is computed
- * whole. */
+/* Images of a part: as many as half of the largest cache holds, where those are so many that the launches of a part,
+ * some microseconds each, are short beside its products; elsewhere parts would save nothing, and there are only as many
+ * as keep memory within bounds. A backward-weight is computed whole. */
 static int64_t part_images(const struct kernel_target *target, const struct conv_class *class,
                            const struct winograd_task *s, const struct terms *terms) {
     static const double worth = 100e-6;    /* seconds */
@@ -89,7 +89,7 @@ static int64_t part_images(const struct kernel_target *target, const struct conv
     double image = product_flops(s, terms, 1) / expected_speed(target->traits);
     int64_t floats = part_floats(class, s, terms, 1);
     int64_t cached = (int64_t)(target->traits->cache / 8) / floats, long_enough = (int64_t)(worth / image) + 1;
-    int64_t images = min_of(max_of(cached, long_enough), max_of(1, most / floats));
+    int64_t images = min_of(cached < long_enough ? s->n : cached, max_of(1, most / floats));
     int64_t parts = min_of(divide_up(s->n, min_of(s->n, images)), PARTS_MOST);
     return divide_up(s->n, parts);
 }

@@ -135,11 +135,13 @@ int launch_plan(struct launch_list *list, const struct kernel_plan *plan, struct
                 struct value *const *inputs, double flops) {
     int status = RETORT_OK;
     struct value *scratch[PLAN_SCRATCHES];
+    /* Parts that readers add up are the result; then the launch that would add them is left out. */
+    bool split = plan->parts > 1 && results[0]->parts > 1;
     for (int k = 0; k < plan->scratch_count; k++) {
-        scratch[k] = value_create(list, NULL, LAYOUT_PLAIN, plan->scratch[k]);
+        scratch[k] = split && k == plan->split ? results[0] : value_create(list, NULL, LAYOUT_PLAIN, plan->scratch[k]);
         if (!scratch[k]) RAISE(RETORT_ENOMEM, "out of memory compiling hand-written kernels");
     }
-    for (int i = 0; i < plan->launch_count; i++) {
+    for (int i = 0; i < plan->launch_count - split; i++) {
         const struct plan_launch *planned = &plan->launches[i];
         const struct kernel_use *use = plan_use(plan, planned);
         TRY(use ? add_plan_launch(list, planned, use, results, inputs, scratch, flops)

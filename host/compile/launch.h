@@ -11,7 +11,8 @@ struct value {
     const struct node *node; /* NULL: scratch. Gone once the executable is made */
     enum layout layout;
     size_t floats;
-    int slot;             /* >= 0: external; the binding's number */
+    int parts; /* > 1: what it holds is the sum of so many arrays one after another, added by whoever reads it */
+    int slot;  /* >= 0: external; the binding's number */
     struct value *parent; /* storage inside another value */
     size_t offset;        /* in elements: inside the parent, or of the arena (memory.c) */
     int first, last;      /* launches that write and read it */
@@ -67,7 +68,8 @@ bool values_overlap(const struct value *a, const struct value *b);
 /* A copy of the launch, with its text or call, name and buffers, at the end of the list. NULL when out of memory. */
 struct launch *launch_add(struct launch_list *list, const struct launch *launch);
 /* The launches of a plan, with the values of its results and inputs; packing that an earlier launch has done already is
- * not done again. Scratch becomes values. RETORT_ENOMEM. */
+ * not done again, and parts of a result are not added up where its value takes them. Scratch becomes values.
+ * RETORT_ENOMEM. */
 int launch_plan(struct launch_list *list, const struct kernel_plan *plan, struct value *const *results,
                 struct value *const *inputs, double flops);
 /* Appends the arguments of a kernel with these buffers, b0, o0 and so on: outputs first, then inputs. `word` stands

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "compile/convolution.h"
 #include "compile/integer.h"
+#include "compile/operation.h"
 #include "compile/roles.h"
 
 #include <stdlib.h>
@@ -44,6 +45,10 @@ static struct value *create_view(struct layouts *s, const struct node *node, str
     struct value *view = value_create(s->list, node, LAYOUT_PLAIN, (size_t)shape_count(node->shape));
     if (!view) return NULL;
     view->parent = base;
+    if (base->parts) { /* reshapes alone: find_readers() */
+        view->parts = base->parts;
+        view->floats = base->floats;
+    }
     if (node->op == OP_SLICE && node->shape.rank) {
         int64_t row = 1;
         for (int d = 1; d < node->shape.rank; d++) row *= node->shape.size[d];
@@ -126,6 +131,49 @@ static void find_placements(struct layouts *s) {
     }
 }
 
+/* --- sums that readers finish --- */
+/* The groups whose kernels may read a node. */
+struct readers {
+    int groups[8], count;
+};
+
+/* Collects them; false where they are too many, or where one of them cannot add up parts: only fused kernels can. */
+static bool find_readers(const struct grouping *g, const struct node *node, struct readers *readers) {
+    enum { MOST = sizeof readers->groups / sizeof *readers->groups };
+    for (int k = 0; k < graph_output_count(g->graph); k++)
+        if (graph_output_at(g->graph, k, NULL) == node) return false;
+    for (int k = 0; k < g->user_count[node->index]; k++) {
+        const struct node *user = graph_node(g->graph, g->users[node->index][k]);
+        enum role role = g->role[user->index];
+        bool passes = role == ROLE_INLINE || (role == ROLE_VIEW && user->op == OP_RESHAPE);
+        if (!passes && role != ROLE_MEMBER) return false;
+        int group = g->group_of[user->index], at = 0;
+        while (at < readers->count && readers->groups[at] != group) at++;
+        if (role == ROLE_MEMBER && at == MOST) return false;
+        if (role == ROLE_MEMBER && at == readers->count) readers->groups[readers->count++] = group;
+        if ((passes || is_recomputed(g, user, -1)) && !find_readers(g, user, readers)) return false;
+    }
+    return true;
+}
+
+/* In how many parts the kernels of an operation leave its result, to be added up by those who read it, in the order of
+ * the parts: a launch less, and mostly less to move. 0: they add the parts themselves. On CPUs launches cost little. */
+static int parts_for_readers(const struct grouping *g, const struct node *node) {
+    enum { MOST_PARTS = 16 };
+    static const int64_t most_more = 4 << 20; /* bytes that readers move more than they save, 2 us or so of a cache */
+    struct kernel_plan plan;
+    struct readers found = {.count = 0};
+    if (!kernels_on_gpu(&g->target) || g->role[node->index] != ROLE_LIBRARY) return 0;
+    if (!find_readers(g, node, &found) || !found.count) return 0;
+    if (operation_plan(g, &g->groups[g->group_of[node->index]], &plan) < 0) {
+        error_clear(); /* lowering says it again */
+        return 0;
+    }
+    int64_t with = found.count * plan.parts, without = plan.parts + 1 + found.count;
+    int64_t more = 4 * shape_count(node->shape) * (with - without);
+    return plan.parts > 1 && plan.parts <= MOST_PARTS && more <= most_more ? plan.parts : 0;
+}
+
 /* Gives a computed node its memory: an output's, a place in a concatenation, or its own. */
 static struct value *create_home(struct layouts *s, const struct node *node) {
     int i = node->index;
@@ -135,6 +183,8 @@ static struct value *create_home(struct layouts *s, const struct node *node) {
     struct value *value = new_tensor(s, node, layout);
     if (!value) return NULL;
     *at = s->home[i] = value;
+    value->parts = parts_for_readers(s->grouping, node);
+    if (value->parts) value->floats *= (size_t)value->parts;
     const struct placement *placement = &s->placements[i];
     if (s->output_slot[i] >= 0)
         value->slot = s->output_slot[i];
@@ -582,9 +632,11 @@ void layouts_print(const struct layouts *s, FILE *stream) {
             continue;
         }
         if (step->kind == STEP_FUSED) fprintf(stream, " %s, %d lanes", forms[step->form], step->lanes);
-        for (size_t k = 0; k < step->results.count; k++)
-            fprintf(stream, "%s%%%d %s", k ? ", " : ": ", step->results.items[k].node->index,
-                    layouts[step->results.items[k].value->layout]);
+        for (size_t k = 0; k < step->results.count; k++) {
+            const struct result *result = &step->results.items[k];
+            fprintf(stream, "%s%%%d %s", k ? ", " : ": ", result->node->index, layouts[result->value->layout]);
+            if (result->value->parts) fprintf(stream, " in %d parts", result->value->parts);
+        }
         for (size_t k = 0; k < step->reads.count; k++)
             fprintf(stream, "%s%%%d %s", k ? ", " : " <- ", step->reads.items[k].node->index,
                     layouts[step->reads.items[k].value->layout]);

@@ -229,6 +229,7 @@ static int add_part(struct batch *batch, struct launch *launch, bool is_new) {
  * beginning of a long chain. */
 struct merging {
     const struct launch_list *list;
+    bool gpu;
     size_t words;
     uint64_t *waits, *done, *taken;
     bool *small;
@@ -241,8 +242,19 @@ static bool is_ready(const struct merging *m, size_t i) {
     return ready;
 }
 
+/* Whether a launch goes along with a large one, whose kernel it leaves as it is: a small one with neither local memory
+ * nor much to keep in registers, as packing weights is; or, with large work of its own, another of the same kind, such
+ * as the transforms of two operands, which are alike in what they need. */
+static bool goes_along(const struct merging *m, const struct launch *large, size_t i) {
+    enum { SHORT = 4000 };
+    const struct launch *launch = m->list->launches.items[i];
+    if (!m->gpu || fixed_group(launch) || !can_merge_gpu(launch)) return false;
+    return m->small[i] ? strlen(launch->text) <= SHORT : !fixed_group(large) && strcmp(large->what, launch->what) == 0;
+}
+
 /* Fills the batch with launches that wait for nothing that is not done yet: small ones, or those with the same text as
- * a large one. Of small ones with work-groups of different sizes, those of the longest chain go first. */
+ * a large one and those that may go along with it. Of small ones with work-groups of different sizes, those of the
+ * longest chain go first. */
 static int fill(const struct merging *m, const struct launch *large, struct batch *batch) {
     int status = RETORT_OK, highest = 0;
     const struct launch_list *list = m->list;
@@ -253,7 +265,7 @@ static int fill(const struct merging *m, const struct launch *large, struct batc
     }
     for (size_t i = 0; i < list->launches.count; i++) {
         struct launch *launch = list->launches.items[i];
-        bool is_new, wanted = large ? is_same_launch(large, launch) : m->small[i];
+        bool is_new, wanted = large ? is_same_launch(large, launch) || goes_along(m, large, i) : m->small[i];
         if (!wanted || !is_ready(m, i) || !fits(batch, launch, &is_new)) continue;
         TRY(add_part(batch, launch, is_new));
         m->taken[i / 64] |= (uint64_t)1 << (i % 64);
@@ -264,7 +276,7 @@ done:
 
 static int begin_merging(struct merging *m, struct launch_list *list, const struct kernel_target *target) {
     size_t count = list->launches.count, words = count / 64 + 1;
-    *m = (struct merging){.list = list, .words = words};
+    *m = (struct merging){.list = list, .gpu = target->family == FAMILY_GPU, .words = words};
     m->waits = calloc(count * words + 1, sizeof *m->waits), m->done = calloc(words, sizeof *m->done);
     m->taken = calloc(words, sizeof *m->taken), m->small = calloc(count + 1, sizeof *m->small);
     m->heights = calloc(count + 1, sizeof *m->heights);

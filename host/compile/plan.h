@@ -49,6 +49,9 @@ struct kernel_plan {
     struct plan_launch launches[PLAN_LAUNCHES];
     size_t scratch[PLAN_SCRATCHES]; /* elements of 4 bytes */
     int use_count, launch_count, scratch_count;
+    int parts; /* > 1: the last launch adds up result 0 from so many parts of its size, which lie one after another in
+                  scratch memory `split`. Whoever reads the result can do that instead: see value.parts */
+    int split;
 };
 
 /* Memory between two launches; its number. Plans have a fixed number of scratches, uses and launches, which assertions

@@ -48,8 +48,7 @@ static bool is_contiguous_slice(const struct node *node) {
     return true;
 }
 
-/* A reshape that only inserts or removes dimensions of size 1. */
-static bool is_unit_reshape(const struct node *node) {
+bool is_unit_reshape(const struct node *node) {
     const struct shape *to = &node->shape, *from = &node->inputs[0]->shape;
     int i = 0, j = 0;
     for (;;) {
@@ -143,7 +142,28 @@ static bool reads_memory(const struct grouping *g, int user) {
 }
 
 static void keep_in_memory(struct grouping *g, const struct node *node) {
-    if (g->role[node->index] == ROLE_INLINE) g->role[node->index] = ROLE_MEMBER;
+    if (g->role[node->index] == ROLE_INLINE) g->role[node->index] = node->op == OP_CONV ? ROLE_LIBRARY : ROLE_MEMBER;
+}
+
+/* Whether a convolution is computed anew by the kernels of rows that read it. One of few channels, as the first of a
+ * network is, takes few operations for each element of a large result; on GPUs those are done while the result would be
+ * on its way from memory, and there are no launches to wait for. A work-item keeps the elements of its row in
+ * registers, so a row must not be too long, and the row's own sums be all that its kernel waits for: under batch norm
+ * there are more passes. */
+static bool is_inline_convolution(const struct grouping *g, const struct node *node, const bool *is_output) {
+    enum { MOST_TERMS = 27, MOST_PLANE = 4096 };
+    const int64_t *w = node->inputs[1]->shape.size, *y = node->shape.size;
+    if (!kernels_on_gpu(&g->target) || is_output[node->index] || node->attributes.stride != 1) return false;
+    if (w[1] * w[2] * w[3] > MOST_TERMS || y[2] * y[3] > MOST_PLANE) return false;
+    for (int k = 0; k < g->user_count[node->index]; k++) {
+        const struct node *user = graph_node(g->graph, g->users[node->index][k]);
+        if (!is_elementwise(user) && user->op != OP_AVERAGE_POOL
+            && !(is_reduction(user) && reduced_axes(user) == PLANE_INNER))
+            return false;
+        for (int i = 0; i < g->user_count[user->index] && is_reduction(user); i++)
+            if (is_reduction(graph_node(g->graph, g->users[user->index][i]))) return false;
+    }
+    return true;
 }
 
 /* Inline operands that lanes cannot read get memory of their own. */
@@ -165,6 +185,63 @@ const struct node *reshaped_root(const struct grouping *g, const struct node *no
     return node;
 }
 
+/* Whether a reshape is evaluated where it is read, and the sum of two operations' results that it reads with it: on
+ * GPUs adding once more costs less than a launch that others wait for. */
+static bool is_reshaped_sum(const struct grouping *g, const struct node *node, const bool *is_output) {
+    const struct node *sum = node->inputs[0];
+    if (!kernels_on_gpu(&g->target) || sum->op != OP_ADD || sum->dtype != FLOAT32) return false;
+    if (is_output[node->index] || is_output[sum->index] || g->user_count[sum->index] != 1) return false;
+    for (int k = 0; k < 2; k++)
+        if (g->role[sum->inputs[k]->index] != ROLE_LIBRARY) return false;
+    for (int k = 0; k < g->user_count[node->index]; k++) {
+        const struct node *user = graph_node(g->graph, g->users[node->index][k]);
+        bool places = user->op == OP_AVERAGE_POOL || user->op == OP_AVERAGE_POOL_TRANSPOSE;
+        if (!places && !is_elementwise(user) && !is_reduction(user)) return false;
+    }
+    return true;
+}
+
+static enum role role_of(const struct grouping *g, const struct node *node, const bool *is_output, bool small) {
+    enum role operand = node->input_count ? g->role[node->inputs[0]->index] : ROLE_DEAD;
+    bool placed = operand == ROLE_INPUT || operand == ROLE_VIEW || operand == ROLE_LIBRARY || operand == ROLE_CONCAT;
+    switch (node->op) {
+    case OP_INPUT:
+        return ROLE_INPUT;
+    case OP_CONSTANT:
+    case OP_IOTA:
+    case OP_BROADCAST:
+    case OP_PERMUTE:
+    case OP_PAD:
+    case OP_REVERSE:
+    case OP_ONE_HOT:
+    case OP_AVERAGE_POOL_TRANSPOSE:
+    case OP_GATHER_ROWS:
+        return ROLE_INLINE;
+    case OP_RESHAPE:
+        if (is_reshaped_sum(g, node, is_output)) return ROLE_INLINE;
+        return is_unit_reshape(node) && !placed ? ROLE_INLINE : ROLE_VIEW;
+    case OP_SLICE:
+        if (!is_contiguous_slice(node)) return ROLE_INLINE;
+        return operand == ROLE_INPUT || operand == ROLE_VIEW || (node->shape.rank == 1 && operand != ROLE_INLINE)
+                   ? ROLE_VIEW
+                   : ROLE_INLINE;
+    case OP_CONCAT:
+        return is_contiguous_concat(node) ? ROLE_CONCAT : ROLE_INLINE;
+    case OP_CONV:
+        return is_inline_convolution(g, node, is_output) ? ROLE_INLINE : ROLE_LIBRARY;
+    case OP_MATMUL:
+    case OP_CONV_BACKWARD_DATA:
+    case OP_CONV_BACKWARD_WEIGHT:
+    case OP_SCATTER_ROWS:
+    case OP_SAMPLE:
+    case OP_SAMPLE_TRANSPOSE:
+    case OP_EIGH:
+        return ROLE_LIBRARY;
+    default:
+        return small ? ROLE_INLINE : ROLE_MEMBER;
+    }
+}
+
 void find_roles(struct grouping *g, const bool *is_output) {
     /* Small values that are only stretched into larger ones are evaluated where they are read. */
     bool *small = arena_array(&g->arena, (size_t)g->node_count, sizeof *small);
@@ -181,49 +258,9 @@ void find_roles(struct grouping *g, const bool *is_output) {
     for (int i = 0; i < g->node_count; i++) {
         const struct node *node = graph_node(g->graph, i);
         if (g->role[i] == ROLE_DEAD) continue;
-        enum role operand = node->input_count ? g->role[node->inputs[0]->index] : ROLE_DEAD;
-        bool placed =
-            operand == ROLE_INPUT || operand == ROLE_VIEW || operand == ROLE_LIBRARY || operand == ROLE_CONCAT;
-        switch (node->op) {
-        case OP_INPUT:
-            g->role[i] = ROLE_INPUT;
-            break;
-        case OP_CONSTANT:
-        case OP_IOTA:
-        case OP_BROADCAST:
-        case OP_PERMUTE:
-        case OP_PAD:
-        case OP_REVERSE:
-        case OP_ONE_HOT:
-        case OP_AVERAGE_POOL_TRANSPOSE:
-        case OP_GATHER_ROWS:
-            g->role[i] = ROLE_INLINE;
-            break;
-        case OP_RESHAPE:
-            g->role[i] = is_unit_reshape(node) && !placed ? ROLE_INLINE : ROLE_VIEW;
-            break;
-        case OP_SLICE:
-            g->role[i] = ROLE_INLINE;
-            if (is_contiguous_slice(node))
-                if (operand == ROLE_INPUT || operand == ROLE_VIEW || (node->shape.rank == 1 && operand != ROLE_INLINE))
-                    g->role[i] = ROLE_VIEW;
-            break;
-        case OP_CONCAT:
-            g->role[i] = is_contiguous_concat(node) ? ROLE_CONCAT : ROLE_INLINE;
-            break;
-        case OP_MATMUL:
-        case OP_CONV:
-        case OP_CONV_BACKWARD_DATA:
-        case OP_CONV_BACKWARD_WEIGHT:
-        case OP_SCATTER_ROWS:
-        case OP_SAMPLE:
-        case OP_SAMPLE_TRANSPOSE:
-        case OP_EIGH:
-            g->role[i] = ROLE_LIBRARY;
-            break;
-        default:
-            g->role[i] = small[i] ? ROLE_INLINE : ROLE_MEMBER;
-        }
+        g->role[i] = role_of(g, node, is_output, small[i]);
+        if (node->op == OP_RESHAPE && is_reshaped_sum(g, node, is_output))
+            g->role[node->inputs[0]->index] = ROLE_INLINE;
     }
     /* Where planes in blocks are at hand: results of convolutions and of kernels of rows, opaque inputs, and what is
      * computed of them. */
@@ -301,10 +338,18 @@ static bool count_leaves(const struct grouping *g, const struct node *node, int6
     return true;
 }
 
+/* Rows of an input that hand-written kernels want in memory: on GPUs others read them where they lie, for the price of
+ * an index, rather than wait for the launch that copies them. */
+static bool is_gathered_input(const struct grouping *g, const struct node *node) {
+    return node->op == OP_GATHER_ROWS && kernels_on_gpu(&g->target) && g->role[node->inputs[0]->index] == ROLE_INPUT
+           && g->role[node->inputs[1]->index] == ROLE_INPUT;
+}
+
 bool is_recomputed(const struct grouping *g, const struct node *node, int reader_group) {
     int i = node->index;
-    if (g->role[i] != ROLE_MEMBER || g->group_of[i] == reader_group || g->stored[i] || !is_elementwise(node))
-        return false;
+    if (g->role[i] != ROLE_MEMBER || g->group_of[i] == reader_group) return false;
+    if (is_gathered_input(g, node)) return true;
+    if (g->stored[i] || !is_elementwise(node)) return false;
     if (node->shape.rank != 4)
         return false; /* vectors and matrices are small, but long chains of them occur: storing is cheaper */
     if (has_integer_lanes(node)) return false; /* lanes hold floats only, and the reader may use them */

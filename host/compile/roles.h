@@ -26,6 +26,8 @@ void find_users(struct grouping *g);
 void find_roles(struct grouping *g, const bool *is_output);
 bool is_reduction(const struct node *node);
 uint32_t reduced_axes(const struct node *node);
+/* A reshape that only inserts or removes dimensions of size 1. */
+bool is_unit_reshape(const struct node *node);
 /* A member that evaluates its operands at other indices than its own. */
 bool is_index_map(const struct node *node);
 bool is_blockable(const struct grouping *g, const struct node *node);

@@ -101,12 +101,25 @@ static size_t step_nodes(const struct planner *p, struct node ***nodes) {
     return *nodes ? step->results.count : 0;
 }
 
+/* The next convolution after `node` (NULL: the first) that the step computes where it is read. */
+static const struct node *next_convolution(const struct planner *p, const struct node *node) {
+    if (p->step->group < 0) return NULL;
+    const uint64_t *inside = p->grouping->groups[p->step->group].inside;
+    for (int i = node ? node->index + 1 : 0; i < p->grouping->node_count; i++) {
+        const struct node *next = graph_node(p->grouping->graph, i);
+        if (next->op == OP_CONV && inside[i / 64] >> (i % 64) & 1) return next;
+    }
+    return NULL;
+}
+
 static double step_flops(const struct planner *p) {
     double flops = 0;
     if (p->step->group < 0) return 0;
     const struct group *group = &p->grouping->groups[p->step->group];
     for (size_t k = 0; k < group->members.count; k++)
         flops += op_info(group->members.items[k]->op)->cost(group->members.items[k]);
+    const struct node *node = NULL;
+    while ((node = next_convolution(p, node))) flops += op_info(node->op)->cost(node);
     return flops;
 }
 
@@ -185,7 +198,8 @@ static int window_of(const struct shape *shape, const struct shape *places, uint
 static const struct node *find_pooled(struct planner *p, const struct node *node, const struct shape *full) {
     if (p->seen[node->index]) return NULL;
     p->seen[node->index] = true;
-    if (is_loaded(p->grouping, p->step->group, node) || is_own_reduction(p->grouping, p->step->group, node))
+    if (is_loaded(p->grouping, p->step->group, node) || is_own_reduction(p->grouping, p->step->group, node)
+        || node->op == OP_CONV)
         return NULL;
     if (node->op == OP_AVERAGE_POOL_TRANSPOSE && same_inner(&node->shape, full, p->step->inner)
         && window_of(full, &node->inputs[0]->shape, p->step->inner) == node->attributes.window)
@@ -234,6 +248,8 @@ static int64_t place_loads(const struct planner *p, const struct fused *kernel) 
         if (shape->rank != p->step->rows.rank || has_inner(shape, p->step->inner))
             loads += divide_up(inner_count(shape, p->step->inner), places);
     }
+    const struct node *node = NULL; /* results of convolutions are held too */
+    while ((node = next_convolution(p, node))) loads += divide_up(inner_count(&node->shape, p->step->inner), places);
     return loads;
 }
 
@@ -459,6 +475,12 @@ static int schedule_results(struct planner *p) {
                  : error_set(RETORT_ENOMEM, "out of memory scheduling kernels");
 }
 
+/* Whether the kernel that adds up the last of the sums that a result waits for computes it too: it has one element. */
+static bool follows_totals(const struct planner *p, const struct node *node, int level) {
+    return p->shares.shared && level > 0 && shape_count(node->shape) == 1
+           && !is_own_reduction(p->grouping, p->step->group, node);
+}
+
 /* The kernels of what can be computed once `level` rounds of sums are finished: results, and the next round of sums.
  * *more tells whether anything is left for a later level. */
 static int schedule_level(struct planner *p, int level, bool *more) {
@@ -473,6 +495,7 @@ static int schedule_level(struct planner *p, int level, bool *more) {
     totals.groups = 1;
     totals.flats = arena_array(arena, members + 1, sizeof *totals.flats);
     totals.totals = arena_array(arena, members + 1, sizeof(struct value *));
+    totals.after = arena_array(arena, members + 1, sizeof *totals.after);
     if (arena->failed) RAISE(RETORT_ENOMEM, "out of memory scheduling kernels");
     *more = false;
     for (size_t k = 0; k < members; k++) {
@@ -483,7 +506,9 @@ static int schedule_level(struct planner *p, int level, bool *more) {
         int own = level_of(p, element);
         *more |= own > level;
         if (own == level) flops += op_info(node->op)->cost(node);
-        if (own != level || !result) continue;
+        if (own == level + 1 && result && follows_totals(p, node, own))
+            totals.after[totals.after_count++] = (struct flat){.node = node, .target = result};
+        if (own != level || !result || follows_totals(p, node, level)) continue;
         if (!reduces) {
             flats[count++] = (struct flat){.node = node, .target = result};
             continue;

@@ -28,7 +28,8 @@ struct flat {
 enum fused_kind {
     FUSED_ROWS,
     FUSED_FLAT,
-    FUSED_TOTALS, /* adds up partial sums: `flats` has them, `totals` the places of the sums */
+    FUSED_TOTALS, /* adds up partial sums: `flats` has them, `totals` the places of the sums, `after` what else it does
+                   */
 };
 
 /* One kernel of generated text. */
@@ -56,6 +57,8 @@ struct fused {
     struct flat *flats;
     struct value **totals;
     size_t flat_count;
+    struct flat *after; /* results of one element that wait for totals */
+    size_t after_count;
     int64_t chunk; /* neighbouring elements that a work-group computes; of a row, where there are parts */
     int lanes;     /* of the vectors that they are computed in */
     int64_t parts; /* partial sums to add up; parts of a row, 0: it is not cut */
