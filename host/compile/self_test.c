@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What is tested: uses that differ in the number of images alone often have the same kernels. */
+/* What is tested: uses that differ in the number of images alone often have the same kernels. What is found holds for
+ * all of them. */
 struct test {
     struct conv_class class; /* of a few images */
     struct conv_choice choice;
@@ -39,8 +40,21 @@ static void shrink(const struct kernel_target *target, const struct conv_use *us
         test->choice = (struct conv_choice){.variant = use->choice.variant};
 }
 
-static bool same_test(const struct test *a, const struct test *b) {
-    return conv_class_equal(&a->class, &b->class) && strcmp(a->choice.variant, b->choice.variant) == 0
+/* Whether the same template serves both, with numbers that differ in sizes alone. */
+static bool same_template(const struct kernel_target *target, const struct conv_class *a, const struct conv_class *b) {
+    const struct conv_sizes *s = &a->sizes, *t = &b->sizes;
+    return a->pass == b->pass && memcmp(&a->terms, &b->terms, sizeof a->terms) == 0
+           && kernels_conv_layout(target, s->c) == kernels_conv_layout(target, t->c)
+           && kernels_conv_layout(target, s->o) == kernels_conv_layout(target, t->o) && s->kh == t->kh && s->kw == t->kw
+           && s->stride == t->stride && s->padding == t->padding;
+}
+
+/* Drivers for CPUs build a kernel in a third of a second, at the first start, and their compilers are used by
+ * everybody: there each template is tested once. */
+static bool same_test(const struct kernel_target *target, const struct test *a, const struct test *b) {
+    bool same_class = target->traits->kind == DEVICE_CPU ? same_template(target, &a->class, &b->class)
+                                                         : conv_class_equal(&a->class, &b->class);
+    return same_class && strcmp(a->choice.variant, b->choice.variant) == 0
            && memcmp(a->choice.parameters, b->choice.parameters, sizeof a->choice.parameters) == 0;
 }
 
@@ -50,7 +64,7 @@ static int add_test(struct tests *tests, const struct kernel_target *target, con
     *test = (struct test){0};
     shrink(target, use, test);
     for (*at = 0; *at < tests->count; ++*at)
-        if (same_test(&tests->list[*at], test)) return RETORT_OK;
+        if (same_test(target, &tests->list[*at], test)) return RETORT_OK;
     tests->count++;
     TRY(wisdom_of_one(&test->class, &test->choice, &test->wisdom));
     test->target = *target;
