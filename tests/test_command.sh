@@ -249,6 +249,20 @@ if [ -n "${RETORT_FALSE_DRIVER:-}" ] && [ -d "$fashion" ]; then
   bad_tuning crash "a kernel that crashes" 'it ends the process that runs it'
   bad_tuning hang "a kernel that hangs" 'it does not end'
   bad_tuning corrupt "a kernel that is wrong" 'its result is wrong'
+  # A library is tested in the child too, and once is enough: no product is asked of it any more.
+  if [[ $(ldd "$program") == *clblast* ]]; then
+    sed 's/^network:.*/network: {kind: mlp, width: 8, depth: 1, norm: none}/' small.yaml >products.yaml
+    RETORT_TEST_BAD="crash Xgemm" LD_PRELOAD=$RETORT_FALSE_DRIVER \
+      ASAN_OPTIONS=verify_asan_link_order=0:detect_leaks=0 RETORT_WISDOM=$work/bad-library \
+      expect "tune: a library that crashes" 0 'clblast for a product.*: it ends the process that runs it; it is not' \
+      tune products.yaml --quick --set device.gemm=clblast
+    has "tune: a library that crashes: it is remembered" '^bad	.*	clblast$' bad-library
+    report "tune: a library that crashes: once" "$(grep -c '^bad' bad-library | grep -v '^1$')"
+    has "tune: a library that crashes: the rest is tuned" '^tuned	' bad-library
+    RETORT_WISDOM=$work/bad-library expect "devices: a library that crashed" 0 'matrix products: own kernels' devices
+  else
+    skip "tune: a library that crashes: this build has no CLBlast"
+  fi
 else
   skip "tuning with bad kernels: RETORT_FALSE_DRIVER does not name the library, or no images"
 fi

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "compile/kernels.h"
 #include "compile/launch.h"
+#include "compile/wisdom.h"
 #include "device/gemm.h"
 #include "graphs.h"
 
@@ -163,19 +164,19 @@ static struct kernel_target target_of(enum family family, const char *gemm) {
 
 static void test_settled(void **state) {
     (void)state;
-    static const struct matmul_sizes sizes = {.batch = 1, .m = 2, .n = 3, .k = 4};
+    const struct conv_class class = matmul_class(&(struct matmul_sizes){.batch = 1, .m = 2, .n = 3, .k = 4});
     char words[GEMM_WORDS];
     struct kernel_target target = target_of(FAMILY_GPU, NULL);
     assert_ok(kernels_settle_gemm(&target, device, words));
     assert_null(target.calls);
-    assert_string_equal(kernels_matmul_choice(&target, &sizes)->name, "own");
+    assert_string_equal(kernels_conv_choice(&target, &class).variant, "own");
     target.gemm = "own";
     assert_ok(kernels_settle_gemm(&target, device, words));
-    assert_string_equal(kernels_matmul_choice(&target, &sizes)->name, "own");
+    assert_string_equal(kernels_conv_choice(&target, &class).variant, "own");
     target.gemm = "clblast";
     assert_ok(kernels_settle_gemm(&target, device, words));
     const char *expected = device_gemm_library() ? "clblast" : "own";
-    assert_string_equal(kernels_matmul_choice(&target, &sizes)->name, expected);
+    assert_string_equal(kernels_conv_choice(&target, &class).variant, expected);
     if (!device_gemm_library()) assert_non_null(strstr(words, "libclblast-dev"));
     target.gemm = "cublas";
     assert_int_equal(kernels_settle_gemm(&target, device, words), RETORT_EINVAL);
@@ -318,6 +319,66 @@ static void test_executable(void **state) {
     assert_int_equal(device_bytes(device), 0);
 }
 
+static int count_calls(const struct executable *executable) {
+    char *words = NULL;
+    size_t size;
+    int count = 0;
+    FILE *stream = open_memstream(&words, &size);
+    executable_print(executable, true, stream);
+    fclose(stream);
+    for (const char *c = words; (c = strstr(c, "call  clblast")); c++) count++;
+    free(words);
+    return count;
+}
+
+/* Where nothing is asked for, the library computes exactly those classes for which the wisdom names it. */
+static void test_by_wisdom(void **state) {
+    (void)state;
+    const struct conv_class class = matmul_class(&(struct matmul_sizes){1, 37, 29, 53, true, true}),
+                            other = matmul_class(&(struct matmul_sizes){1, 37, 29, 53, false, true});
+    const struct conv_choice called = {.variant = "clblast"};
+    struct kernel_target target = target_of(FAMILY_GPU, NULL);
+    struct library *library;
+    struct executable *executable;
+    struct conv_demand *list;
+    size_t count;
+    char words[GEMM_WORDS];
+    int launches = 0, found = 0;
+    assert_ok(wisdom_of_one(&class, &called, &target.wisdom));
+    assert_ok(kernels_settle_gemm(&target, device, words));
+    assert_string_equal(kernels_conv_choice(&target, &class).variant, device_gemm_library() ? "clblast" : "own");
+    assert_string_equal(kernels_conv_choice(&target, &other).variant, "own");
+    assert_non_null(strstr(words, device_gemm_library() ? "for 1 size of products" : "own kernels"));
+    struct graph *graph = make_graph();
+    assert_ok(library_create_for(device, &target, &library));
+    assert_string_equal(library_gemm(library), device_gemm_library() ? "auto" : "own");
+    assert_ok(executable_create(library, graph, "products", &executable));
+    /* What can be tuned is the same, whoever computes it. */
+    assert_ok(library_classes(library, &list, &count));
+    for (size_t i = 0; i < count; i++) {
+        assert_true(class_is_product(&list[i].class));
+        launches += list[i].launches;
+        if (conv_class_equal(&list[i].class, &class)) found = list[i].launches;
+    }
+    assert_true(found > 0 && launches > found);
+    assert_int_equal(count_calls(executable), device_gemm_library() ? found : 0);
+    free(list);
+    executable_destroy(executable);
+    library_destroy(library);
+    graph_destroy(graph);
+
+    /* What is known to be bad is not even tested. */
+    assert_ok(wisdom_refuse(target.wisdom, &target, &other, &called));
+    for (int way = 0; way < 2; way++) {
+        target.gemm = way ? "clblast" : "auto";
+        assert_ok(kernels_settle_gemm(&target, device, words));
+        assert_null(target.calls);
+        assert_string_equal(kernels_conv_choice(&target, &class).variant, "own");
+        if (device_gemm_library()) assert_non_null(strstr(words, "crashed, hung"));
+    }
+    wisdom_destroy(target.wisdom);
+}
+
 static int launches_for_gpu(const char *gemm, bool single) {
     struct device_traits gpu = *device_traits(device);
     struct kernel_target target = target_of(FAMILY_GPU, gemm);
@@ -428,6 +489,7 @@ int main(void) {
         cmocka_unit_test(test_settled),
         {"test_executable_cpu", test_executable, NULL, NULL, (void *)FAMILY_CPU},
         {"test_executable_gpu", test_executable, NULL, NULL, (void *)FAMILY_GPU},
+        cmocka_unit_test(test_by_wisdom),
         cmocka_unit_test(test_unmerged),
         cmocka_unit_test(test_bound_anew),
         cmocka_unit_test(test_profile),

@@ -337,7 +337,7 @@ static void test_choices(void **state) {
         int count = 0;
         const struct conv_variant *variant;
         for (int kind = CONV; kind <= CONV_WEIGHT; kind++)
-            for (int way = 0; (variant = kernels_conv_row(&target, way)); way++) {
+            for (int way = 0; (variant = kernels_conv_row(&target, false, way)); way++) {
                 struct conv_class class = {
                     (enum conv_pass)kind, {r->n, r->c, r->h, r->w, r->o, 3, 3, r->h, r->w, 1, 1}, CONV_SINGLE};
                 struct conv_choice list[CONV_CANDIDATES];

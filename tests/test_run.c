@@ -12,6 +12,7 @@
 #include "retort/log.h"
 #include "retort/run.h"
 #include "run/checkpoint.h"
+#include "run/run.h"
 #include "run/run_folder.h"
 
 #include <jansson.h>
@@ -326,6 +327,39 @@ static void test_wisdom(void **state) {
     /* Begun without, a run stays without. */
     assert_false(there("whole/wisdom"));
     device_close(device);
+}
+
+/* A run takes CLBlast for the products that were measured to be faster so, and goes on with it when the user's wisdom
+ * is gone. */
+static void test_measured(void **state) {
+    (void)state;
+    char path[FILE_PATH_MAX];
+    struct descriptor d;
+    struct session session;
+    struct conv_demand *list;
+    size_t count, at = 0;
+    const char *expected = device_gemm_library() ? "auto" : "own";
+    assert_ok(descriptor_read(path_in("bars.yaml", path), NULL, 0, &d));
+    assert_ok(session_open(&d, "", 0, "own", &session));
+    assert_ok(run_classes(&d, &session, &list, &count));
+    while (at < count && !class_is_product(&list[at].class)) at++;
+    assert_true(at < count);
+    const struct kernel_target target = kernels_target(device_traits(session.device), d.device.family);
+    assert_ok(wisdom_remember(path_in("measured wisdom", path), &target, &list[at].class,
+                              &(struct conv_choice){.variant = "clblast"}));
+    free(list);
+    session_close(&session);
+    descriptor_finish(&d);
+    setenv("RETORT_WISDOM", path, 1);
+    assert_ok(run_until("bars.yaml", "measured", NULL, false, 0));
+    assert_int_equal(run_until("bars.yaml", "measured halting", NULL, false, 3), RETORT_EINTERRUPTED);
+    setenv("RETORT_WISDOM", "off", 1);
+    json_t *plan = json_load_file(path_in("measured halting/plan.json", path), 0, NULL);
+    assert_string_equal(json_string_value(json_object_get(plan, "gemm")), expected);
+    json_decref(plan);
+    assert_ok(run_until("bars.yaml", "measured halting", NULL, true, 0));
+    assert_same_file("measured/set/images.npy", "measured halting/set/images.npy");
+    assert_same_file("measured/set/set.json", "measured halting/set/set.json");
 }
 
 static void session_of(const char *descriptor, const char *kept, const char *expected) {
@@ -841,6 +875,7 @@ int main(void) {
         cmocka_unit_test(test_memory),        cmocka_unit_test(test_wisdom),       cmocka_unit_test(test_refused),
         cmocka_unit_test(test_dry),           cmocka_unit_test(test_settings),     cmocka_unit_test(test_untested),
         cmocka_unit_test(test_not_a_number),  cmocka_unit_test(test_devices),      cmocka_unit_test(test_gemm),
+        cmocka_unit_test(test_measured),
     };
     return cmocka_run_group_tests_name("run", tests, prepare, clean);
 }

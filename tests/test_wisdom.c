@@ -128,8 +128,10 @@ static void test_round_trip(void **state) {
     wisdom_destroy(wisdom);
 }
 
-#define DEVICE "conv\ta device\t1.0 test\t16 2\t"
-#define CLASS  "forward 10 40 9 9 64 3 3 1 1\t1 1 1 1\t"
+#define DEVICE  "conv\ta device\t1.0 test\t16 2\t"
+#define CLASS   "forward 10 40 9 9 64 3 3 1 1\t1 1 1 1\t"
+#define GEMM    "gemm\ta device\t1.0 test\t16 2\t"
+#define PRODUCT "product 1 100 256 784\t0 1\t"
 
 static void test_damaged(void **state) {
     (void)state;
@@ -141,6 +143,19 @@ static void test_damaged(void **state) {
         "tuned\ta device\t1.0 test",
         "bad\ta device\t1.0 test\t16 2\t" CLASS "nothing 1",
         "gemm\ta device\t1.0 test\t16 2\t" CLASS "4 16 8 2",
+        "conv\ta device\t1.0 test\t16 2\t" PRODUCT "clblast",
+        "bad\ta device\t1.0 test\t16 2\t" PRODUCT "direct 0 0 0",
+        "bad\ta device\t1.0 test\t16 2\t" CLASS "own",
+        DEVICE CLASS "clblast",
+        GEMM PRODUCT "winograd4 16 8 2",
+        GEMM PRODUCT "clblast 1",
+        GEMM PRODUCT "cublas",
+        GEMM PRODUCT,
+        GEMM "product 0 100 256 784\t0 1\tclblast",
+        GEMM "product 1 0 256 784\t0 1\tclblast",
+        GEMM "product 1 100 256\t0 1\tclblast",
+        GEMM "product 1 100 256 784\t0 2\tclblast",
+        GEMM "product 1 2147483647 2147483647 784\t0 1\tclblast",
         DEVICE CLASS,
         DEVICE CLASS "4 16 8",
         DEVICE CLASS "4 16 8 2 1",
@@ -226,6 +241,77 @@ static void test_foreign_file(void **state) {
     wisdom_destroy(wisdom);
     assert_true(wisdom_remember(path, &target, &forward, &choice) < 0);
     assert_ok(path_join(folder, "wisdom", path));
+}
+
+/* Choices for matrix products stand beside those of convolutions, in lines of their own. A library that is bad for one
+ * product is bad for all. */
+static void test_products(void **state) {
+    (void)state;
+    const struct kernel_target file_target = kernels_target(&traits, FAMILY_AUTO);
+    struct kernel_target target = file_target;
+    const struct conv_class product = matmul_class(&(struct matmul_sizes){1, 100, 256, 784, false, true}),
+                            other = matmul_class(&(struct matmul_sizes){1, 100, 256, 784, true, false}),
+                            batch = matmul_class(&(struct matmul_sizes){5, 100, 256, 784, false, true});
+    const struct conv_choice called = {.variant = "clblast"}, own = {.variant = "own"},
+                             winograd = {"winograd4", {16, 8, 2}};
+    char before[17], name[17], again[17];
+    write_text("retort wisdom 2\n" DEVICE CLASS "winograd4 16 8 2\n");
+    struct wisdom *wisdom = load(&traits);
+    wisdom_name(wisdom, before);
+    wisdom_destroy(wisdom);
+    assert_ok(wisdom_remember(path, &file_target, &product, &called));
+    unsigned char *text;
+    size_t size;
+    assert_ok(file_read(path, 1 << 16, &text, &size));
+    assert_non_null(strstr((const char *)text, "\n" DEVICE CLASS "winograd4 16 8 2\n" GEMM PRODUCT "clblast\n"));
+    free(text);
+    wisdom = load(&traits);
+    assert_string_equal(said, "");
+    assert_known(wisdom, &product, &called);
+    assert_known(wisdom, &other, NULL);
+    assert_known(wisdom, &batch, NULL);
+    assert_known(wisdom, &forward, &winograd);
+    assert_int_equal(wisdom_library_classes(wisdom), 1);
+    assert_false(wisdom_refuses_library(wisdom));
+    wisdom_name(wisdom, name);
+    assert_string_not_equal(name, before);
+    assert_ok(wisdom_save(wisdom, path)); /* as a run's folder keeps it */
+    wisdom_destroy(wisdom);
+    wisdom = load(&traits);
+    assert_known(wisdom, &product, &called);
+    wisdom_name(wisdom, again);
+    assert_string_equal(name, again);
+
+    /* It is taken where the library has passed its test, and then for that class alone. */
+    target.wisdom = wisdom;
+    assert_string_equal(kernels_conv_choice(&target, &product).variant, "own");
+    target.calls = (struct device *)&traits; /* not looked at */
+    assert_string_equal(kernels_conv_choice(&target, &product).variant, "clblast");
+    assert_string_equal(kernels_conv_choice(&target, &other).variant, "own");
+    assert_string_equal(kernels_conv_choice(&target, &forward).variant, "winograd4");
+    target.gemm = "own";
+    assert_string_equal(kernels_conv_choice(&target, &product).variant, "own");
+    target.gemm = "clblast";
+    assert_string_equal(kernels_conv_choice(&target, &other).variant, "clblast");
+    assert_ok(wisdom_refuse(wisdom, &target, &batch, &called));
+    assert_string_equal(kernels_conv_choice(&target, &other).variant, "own");
+    assert_true(wisdom_refuses_library(wisdom));
+    assert_true(wisdom_refuses(wisdom, &other, &called));
+    assert_false(wisdom_refuses(wisdom, &other, &own));
+    wisdom_destroy(wisdom);
+
+    assert_ok(wisdom_remember_bad(path, &file_target, &other, &called));
+    assert_ok(wisdom_remember_bad(path, &file_target, &product, &called));
+    assert_ok(wisdom_remember(path, &file_target, &product, NULL));
+    wisdom = load(&traits);
+    assert_string_equal(said, "");
+    assert_known(wisdom, &product, NULL);
+    assert_true(wisdom_refuses_library(wisdom));
+    wisdom_destroy(wisdom);
+    assert_ok(file_read(path, 1 << 16, &text, &size));
+    assert_string_equal((const char *)text, "retort wisdom 2\n" DEVICE CLASS "winograd4 16 8 2\n"
+                                            "bad\ta device\t1.0 test\t16 2\tproduct 1 100 256 784\t1 0\tclblast\n");
+    free(text);
 }
 
 /* A file of the first version, in which ways had numbers, says the same as one of today, and its decisions keep their
@@ -463,9 +549,10 @@ static int clean(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),    cmocka_unit_test(test_damaged), cmocka_unit_test(test_foreign_file),
-        cmocka_unit_test(test_first_version), cmocka_unit_test(test_choice),  cmocka_unit_test(test_choice_of_tiles),
-        cmocka_unit_test(test_bad_choices),   cmocka_unit_test(test_path),    cmocka_unit_test(test_at_once),
+        cmocka_unit_test(test_round_trip),      cmocka_unit_test(test_damaged),     cmocka_unit_test(test_foreign_file),
+        cmocka_unit_test(test_first_version),   cmocka_unit_test(test_products),    cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_choice_of_tiles), cmocka_unit_test(test_bad_choices), cmocka_unit_test(test_path),
+        cmocka_unit_test(test_at_once),
     };
     return cmocka_run_group_tests_name("wisdom", tests, prepare, clean);
 }

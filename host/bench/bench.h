@@ -31,10 +31,10 @@ struct bench_step_result {
     uint64_t peak_resident_bytes;  /* of this process so far */
     struct device_profile profile; /* the caller's, for device_profile_finish */
 };
-/* The convolutions that such a step launches, by classes, as they are without wisdom. The array is the caller's to
- * free(). */
-int bench_step_convolutions(struct device *device, const struct bench_step_spec *spec, struct conv_demand **list,
-                            size_t *count);
+/* The convolutions and matrix products that such a step launches, by classes, as they are without wisdom. The array is
+ * the caller's to free(). */
+int bench_step_classes(struct device *device, const struct bench_step_spec *spec, struct conv_demand **list,
+                       size_t *count);
 /* Writes what a device that need not be present would be given for such a step: the text of the program (NULL: not
  * wanted), and every launch. Nothing is built or allocated. */
 int bench_step_kernels(struct device *device, const struct bench_step_spec *spec, FILE *program, FILE *launches);
@@ -65,14 +65,14 @@ int bench_conv(struct device *device, const struct kernel_target *target, const 
 int bench_conv_kernels(struct device *device, enum family family, const struct bench_conv_spec *spec, FILE *program,
                        FILE *launches);
 
-/* --- tuning: the fastest right choice for a class of convolutions --- */
+/* --- tuning: the fastest right choice for a class of convolutions or matrix products --- */
 struct tune_task {
     struct conv_class class;
     struct conv_choice choice;
 };
 /* Measures choices in this process. The first right result of a class is what those after it are compared with, until
  * another class is measured. RETORT_EINVAL where the kernels do not allow the choice; that a kernel cannot be built or
- * run is a fault of the result. */
+ * run, or a library fails its test (gemm.h), is a fault of the result. */
 struct tune_bench;
 int tune_bench_create(struct device *device, const struct kernel_target *target, struct tune_bench **bench);
 void tune_bench_destroy(struct tune_bench *bench); /* NULL-safe */

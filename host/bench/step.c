@@ -144,8 +144,8 @@ done:
     return status;
 }
 
-int bench_step_convolutions(struct device *device, const struct bench_step_spec *spec, struct conv_demand **list,
-                            size_t *count) {
+int bench_step_classes(struct device *device, const struct bench_step_spec *spec, struct conv_demand **list,
+                       size_t *count) {
     int status = RETORT_OK;
     struct library *library = NULL;
     struct unroll *unroll = NULL;
@@ -153,7 +153,7 @@ int bench_step_convolutions(struct device *device, const struct bench_step_spec 
     struct meta_spec meta;
     TRY(library_create_with(device, spec->family, NULL, &library));
     TRY(plan(library, spec, true, &network, &meta, &unroll));
-    TRY(library_convolutions(library, list, count));
+    TRY(library_classes(library, list, count));
 done:
     unroll_destroy(unroll);
     library_destroy(library);

@@ -1,10 +1,11 @@
-/* Finding the fastest way to compute a class of convolutions. */
+/* Finding the fastest way to compute a class of convolutions or matrix products. */
 #include "bench/bench.h"
 
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "compile/wisdom.h"
+#include "device/gemm.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -36,7 +37,7 @@ int tune_bench_create(struct device *device, const struct kernel_target *target,
     struct tune_bench *fresh = calloc(1, sizeof *fresh);
     if (!fresh) return error_set(RETORT_ENOMEM, "out of memory");
     *fresh = (struct tune_bench){.device = device, .target = *target};
-    fresh->target.preferred = NULL;
+    fresh->target.preferred = fresh->target.gemm = NULL; /* what is measured is what each task says */
     *bench = fresh;
     return RETORT_OK;
 }
@@ -54,6 +55,16 @@ int tune_bench_measure(struct tune_bench *bench, const struct tune_task *task, c
     struct wisdom *wisdom = NULL;
     if (!kernels_conv_fits(&target, &task->class, &task->choice))
         RAISE(RETORT_EINVAL, "a choice that these kernels do not allow");
+    if (kernels_conv_variant(task->choice.variant)->library) {
+        if (limits->tell) limits->tell(limits->user, "building");
+        if (device_gemm_trust(bench->device) < 0) {
+            log_debug("%s", retort_error_message());
+            error_clear();
+            *result = (struct trial_result){.fault = "the library has failed its test", .failed = true};
+            goto done;
+        }
+        target.calls = bench->device;
+    }
     TRY(wisdom_of_one(&task->class, &task->choice, &wisdom));
     target.wisdom = wisdom;
     if (!bench->trial || !conv_class_equal(&bench->class, &task->class)) {
@@ -94,6 +105,7 @@ static int plan_choice(const struct search *search, const struct conv_choice *ch
 static bool is_new(struct search *search, const struct conv_choice *choice) {
     struct kernel_plan plan;
     uint64_t hash = 0;
+    if (class_is_product(&search->class)) return true;       /* rows without parameters */
     if (plan_choice(search, choice, &plan) < 0) return true; /* measuring it will say why */
     for (int i = 0; i < plan.use_count; i++) {
         const struct kernel_use *use = &plan.uses[i];
@@ -156,7 +168,9 @@ static int find(struct search *search, const char *built_in) {
     struct conv_choice lists[MOST_ROWS][CONV_CANDIDATES];
     const struct conv_variant *row;
     double own[MOST_ROWS] = {0}, best = search->seconds;
-    for (int i = 0; i < MOST_ROWS && (row = kernels_conv_row(&search->target, i)) && !stops(search); i++) {
+    for (int i = 0; i < MOST_ROWS && (row = kernels_conv_row(&search->target, class_is_product(&spec->class), i))
+                    && !stops(search);
+         i++) {
         if (!row->joins && spec->joined) continue;
         counts[i] = kernels_conv_candidates(&search->target, &spec->class, row, lists[i]);
         if (counts[i] == 0) continue;
@@ -231,7 +245,7 @@ int bench_tune(const struct kernel_target *target, const struct tune_spec *spec,
         search.target.wisdom = spec->bad;
         built_in = kernels_conv_untuned(&search.target, &spec->class);
         if (!built_in.variant)
-            RAISE(RETORT_EDEVICE, "every kernel for such a convolution is known to be bad on %s", target->traits->name);
+            RAISE(RETORT_EDEVICE, "every kernel for such a launch is known to be bad on %s", target->traits->name);
         search.target.wisdom = NULL;
         TRY(measure_built_in(&search, &built_in));
     } while (fresh.built_in_seconds == 0 && wisdom_refuses(spec->bad, &spec->class, &built_in));

@@ -319,7 +319,7 @@ static int report_conv(struct report *report, const struct bench_conv_spec *spec
              pass_names[spec->pass], spec->channels, spec->outputs, spec->side, spec->side, spec->batch);
     for (int way = 0; way < 2; way++) {
         const struct conv_variant *row;
-        for (int i = 0; way && (row = kernels_conv_row(&target, i)); i++)
+        for (int i = 0; way && (row = kernels_conv_row(&target, false, i)); i++)
             target.preferred = row->name; /* the last one */
         TRY(bench_conv(report->device, &target, spec, way ? &direct : &result));
         if (way && strcmp(direct.way, result.way) == 0) break;

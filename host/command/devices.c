@@ -1,7 +1,7 @@
 /* `retort devices`: what is there, what it can do, whether it computes rightly. */
 #include "base/error.h"
 #include "command/options.h"
-#include "compile/kernels.h"
+#include "compile/wisdom.h"
 #include "device/device.h"
 
 #include <inttypes.h>
@@ -33,14 +33,17 @@ static int test_device(const struct device_traits *traits, struct findings *find
     int status = RETORT_OK;
     struct device *device = NULL;
     struct kernel_target target = kernels_target(traits, FAMILY_AUTO);
-    char spec[16];
+    char spec[16], path[FILE_PATH_MAX];
     if (!traits->available) RAISE(RETORT_EDEVICE, "not available");
     snprintf(spec, sizeof spec, "%d", traits->index);
     TRY(device_open(spec, &device));
     TRY(device_self_test(device));
+    wisdom_path(path);
+    TRY(wisdom_load(path, &target, &target.wisdom));
     if (kernels_settle_gemm(&target, device, findings->gemm) < 0)
         snprintf(findings->gemm, sizeof findings->gemm, "%s", retort_error_message());
 done:
+    wisdom_destroy(target.wisdom);
     device_close(device);
     if (status < 0) snprintf(findings->problem, sizeof findings->problem, "%s", retort_error_message());
     return status;

@@ -98,14 +98,15 @@ static int tune_first(const struct descriptor *descriptor, double seconds, const
     bool wants;
     TRY(wants_tuning(descriptor, path, &wants));
     if (!wants) return RETORT_OK;
-    TRY(session_open(descriptor, NULL, 0, NULL, &session));
-    TRY(run_convolutions(descriptor, &session, &tuner.list, &tuner.count));
+    TRY(session_open(descriptor, NULL, 0, "own", &session)); /* as in `retort tune` */
+    TRY(run_classes(descriptor, &session, &tuner.list, &tuner.count));
     const char *name = device_traits(session.device)->name;
     tuner.target = kernels_target(device_traits(session.device), descriptor->device.family);
+    if (!tuner.target.gemm) tuner.target.gemm = descriptor_gemm_name(descriptor->device.gemm);
     tuner.path = path;
     log_info("tuning kernels for %s, which is new here: %.0f s at most (--no-tune goes without)", name, seconds);
     TRY(tuner_run(&tuner, &total));
-    log_info("tuned: %d better choice%s for %d of %zu classes of convolutions, %.1f %% less time in them; kept in %s",
+    log_info("tuned: %d better choice%s for %d of %zu classes of launches, %.1f %% less time in them; kept in %s",
              total.found, total.found == 1 ? "" : "s", total.tuned, tuner.count,
              total.built_in > 0 ? 100 * (1 - total.best / total.built_in) : 0, path);
 done:

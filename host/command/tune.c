@@ -1,4 +1,5 @@
-/* `retort tune`: finds the fastest kernels for a network's convolutions on this device, and remembers them. */
+/* `retort tune`: finds the fastest kernels for a network's convolutions and matrix products on this device, and
+ * remembers them. */
 #include "base/error.h"
 #include "base/log.h"
 #include "bench/bench.h"
@@ -18,7 +19,8 @@
 static const char help[] =
     "usage: retort tune [DESCRIPTOR] [OPTIONS]\n\n"
     "Measures, for each convolution that distilling with a descriptor's network launches, which kernel computes it\n"
-    "fastest on this device; checks each against the built-in one and double precision; and remembers those that are "
+    "fastest on this device, and for matrix products whether CLBlast is faster, on GPUs or with device.gemm: clblast;\n"
+    "checks each against the built-in one and double precision; and remembers those that are "
     "at\n"
     "least 3 % faster. Every later run on the device uses them. Without a descriptor: ConvNet-3, as in `retort bench\n"
     "step`.\n\n"
@@ -47,13 +49,13 @@ static const char help[] =
     "keeps the wisdom that it began with.\n"
     "Exit status: 0 done, 1 failed, 2 wrong usage or descriptor, 130 interrupted.\n";
 
-/* Device and convolutions, from a descriptor or from options. */
+/* Device and launches, from a descriptor or from options. */
 struct work {
     struct session session; /* of a descriptor; else empty */
     struct device *device;
     struct conv_demand *list;
     size_t count;
-    enum family family;
+    struct kernel_target target;
 };
 
 static void work_finish(struct work *work) {
@@ -68,10 +70,12 @@ static int work_from_descriptor(const struct options *options, struct work *work
     status = descriptor_read(options->operands[0], options->overrides, options->override_count, &descriptor);
     if (status == RETORT_EIO) status = RETORT_EINVAL;
     TRY(status);
-    TRY(session_open(&descriptor, "", 0, NULL, &work->session));
+    /* Planning asks no library, which may be bad: that is for another process to find out. */
+    TRY(session_open(&descriptor, "", 0, "own", &work->session));
     work->device = work->session.device;
-    work->family = descriptor.device.family;
-    TRY(run_convolutions(&descriptor, &work->session, &work->list, &work->count));
+    work->target = kernels_target(device_traits(work->device), descriptor.device.family);
+    if (!work->target.gemm) work->target.gemm = descriptor_gemm_name(descriptor.device.gemm);
+    TRY(run_classes(&descriptor, &work->session, &work->list, &work->count));
 done:
     descriptor_finish(&descriptor);
     return status;
@@ -80,8 +84,8 @@ done:
 static int work_from_options(const struct options *options, const struct bench_step_spec *spec, struct work *work) {
     int status = RETORT_OK;
     TRY(device_open(options->value[OPTION_DEVICE], &work->device));
-    work->family = spec->family;
-    TRY(bench_step_convolutions(work->device, spec, &work->list, &work->count));
+    work->target = kernels_target(device_traits(work->device), spec->family);
+    TRY(bench_step_classes(work->device, spec, &work->list, &work->count));
 done:
     return status;
 }
@@ -101,29 +105,47 @@ static void describe_choice(const struct conv_choice *choice, char text[64]) {
 
 static void print_line(const struct conv_demand *demand, const struct tune_result *result) {
     const struct conv_sizes *s = &demand->class.sizes;
-    char shape[96], choice[64] = "as it is";
-    snprintf(
-        shape, sizeof shape, "%-10s %4" PRId64 " > %-4" PRId64 " %3" PRId64 " x %-3" PRId64 " batch %-4" PRId64 "%s",
-        pass_names[demand->class.pass], s->c, s->o, s->h, s->w, s->n, products(&demand->class) > 1 ? " joined" : "");
+    char shape[CONV_WORDS], choice[64] = "as it is";
+    if (class_is_product(&demand->class))
+        conv_class_describe(&demand->class, shape);
+    else
+        snprintf(shape, sizeof shape,
+                 "%-10s %4" PRId64 " > %-4" PRId64 " %3" PRId64 " x %-3" PRId64 " batch %-4" PRId64 "%s",
+                 pass_names[demand->class.pass], s->c, s->o, s->h, s->w, s->n,
+                 products(&demand->class) > 1 ? " joined" : "");
     if (result->better) describe_choice(&result->choice, choice);
     printf("%-49s %3d x %10.4f ms %10.4f ms  %s%s\n", shape, demand->launches, result->built_in_seconds * 1e3,
            result->best_seconds * 1e3, choice, result->wrong ? "; BAD KERNELS were refused" : "");
     fflush(stdout);
 }
 
-static json_t *describe_line(const struct conv_demand *demand, const struct tune_result *result) {
-    const struct conv_class *c = &demand->class;
+static json_t *describe_class(const struct conv_class *c) {
     const struct conv_sizes *s = &c->sizes;
+    const struct matmul_sizes *p = &c->product;
+    if (class_is_product(c))
+        return json_pack("{s:s, s:I, s:I, s:I, s:I, s:b, s:b}", "pass", "product", "batch", (json_int_t)p->batch, "m",
+                         (json_int_t)p->m, "n", (json_int_t)p->n, "k", (json_int_t)p->k, "transpose_a", p->transpose_a,
+                         "transpose_b", p->transpose_b);
+    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:i}", "pass", pass_names[c->pass], "batch",
+                     (json_int_t)s->n, "channels", (json_int_t)s->c, "height", (json_int_t)s->h, "width",
+                     (json_int_t)s->w, "outputs", (json_int_t)s->o, "kernel_height", (json_int_t)s->kh, "kernel_width",
+                     (json_int_t)s->kw, "stride", s->stride, "padding", s->padding, "products", products(c));
+}
+
+static json_t *describe_line(const struct conv_demand *demand, const struct tune_result *result) {
     char choice[64] = "";
     if (result->better) describe_choice(&result->choice, choice);
-    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:i, s:i, s:f, s:f, s:o, s:i, s:i, s:o}",
-                     "pass", pass_names[c->pass], "batch", (json_int_t)s->n, "channels", (json_int_t)s->c, "height",
-                     (json_int_t)s->h, "width", (json_int_t)s->w, "outputs", (json_int_t)s->o, "kernel_height",
-                     (json_int_t)s->kh, "kernel_width", (json_int_t)s->kw, "stride", s->stride, "padding", s->padding,
-                     "products", products(c), "launches", demand->launches, "built_in_seconds",
-                     result->built_in_seconds, "best_seconds", result->best_seconds, "choice",
-                     result->better ? json_string(choice) : json_null(), "tried", result->tried, "wrong", result->wrong,
-                     "worst_error", json_number_or_null(result->worst_error));
+    json_t *line = describe_class(&demand->class);
+    json_t *found = json_pack("{s:i, s:f, s:f, s:o, s:i, s:i, s:o}", "launches", demand->launches, "built_in_seconds",
+                              result->built_in_seconds, "best_seconds", result->best_seconds, "choice",
+                              result->better ? json_string(choice) : json_null(), "tried", result->tried, "wrong",
+                              result->wrong, "worst_error", json_number_or_null(result->worst_error));
+    if (!line || json_object_update(line, found) < 0) {
+        json_decref(line);
+        line = NULL;
+    }
+    json_decref(found);
+    return line;
 }
 
 struct report {
@@ -175,7 +197,7 @@ static int run_tune(const struct options *options, const struct bench_step_spec 
     if (options->given[OPTION_JSON] && !(report.lines = json_array()))
         RAISE(RETORT_ENOMEM, "out of memory writing JSON");
     TRY(options->operand_count ? work_from_descriptor(options, &work) : work_from_options(options, spec, &work));
-    struct tuner_spec tuner = {.target = kernels_target(device_traits(work.device), work.family),
+    struct tuner_spec tuner = {.target = work.target,
                                .list = work.list,
                                .count = work.count,
                                .quick = options->given[OPTION_QUICK],
@@ -185,12 +207,12 @@ static int run_tune(const struct options *options, const struct bench_step_spec 
                                .tell = report_class,
                                .user = &report};
     if (!options->given[OPTION_TUNE_SECONDS] && tuner.target.family == FAMILY_GPU) tuner.seconds = TUNE_SECONDS;
-    if (!report.lines) printf("%-49s %5s %13s %13s  %s\n", "convolution", "times", "built in", "best", "choice");
+    if (!report.lines) printf("%-49s %5s %13s %13s  %s\n", "launch", "times", "built in", "best", "choice");
     status = tuner_run(&tuner, &total);
     if (status < 0 && status != RETORT_EINTERRUPTED) goto done;
-    if ((size_t)total.tuned < work.count)
-        log_info("%zu of %zu classes were not tuned: there was no time left", work.count - (size_t)total.tuned,
-                 work.count);
+    if ((size_t)total.tuned < tuner.count)
+        log_info("%zu of %zu classes were not tuned: there was no time left", tuner.count - (size_t)total.tuned,
+                 tuner.count);
     int printed = print_total(&work, path, report.lines, &total);
     if (printed < 0) status = printed;
     if (status == RETORT_EINTERRUPTED) error_set(status, "interrupted; what was found is kept");

@@ -82,17 +82,27 @@ done:
     return status;
 }
 
+/* Products for which there is nothing to choose are no work for the tuner. */
+static void drop_products(struct tuner_spec *spec, const struct wisdom *bad) {
+    size_t kept = 0;
+    if (kernels_may_call(&spec->target) && !wisdom_refuses_library(bad)) return;
+    for (size_t i = 0; i < spec->count; i++)
+        if (!class_is_product(&spec->list[i].class)) spec->list[kept++] = spec->list[i];
+    spec->count = kept;
+}
+
 static bool interrupted(const struct tuner_spec *spec) {
     return spec->interrupt && *spec->interrupt;
 }
 
-int tuner_run(const struct tuner_spec *spec, struct tuner_total *total) {
+int tuner_run(struct tuner_spec *spec, struct tuner_total *total) {
     int status = RETORT_OK;
     struct tuning tuning = {.spec = spec};
-    struct progress progress;
+    struct progress progress = {0};
     double ends = spec->seconds > 0 ? clock_seconds() + spec->seconds : 0, left = 0;
-    progress_begin(&progress, "tune", 0, (int64_t)spec->count);
     TRY(wisdom_load(spec->path, &spec->target, &tuning.bad));
+    drop_products(spec, tuning.bad);
+    progress_begin(&progress, "tune", 0, (int64_t)spec->count);
     TRY(worker_create(&spec->target, spec->interrupt, &tuning.worker));
     qsort(spec->list, spec->count, sizeof *spec->list, by_arithmetic);
     for (size_t i = 0; i < spec->count; i++) left += arithmetic(&spec->list[i]);

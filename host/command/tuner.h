@@ -1,5 +1,5 @@
-/* Tuning the convolutions of some work within a time: what `retort tune` does, and `retort run` on a GPU of which
- * nothing is known yet. */
+/* Tuning the convolutions and matrix products of some work within a time: what `retort tune` does, and `retort run` on
+ * a GPU of which nothing is known yet. */
 #ifndef RETORT_COMMAND_TUNER_H
 #define RETORT_COMMAND_TUNER_H
 
@@ -24,8 +24,9 @@ struct tuner_total {
     double built_in, best; /* seconds of all launches once */
     int tuned, found, wrong;
 };
-/* Each choice is remembered as soon as it is found, and each that is bad; at the end, that the device was tuned.
- * RETORT_EINTERRUPTED keeps what was found. */
-int tuner_run(const struct tuner_spec *spec, struct tuner_total *total);
+/* Takes products out of the list, and its count, where there is but one way to compute them. Each choice is remembered
+ * as soon as it is found, and each that is bad; at the end, that the device was tuned. RETORT_EINTERRUPTED keeps what
+ * was found. */
+int tuner_run(struct tuner_spec *spec, struct tuner_total *total);
 
 #endif

@@ -68,7 +68,8 @@ int library_create_with(struct device *device, enum family family, struct wisdom
 }
 
 int library_create_for(struct device *device, const struct kernel_target *target, struct library **library) {
-    if (target->preferred && !kernels_conv_variant(target->preferred))
+    const struct conv_variant *preferred = kernels_conv_variant(target->preferred);
+    if (target->preferred && (!preferred || preferred->product))
         return error_set(RETORT_EINVAL, "RETORT_CONV=%s in the environment: no such way to compute convolutions",
                          target->preferred);
     struct kernel_target settled = *target;
@@ -103,17 +104,17 @@ struct device *library_device(struct library *library) {
     return library->device;
 }
 
-int library_convolutions(const struct library *library, struct conv_demand **list, size_t *count) {
+int library_classes(const struct library *library, struct conv_demand **list, size_t *count) {
     int status = RETORT_OK;
     ARRAY(struct conv_demand) found = {0};
     for (size_t i = 0; i < library->executables.count; i++) {
         const struct launch_list *launches = &library->executables.items[i]->list;
-        for (size_t k = 0; k < launches->convolutions.count; k++) {
-            const struct conv_class *class = &launches->convolutions.items[k];
+        for (size_t k = 0; k < launches->classes.count; k++) {
+            const struct conv_class *class = &launches->classes.items[k];
             size_t at = 0;
             while (at < found.count && !conv_class_equal(&found.items[at].class, class)) at++;
             if (at == found.count && !array_push(&found, ((struct conv_demand){.class = *class})))
-                RAISE(RETORT_ENOMEM, "out of memory listing convolutions");
+                RAISE(RETORT_ENOMEM, "out of memory listing launches");
             found.items[at].launches++;
         }
     }
@@ -125,11 +126,13 @@ done:
     return status;
 }
 
-/* Remembers how an executable computes its convolutions, for the self-test. */
+/* Remembers how an executable computes its convolutions, for the self-test. (A library's products have a test of their
+ * own.) */
 static int note_convolutions(struct library *library, const struct launch_list *list) {
-    for (size_t i = 0; i < list->convolutions.count; i++) {
-        struct conv_use use = {.class = list->convolutions.items[i]};
+    for (size_t i = 0; i < list->classes.count; i++) {
+        struct conv_use use = {.class = list->classes.items[i]};
         size_t at = 0;
+        if (class_is_product(&use.class)) continue;
         use.choice = kernels_conv_choice(&library->target, &use.class);
         while (at < library->convolutions.count
                && !(conv_class_equal(&library->convolutions.items[at].class, &use.class)
@@ -159,7 +162,9 @@ size_t library_scratch_bytes(const struct library *library) {
 }
 
 const char *library_gemm(const struct library *library) {
-    return library->target.calls ? "clblast" : "own";
+    const struct kernel_target *target = &library->target;
+    if (!target->calls) return "own";
+    return target->gemm && strcmp(target->gemm, "auto") != 0 ? "clblast" : "auto";
 }
 
 /* What the most demanding call of all executables needs beside the arena. */

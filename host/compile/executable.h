@@ -39,7 +39,7 @@ int library_self_test(struct library *library, bool skip, int *refused);
 int library_write_program(struct library *library, FILE *stream);
 struct device *library_device(struct library *library);
 size_t library_scratch_bytes(const struct library *library); /* allocated now */
-/* Who computes matrix products: "own" kernels, or "clblast". */
+/* Who computes matrix products: "own" kernels, "clblast", or "auto": each class who the wisdom says, CLBlast some. */
 const char *library_gemm(const struct library *library);
 
 struct executable;

@@ -1,4 +1,4 @@
-/* The kernel choice: the ways to compute convolutions as rows, and which of them is taken. */
+/* The kernel choice: the ways to compute convolutions and matrix products as rows, and which of them is taken. */
 #include "compile/kernels_family.h"
 
 #include "base/error.h"
@@ -61,6 +61,24 @@ done:
     return status;
 }
 
+static int check_product(const struct kernel_target *target, const struct matmul_sizes *sizes) {
+    int status = RETORT_OK;
+    TRY(kernels_check_target(target));
+    TRY(kernels_check_count("matmul operand a", sizes->batch, sizes->m, sizes->k, 1));
+    TRY(kernels_check_count("matmul operand b", sizes->batch, sizes->k, sizes->n, 1));
+    TRY(kernels_check_count("matmul result", sizes->batch, sizes->m, sizes->n, 1));
+done:
+    return status;
+}
+
+static int check_class(const struct kernel_target *target, const struct conv_class *class) {
+    return class_is_product(class) ? check_product(target, &class->product) : check_conv(target, &class->sizes);
+}
+
+struct conv_class matmul_class(const struct matmul_sizes *sizes) {
+    return (struct conv_class){.terms = CONV_SINGLE, .product = *sizes};
+}
+
 struct kernel_target kernels_target(const struct device_traits *traits, enum family family) {
     if (family == FAMILY_AUTO) family = traits->kind == DEVICE_CPU ? FAMILY_CPU : FAMILY_GPU;
     return (struct kernel_target){.traits = traits,
@@ -105,6 +123,8 @@ void kernels_plan_conv(const struct product_use *use, const struct conv_class *c
 
 double conv_class_flops(const struct conv_class *class) {
     const struct conv_sizes *s = &class->sizes;
+    const struct matmul_sizes *p = &class->product;
+    if (class_is_product(class)) return 2.0 * (double)p->batch * (double)p->m * (double)p->n * (double)p->k;
     int products = class->pass == CONV_BACKWARD_WEIGHT ? class->terms.inputs : __builtin_popcount(class->terms.mask);
     return 2.0 * products * (double)(s->kh * s->kw) * (double)(s->n * s->oh * s->ow) * (double)(s->c * s->o);
 }
@@ -155,6 +175,39 @@ static int winograd2_plan(const struct kernel_target *target, const struct conv_
     return RETORT_OK;
 }
 
+static int own_product_plan(const struct kernel_target *target, const struct conv_class *class, const int *parameters,
+                            struct kernel_plan *plan) {
+    int status = RETORT_OK;
+    struct product_use use = {0};
+    (void)parameters;
+    TRY((target->family == FAMILY_CPU ? matmul_cpu_plan : matmul_gpu_plan)(target, &class->product, &use));
+    kernels_plan_product(&use, 1, 2, 1, plan);
+done:
+    return status;
+}
+
+/* Taken where it is asked for or was measured to be faster, and by no rule of its own. */
+static bool never(const struct kernel_target *target, const struct conv_class *class) {
+    (void)target, (void)class;
+    return false;
+}
+
+/* Rows without parameters. */
+static bool any_fits(const struct kernel_target *target, const struct conv_class *class, const int *parameters) {
+    (void)target, (void)class, (void)parameters;
+    return true;
+}
+
+static int no_candidates(const struct kernel_target *target, const struct conv_class *class,
+                         int list[][CHOICE_PARAMETERS], int most) {
+    (void)target, (void)class, (void)list, (void)most;
+    return 0;
+}
+
+static void no_numbers(const struct kernel_target *target, const struct conv_class *class, int *numbers) {
+    (void)target, (void)class, (void)numbers;
+}
+
 /* Sums of products, and Winograd's, whose transforms lose about two bits. */
 #define DIRECT_ERROR   4e-6
 #define WINOGRAD_ERROR 1e-5
@@ -170,6 +223,10 @@ static const struct conv_variant conv_variants[] = {
      conv_staged_fits, conv_staged_candidates, conv_staged_own, conv_staged_plan},
     {"product", "tiled product", FAMILY_GPU, TILE_NUMBERS, false, DIRECT_ERROR, always, conv_product_fits,
      conv_product_candidates, conv_product_own, conv_product_plan},
+    {"clblast", "CLBlast", FAMILY_AUTO, 0, false, DIRECT_ERROR, never, any_fits, no_candidates, no_numbers,
+     product_call_plan, .product = true, .library = true},
+    {"own", "own product", FAMILY_AUTO, 0, false, DIRECT_ERROR, always, any_fits, no_candidates, no_numbers,
+     own_product_plan, .product = true},
 };
 enum { CONV_VARIANTS = sizeof conv_variants / sizeof *conv_variants };
 
@@ -179,9 +236,13 @@ const struct conv_variant *kernels_conv_variant(const char *name) {
     return NULL;
 }
 
-const struct conv_variant *kernels_conv_row(const struct kernel_target *target, int i) {
+static bool serves(const struct conv_variant *row, const struct kernel_target *target, bool product) {
+    return (row->family == FAMILY_AUTO || row->family == target->family) && row->product == product;
+}
+
+const struct conv_variant *kernels_conv_row(const struct kernel_target *target, bool product, int i) {
     for (int k = 0; k < CONV_VARIANTS; k++)
-        if (conv_variants[k].family == target->family && i-- == 0) return &conv_variants[k];
+        if (serves(&conv_variants[k], target, product) && i-- == 0) return &conv_variants[k];
     return NULL;
 }
 
@@ -203,9 +264,10 @@ bool kernels_conv_fits(const struct kernel_target *target, const struct conv_cla
                        const struct conv_choice *choice) {
     const struct conv_variant *row = kernels_conv_variant(choice->variant);
     bool own = true, sane = true;
-    if (!row || row->family != target->family || !terms_fit(class) || (!row->joins && !conv_is_single(class)))
+    if (!row || !serves(row, target, class_is_product(class)) || !terms_fit(class)
+        || (!row->joins && !conv_is_single(class)))
         return false;
-    if (check_conv(target, &class->sizes) < 0) {
+    if (check_class(target, class) < 0) {
         error_clear();
         return false;
     }
@@ -219,21 +281,22 @@ bool kernels_conv_fits(const struct kernel_target *target, const struct conv_cla
 /* Whether the class can be computed so, and nothing is known against it. */
 static bool may_take(const struct kernel_target *target, const struct conv_class *class,
                      const struct conv_choice *choice) {
-    return kernels_conv_fits(target, class, choice) && !wisdom_refuses(target->wisdom, class, choice);
+    return kernels_conv_fits(target, class, choice) && !wisdom_refuses(target->wisdom, class, choice)
+           && (target->calls || !kernels_conv_variant(choice->variant)->library);
 }
 
 /* The last resort: of the last row's candidates the last. */
 static struct conv_choice plainest(const struct kernel_target *target, const struct conv_class *class) {
     struct conv_choice list[CONV_CANDIDATES];
     const struct conv_variant *row = NULL, *next;
-    for (int i = 0; (next = kernels_conv_row(target, i)); i++) row = next;
+    for (int i = 0; (next = kernels_conv_row(target, class_is_product(class), i)); i++) row = next;
     int count = row ? kernels_conv_candidates(target, class, row, list) : 0;
     return count && may_take(target, class, &list[count - 1]) ? list[count - 1] : (struct conv_choice){0};
 }
 
 struct conv_choice kernels_conv_choice(const struct kernel_target *target, const struct conv_class *class) {
     const struct conv_choice *known = wisdom_find(target->wisdom, class);
-    const struct conv_variant *row = kernels_conv_variant(target->preferred);
+    const struct conv_variant *row = kernels_conv_variant(class_is_product(class) ? target->gemm : target->preferred);
     const struct conv_choice preferred = {.variant = row ? row->name : NULL};
     if (row && may_take(target, class, &preferred)) return preferred;
     if (known && may_take(target, class, known)) return *known;
@@ -242,7 +305,7 @@ struct conv_choice kernels_conv_choice(const struct kernel_target *target, const
 
 struct conv_choice kernels_conv_untuned(const struct kernel_target *target, const struct conv_class *class) {
     const struct conv_variant *row;
-    for (int i = 0; (row = kernels_conv_row(target, i)); i++) {
+    for (int i = 0; (row = kernels_conv_row(target, class_is_product(class), i)); i++) {
         const struct conv_choice own = {.variant = row->name};
         if ((row->joins || conv_is_single(class)) && row->applies(target, class)
             && !wisdom_refuses(target->wisdom, class, &own))
@@ -266,6 +329,7 @@ int kernels_conv_candidates(const struct kernel_target *target, const struct con
                             const struct conv_variant *variant, struct conv_choice list[CONV_CANDIDATES]) {
     int parameters[CONV_CANDIDATES - 1][CHOICE_PARAMETERS] = {{0}}, count = 0;
     list[0] = (struct conv_choice){.variant = variant->name};
+    if (variant->library && !kernels_may_call(target)) return 0;
     if (!kernels_conv_fits(target, class, &list[0])) return 0;
     int found = variant->candidates(target, class, parameters, CONV_CANDIDATES - 1);
     count++;
@@ -291,12 +355,12 @@ bool kernels_conv_joins(const struct kernel_target *target, enum conv_pass pass,
 int kernels_conv(const struct kernel_target *target, const struct conv_class *class, struct kernel_plan *plan) {
     int status = RETORT_OK;
     struct kernel_plan fresh = {0};
-    TRY(check_conv(target, &class->sizes));
+    TRY(check_class(target, class));
     const struct conv_choice choice = kernels_conv_choice(target, class);
     const struct conv_variant *row = kernels_conv_variant(choice.variant);
     if (!row && conv_is_single(class))
-        RAISE(RETORT_EDEVICE, "%s computes convolutions of these sizes rightly by none of the kernels there are",
-              target->traits->name);
+        RAISE(RETORT_EDEVICE, "%s computes %s of these sizes rightly by none of the kernels there are",
+              target->traits->name, class_is_product(class) ? "matrix products" : "convolutions");
     if (!row || !terms_fit(class) || (!row->joins && !conv_is_single(class)))
         RAISE(RETORT_EINVAL, "convolutions of these sizes cannot be joined");
     TRY(row->plan(target, class, choice.parameters, &fresh));
@@ -305,54 +369,7 @@ done:
     return status;
 }
 
-/* --- matrix products --- */
-static int plan_matmul(int (*kernels)(const struct kernel_target *, const struct matmul_sizes *, struct product_use *),
-                       const struct kernel_target *target, const struct matmul_sizes *sizes, struct kernel_plan *plan) {
-    int status = RETORT_OK;
-    struct product_use use = {0};
-    TRY(kernels(target, sizes, &use));
-    kernels_plan_product(&use, 1, 2, 1, plan);
-done:
-    return status;
-}
-
-static int plan_matmul_cpu(const struct kernel_target *target, const struct matmul_sizes *sizes,
-                           struct kernel_plan *plan) {
-    return plan_matmul(matmul_cpu_plan, target, sizes, plan);
-}
-
-static int plan_matmul_gpu(const struct kernel_target *target, const struct matmul_sizes *sizes,
-                           struct kernel_plan *plan) {
-    return plan_matmul(matmul_gpu_plan, target, sizes, plan);
-}
-
-static bool matmul_applies(const struct kernel_target *target, const struct matmul_sizes *sizes) {
-    (void)target, (void)sizes;
-    return true;
-}
-
-static const struct matmul_variant matmul_variants[] = {
-    {"clblast", FAMILY_AUTO, matmul_clblast_applies, matmul_clblast_plan},
-    {"own", FAMILY_CPU, matmul_applies, plan_matmul_cpu},
-    {"own", FAMILY_GPU, matmul_applies, plan_matmul_gpu},
-};
-
-const struct matmul_variant *kernels_matmul_choice(const struct kernel_target *target,
-                                                   const struct matmul_sizes *sizes) {
-    const struct matmul_variant *row = matmul_variants;
-    while ((row->family != FAMILY_AUTO && row->family != target->family) || !row->applies(target, sizes)) row++;
-    return row; /* a family's own products apply always */
-}
-
 int kernels_matmul(const struct kernel_target *target, const struct matmul_sizes *sizes, struct kernel_plan *plan) {
-    int status = RETORT_OK;
-    TRY(kernels_check_target(target));
-    TRY(kernels_check_count("matmul operand a", sizes->batch, sizes->m, sizes->k, 1));
-    TRY(kernels_check_count("matmul operand b", sizes->batch, sizes->k, sizes->n, 1));
-    TRY(kernels_check_count("matmul result", sizes->batch, sizes->m, sizes->n, 1));
-    struct kernel_plan fresh = {0};
-    TRY(kernels_matmul_choice(target, sizes)->plan(target, sizes, &fresh));
-    *plan = fresh;
-done:
-    return status;
+    const struct conv_class class = matmul_class(sizes);
+    return kernels_conv(target, &class, plan);
 }

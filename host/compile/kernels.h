@@ -24,7 +24,7 @@ struct kernel_target {
     enum family family;    /* CPU or GPU, never auto */
     int lanes;             /* V */
     const char *preferred; /* a row of the convolutions below: taken wherever it fits, whatever the wisdom says; NULL */
-    const char *gemm;      /* who is to compute matrix products: "clblast", "own"; NULL or "auto": the rows' rules */
+    const char *gemm;      /* likewise of matrix products: "clblast", "own"; NULL or "auto": none */
     struct device *calls;  /* the device on which a library has been found to be right and is asked; NULL: none is */
     bool single;           /* launches stay as they are: some drivers for CPUs cannot build merged GPU kernels */
     struct wisdom *wisdom; /* choices that measuring has found, and bad ones, to which the self-test of a library adds
@@ -35,11 +35,14 @@ struct kernel_target {
  * not exist is refused by library_create. */
 struct kernel_target kernels_target(const struct device_traits *traits, enum family family);
 
-/* Settles who computes matrix products on the device, from what target->gemm asks for: sets target->calls, testing the
- * library where it is asked for and was not tested on this device before. `words` say who it is and why. A library that
- * is missing or wrong is replaced by our own kernels, with a warning. RETORT_EINVAL where nobody has that name. */
+/* Settles who computes matrix products on the device, from what target->gemm asks for, or by itself from the wisdom:
+ * sets target->calls, testing the library where it is wanted and was not tested on this device before. `words` say who
+ * it is and why. A library that is missing or wrong is replaced by our own kernels, with a warning. RETORT_EINVAL where
+ * nobody has that name. */
 enum { GEMM_WORDS = 640 };
 int kernels_settle_gemm(struct kernel_target *target, struct device *device, char words[GEMM_WORDS]);
+/* Whether measuring may find that the library is faster: on GPUs, and wherever it is asked for. */
+bool kernels_may_call(const struct kernel_target *target);
 /* Whether launches are dear and work-items hold values in registers: kernels for GPUs, and not run by a processor. */
 static inline bool kernels_on_gpu(const struct kernel_target *target) {
     return target->family == FAMILY_GPU && target->traits->kind != DEVICE_CPU;
@@ -64,36 +67,47 @@ struct conv_terms {
     unsigned mask;
 };
 enum conv_pass { CONV_FORWARD, CONV_BACKWARD_DATA, CONV_BACKWARD_WEIGHT };
-/* A convolution, where the terms are CONV_SINGLE, or joined ones. */
+/* c [batch,m,n] = a x b. Stored a: [batch,m,k], or [batch,k,m] where transpose_a; b: [batch,k,n] or [batch,n,k]. */
+struct matmul_sizes {
+    int64_t batch, m, n, k;
+    bool transpose_a, transpose_b;
+};
+/* A convolution, where the terms are CONV_SINGLE, or joined ones; or a matrix product, which has no sizes but its own,
+ * and CONV_SINGLE for its terms. */
 #define CONV_SINGLE ((struct conv_terms){.outputs = 1, .inputs = 1, .weights = 1, .mask = 1})
 struct conv_class {
     enum conv_pass pass;
     struct conv_sizes sizes;
     struct conv_terms terms;
+    struct matmul_sizes product; /* batch 0: a convolution */
 };
+static inline bool class_is_product(const struct conv_class *class) {
+    return class->product.batch != 0;
+}
+struct conv_class matmul_class(const struct matmul_sizes *sizes);
 double conv_class_flops(const struct conv_class *class); /* as plain sums of products */
 /* Its launches, as the choice below says, or by the first variant that applies. Results and inputs of the plan, in
  * order: forward y, x, weights; backward-data x, y, weights; backward-weight gw, x, y, x, y, ... Images lie as
- * kernels_conv_layout says, weights are plain [O,C,KH,KW]. RETORT_EINVAL where the sizes make no sense, RETORT_ELIMIT
- * where they are too large, RETORT_EDEVICE where every way is known to be bad. */
+ * kernels_conv_layout says, weights are plain [O,C,KH,KW]; of a product c; a, b. RETORT_EINVAL where the sizes make no
+ * sense, RETORT_ELIMIT where they are too large, RETORT_EDEVICE where every way is known to be bad. */
 int kernels_conv(const struct kernel_target *target, const struct conv_class *class, struct kernel_plan *plan);
 /* Whether convolutions of these sizes can be computed by launches of several terms. */
 bool kernels_conv_joins(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes);
 
 /* --- what can be tuned --- */
 enum { CHOICE_PARAMETERS = 12, CONV_CANDIDATES = 24 };
-/* A way to compute convolutions: one of the rows below, and its parameters. All 0: by its own rules. What the numbers
+/* A way to compute a class: one of the rows below, and its parameters. All 0: by its own rules. What the numbers
  * mean is said at the row's functions. */
 struct conv_choice {
     const char *variant; /* a row's name, static; NULL: none */
     int parameters[CHOICE_PARAMETERS];
 };
-/* A row a way to compute convolutions. They are tried in order: the first whose `applies` is true computes a class of
- * which the wisdom knows nothing. */
+/* A row a way to compute convolutions or matrix products. They are tried in order: the first whose `applies` is true
+ * computes a class of which the wisdom knows nothing. */
 struct conv_variant {
     const char *name;   /* as in the wisdom: "winograd4" */
     const char *words;  /* "Winograd F(4,3)" */
-    enum family family; /* whose target it serves */
+    enum family family; /* whose target it serves; AUTO: every one */
     int numbers;        /* how many parameters it has */
     bool joins;         /* takes several terms in a launch */
     double error;       /* of a result, over the largest value: what float32 and the method explain */
@@ -108,10 +122,12 @@ struct conv_variant {
     void (*own)(const struct kernel_target *target, const struct conv_class *class, int *parameters);
     int (*plan)(const struct kernel_target *target, const struct conv_class *class, const int *parameters,
                 struct kernel_plan *plan);
+    bool product; /* of matrix products, not of convolutions */
+    bool library; /* calls: taken where target->calls is there, and measured where kernels_may_call says so */
 };
-/* The row with that name, or the i-th row that serves the target; NULL: there is none. */
+/* The row with that name, or the i-th row that serves the target for products or convolutions; NULL: there is none. */
 const struct conv_variant *kernels_conv_variant(const char *name);
-const struct conv_variant *kernels_conv_row(const struct kernel_target *target, int i);
+const struct conv_variant *kernels_conv_row(const struct kernel_target *target, bool product, int i);
 /* Whether the kernels can compute the class so. */
 bool kernels_conv_fits(const struct kernel_target *target, const struct conv_class *class,
                        const struct conv_choice *choice);
@@ -128,21 +144,7 @@ struct conv_choice kernels_conv_explicit(const struct kernel_target *target, con
 int kernels_conv_candidates(const struct kernel_target *target, const struct conv_class *class,
                             const struct conv_variant *variant, struct conv_choice list[CONV_CANDIDATES]);
 
-/* c [batch,m,n] = a x b. Stored a: [batch,m,k], or [batch,k,m] where transpose_a; b: [batch,k,n] or [batch,n,k]. */
-struct matmul_sizes {
-    int64_t batch, m, n, k;
-    bool transpose_a, transpose_b;
-};
-/* A row a way to compute matrix products, like those of convolutions: the first that applies is taken. */
-struct matmul_variant {
-    const char *name;   /* "own", "clblast" */
-    enum family family; /* whose target it serves; AUTO: every one */
-    bool (*applies)(const struct kernel_target *target, const struct matmul_sizes *sizes);
-    int (*plan)(const struct kernel_target *target, const struct matmul_sizes *sizes, struct kernel_plan *plan);
-};
-const struct matmul_variant *kernels_matmul_choice(const struct kernel_target *target,
-                                                   const struct matmul_sizes *sizes);
-/* Results and inputs of the plans below: c; a, b. RETORT_EINVAL and RETORT_ELIMIT as for convolutions. */
+/* kernels_conv for a product of these sizes. */
 int kernels_matmul(const struct kernel_target *target, const struct matmul_sizes *sizes, struct kernel_plan *plan);
 
 /* (to; from), a tensor [n,c,h,w] from one layout to the other; a plan without launches where the two are the same. */

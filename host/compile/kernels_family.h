@@ -140,8 +140,8 @@ int conv_staged_plan(const struct kernel_target *target, const struct conv_class
                      struct kernel_plan *plan);
 
 /* --- kernels_library.c: matrix products as calls of CLBlast --- */
-bool matmul_clblast_applies(const struct kernel_target *target, const struct matmul_sizes *sizes);
-int matmul_clblast_plan(const struct kernel_target *target, const struct matmul_sizes *sizes, struct kernel_plan *plan);
+int product_call_plan(const struct kernel_target *target, const struct conv_class *class, const int *parameters,
+                      struct kernel_plan *plan);
 
 /* At least `items` work-items along x, in groups of 64 where the device allows it. There may be more than `items`: the
  * kernel must check its number. */

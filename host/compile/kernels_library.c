@@ -3,18 +3,16 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "compile/wisdom.h"
 
 #include <stdio.h>
 #include <string.h>
 
-bool matmul_clblast_applies(const struct kernel_target *target, const struct matmul_sizes *sizes) {
-    (void)sizes;
-    return target->calls != NULL;
-}
-
-int matmul_clblast_plan(const struct kernel_target *target, const struct matmul_sizes *sizes,
-                        struct kernel_plan *plan) {
+int product_call_plan(const struct kernel_target *target, const struct conv_class *class, const int *parameters,
+                      struct kernel_plan *plan) {
     int status = RETORT_OK;
+    const struct matmul_sizes *sizes = &class->product;
+    (void)parameters;
     struct gemm gemm = {.batch = (size_t)sizes->batch,
                         .m = (size_t)sizes->m,
                         .n = (size_t)sizes->n,
@@ -28,38 +26,63 @@ done:
     return status;
 }
 
-/* Whom the rows' rules ask: our own kernels. On CPUs CLBlast's are slower by far; on GPUs it may win large products,
- * but nobody has measured yet where, and measuring is to decide. */
-static void explain_auto(const struct kernel_target *target, char words[GEMM_WORDS]) {
+bool kernels_may_call(const struct kernel_target *target) {
+    const char *asked = target->gemm ? target->gemm : "auto";
+    return device_gemm_library() && strcmp(asked, "own") != 0
+           && (target->traits->kind == DEVICE_GPU || strcmp(asked, "clblast") == 0);
+}
+
+/* Without measurements: our own kernels. On CPUs CLBlast's are slower by far; on GPUs it may win large products. */
+static void explain_own(const struct kernel_target *target, char words[GEMM_WORDS]) {
     const char *library = device_gemm_library();
     if (!library)
         snprintf(words, GEMM_WORDS, "own kernels; this build has no CLBlast");
+    else if (wisdom_refuses_library(target->wisdom))
+        snprintf(words, GEMM_WORDS, "own kernels; %s crashed, hung or was wrong here when it was measured", library);
     else if (target->traits->kind == DEVICE_CPU)
         snprintf(words, GEMM_WORDS, "own kernels, which are faster on CPUs; %s with device.gemm: clblast", library);
     else
-        snprintf(words, GEMM_WORDS, "own kernels; %s with device.gemm: clblast (`retort bench gemm` compares the two)",
+        snprintf(words, GEMM_WORDS,
+                 "own kernels; %s where `retort tune` finds it faster, or with device.gemm: clblast (`retort bench "
+                 "gemm` compares the two)",
                  library);
+}
+
+/* The library's test, if it has not been known to be bad before. */
+static int trust(const struct kernel_target *target, struct device *device) {
+    if (wisdom_refuses_library(target->wisdom))
+        return error_set(RETORT_EDEVICE, "%s is known to be bad on %s: it crashed, hung or computed wrongly there",
+                         device_gemm_library() ? device_gemm_library() : "CLBlast", target->traits->name);
+    return device_gemm_trust(device);
 }
 
 int kernels_settle_gemm(struct kernel_target *target, struct device *device, char words[GEMM_WORDS]) {
     const char *asked = target->gemm ? target->gemm : "auto";
+    const bool by_wisdom = strcmp(asked, "auto") == 0;
+    const int measured = by_wisdom && device_gemm_library() ? wisdom_library_classes(target->wisdom) : 0;
     target->calls = NULL;
-    if (strcmp(asked, "auto") == 0)
-        explain_auto(target, words);
+    if (by_wisdom && !measured)
+        explain_own(target, words);
     else if (strcmp(asked, "own") == 0)
         snprintf(words, GEMM_WORDS, "own kernels, as asked");
-    else if (strcmp(asked, "clblast") != 0)
+    else if (!by_wisdom && strcmp(asked, "clblast") != 0)
         return error_set(RETORT_EINVAL,
                          "matrix products by \"%s\" (RETORT_GEMM in the environment?): expected auto, "
                          "clblast or own",
                          asked);
-    else if (device_gemm_trust(device) < 0) {
+    else if (trust(target, device) < 0) {
         snprintf(words, GEMM_WORDS, "own kernels; %s", retort_error_message());
-        log_warning("device.gemm: clblast: matrix products by own kernels instead: %s", retort_error_message());
+        log_warning("device.gemm: %s: matrix products by own kernels instead: %s", asked, retort_error_message());
         error_clear();
     } else {
         target->calls = device;
-        snprintf(words, GEMM_WORDS, "%s, as asked, which has passed its test", device_gemm_library());
+        if (by_wisdom)
+            snprintf(words, GEMM_WORDS,
+                     "%s, which has passed its test, for %d size%s of products that it was measured to be faster for; "
+                     "own kernels for others",
+                     device_gemm_library(), measured, measured == 1 ? "" : "s");
+        else
+            snprintf(words, GEMM_WORDS, "%s, as asked, which has passed its test", device_gemm_library());
     }
     return RETORT_OK;
 }

@@ -217,7 +217,7 @@ size_t launch_list_call_bytes(const struct launch_list *list) {
 void launch_list_finish(struct launch_list *list) {
     array_finish(&list->values);
     array_finish(&list->launches);
-    array_finish(&list->convolutions);
+    array_finish(&list->classes);
     array_finish(&list->slots);
     arena_finish(&list->arena);
     *list = (struct launch_list){0};

@@ -14,6 +14,10 @@ struct context {
     struct launch_list *list;
 };
 
+static int note_class(struct launch_list *list, const struct conv_class *class) {
+    return array_push(&list->classes, *class) ? RETORT_OK : error_set(RETORT_ENOMEM, "out of memory noting a launch");
+}
+
 static int lower_convolutions(struct context *c, const struct step *step) {
     int status = RETORT_OK;
     struct kernel_plan plan;
@@ -32,7 +36,7 @@ static int lower_convolutions(struct context *c, const struct step *step) {
     for (int k = 0; k < joined.weight_count && !pairs; k++)
         inputs[count++] = step_value(step, joined.weights[k], joined.second);
     TRY(launch_plan(c->list, &plan, results, inputs, joined.flops));
-    if (!array_push(&c->list->convolutions, joined.class)) RAISE(RETORT_ENOMEM, "out of memory compiling convolutions");
+    TRY(note_class(c->list, &joined.class));
 done:
     return status;
 }
@@ -49,6 +53,11 @@ static int lower_operation(struct context *c, const struct step *step) {
     for (int k = 0; k < node->input_count; k++) inputs[k] = step_value(step, node->inputs[k], LAYOUT_PLAIN);
     TRY(operation_plan(c->grouping, &c->grouping->groups[step->group], &plan));
     TRY(launch_plan(c->list, &plan, &step->results.items[0].value, inputs, op_info(node->op)->cost(node)));
+    if (node->op == OP_MATMUL) {
+        const struct matmul_sizes sizes = matmul_sizes_of(node);
+        const struct conv_class class = matmul_class(&sizes);
+        TRY(note_class(c->list, &class));
+    }
 done:
     return status;
 }

@@ -4,16 +4,20 @@
 #include "base/error.h"
 #include "compile/convolution.h"
 
-static int plan_matmul(const struct kernel_target *target, const struct node *node, struct kernel_plan *plan) {
+struct matmul_sizes matmul_sizes_of(const struct node *node) {
     const struct attributes *attributes = &node->attributes;
     const int64_t *size = node->shape.size, *a = node->inputs[0]->shape.size;
     int r = node->shape.rank;
-    const struct matmul_sizes sizes = {.batch = r == 3 ? size[0] : 1,
-                                       .m = size[r - 2],
-                                       .n = size[r - 1],
-                                       .k = a[attributes->transpose_a ? r - 2 : r - 1],
-                                       .transpose_a = attributes->transpose_a,
-                                       .transpose_b = attributes->transpose_b};
+    return (struct matmul_sizes){.batch = r == 3 ? size[0] : 1,
+                                 .m = size[r - 2],
+                                 .n = size[r - 1],
+                                 .k = a[attributes->transpose_a ? r - 2 : r - 1],
+                                 .transpose_a = attributes->transpose_a,
+                                 .transpose_b = attributes->transpose_b};
+}
+
+static int plan_matmul(const struct kernel_target *target, const struct node *node, struct kernel_plan *plan) {
+    const struct matmul_sizes sizes = matmul_sizes_of(node);
     return kernels_matmul(target, &sizes, plan);
 }
 

@@ -9,4 +9,7 @@
  * nodes' operands; of convolutions as convolution_join() lists them. */
 int operation_plan(const struct grouping *grouping, const struct group *group, struct kernel_plan *plan);
 
+/* Of an OP_MATMUL. */
+struct matmul_sizes matmul_sizes_of(const struct node *node);
+
 #endif

@@ -226,7 +226,7 @@ done:
     return status;
 }
 
-/* --- the right results of a convolution --- */
+/* --- the right results --- */
 /* A tensor of images as it lies in memory; also weights, always plain. */
 struct tensor {
     const float *values;
@@ -275,7 +275,12 @@ struct trial {
 static double right_value(const struct conv_class *class, const struct tensor *a, const struct tensor *b,
                           const int64_t at[4]) {
     const struct conv_sizes *s = &class->sizes;
+    const struct matmul_sizes *p = &class->product;
     double sum = 0;
+    for (int64_t k = 0; k < p->k; k++)
+        sum += tensor_at(a, 0, at[1], p->transpose_a ? k : at[2], p->transpose_a ? at[2] : k)
+               * tensor_at(b, 0, at[1], p->transpose_b ? at[3] : k, p->transpose_b ? k : at[3]);
+    if (class_is_product(class)) return sum;
     switch (class->pass) {
     case CONV_FORWARD:
         for (int64_t c = 0; c < s->c; c++)
@@ -339,30 +344,52 @@ static void compute_right(struct trial *trial) {
 }
 
 /* --- a trial --- */
-int trial_create(const struct kernel_target *target, const struct conv_class *class, struct trial **trial) {
-    int status = RETORT_OK;
-    const struct conv_sizes *s = &class->sizes;
-    const struct conv_terms *terms = &class->terms;
-    bool weight = class->pass == CONV_BACKWARD_WEIGHT, forward = class->pass == CONV_FORWARD;
-    struct trial *fresh = calloc(1, sizeof *fresh);
-    if (!fresh) RAISE(RETORT_ENOMEM, "out of memory");
-    TRY(kernels_conv(target, class, &fresh->plan)); /* refuses sizes that make no sense */
-    fresh->class = *class;
+static void place_convolution(const struct kernel_target *target, struct trial *trial) {
+    const struct conv_sizes *s = &trial->class.sizes;
+    const struct conv_terms *terms = &trial->class.terms;
+    const bool weight = trial->class.pass == CONV_BACKWARD_WEIGHT, forward = trial->class.pass == CONV_FORWARD;
     const struct tensor x = {NULL, s->n, s->c,
                              s->h, s->w, kernels_conv_layout(target, s->c) == LAYOUT_BLOCKED ? target->lanes : 1};
     const struct tensor y = {NULL,  s->n,  s->o,
                              s->oh, s->ow, kernels_conv_layout(target, s->o) == LAYOUT_BLOCKED ? target->lanes : 1};
     const struct tensor w = {NULL, s->o, s->c, s->kh, s->kw, 1};
-    struct plan_operands *operands = &fresh->operands;
+    struct plan_operands *operands = &trial->operands;
     operands->results = weight ? 1 : terms->outputs;
     operands->count = operands->results + (weight ? 2 * terms->inputs : terms->inputs + terms->weights);
     for (int i = 0; i < operands->count; i++) {
         int input = i - operands->results;
-        struct tensor *tensor = &fresh->tensors[i];
         if (weight)
-            *tensor = input < 0 ? w : input % 2 ? y : x;
+            trial->tensors[i] = input < 0 ? w : input % 2 ? y : x;
         else
-            *tensor = input < 0 ? (forward ? y : x) : input >= terms->inputs ? w : forward ? x : y;
+            trial->tensors[i] = input < 0 ? (forward ? y : x) : input >= terms->inputs ? w : forward ? x : y;
+    }
+}
+
+/* The matrices of a batch as the channels of one image. */
+static void place_product(struct trial *trial) {
+    const struct matmul_sizes *p = &trial->class.product;
+    trial->operands.results = 1;
+    trial->operands.count = 3;
+    trial->tensors[0] = (struct tensor){NULL, 1, p->batch, p->m, p->n, 1};
+    trial->tensors[1] =
+        (struct tensor){NULL, 1, p->batch, p->transpose_a ? p->k : p->m, p->transpose_a ? p->m : p->k, 1};
+    trial->tensors[2] =
+        (struct tensor){NULL, 1, p->batch, p->transpose_b ? p->n : p->k, p->transpose_b ? p->k : p->n, 1};
+}
+
+int trial_create(const struct kernel_target *target, const struct conv_class *class, struct trial **trial) {
+    int status = RETORT_OK;
+    struct trial *fresh = calloc(1, sizeof *fresh);
+    if (!fresh) RAISE(RETORT_ENOMEM, "out of memory");
+    TRY(kernels_conv(target, class, &fresh->plan)); /* refuses sizes that make no sense */
+    fresh->class = *class;
+    if (class_is_product(class))
+        place_product(fresh);
+    else
+        place_convolution(target, fresh);
+    struct plan_operands *operands = &fresh->operands;
+    for (int i = 0; i < operands->count; i++) {
+        struct tensor *tensor = &fresh->tensors[i];
         TRY(operand_fill(&operands->of[i], tensor_count(tensor), (uint32_t)i));
         clear_padding(tensor, operands->of[i].values);
         tensor->values = operands->of[i].values;
@@ -385,8 +412,11 @@ void trial_destroy(struct trial *trial) {
 
 int trial_plan(struct trial *trial, const struct kernel_target *target) {
     int status = kernels_conv(target, &trial->class, &trial->plan);
-    if (status == RETORT_OK)
-        trial->allowed = kernels_conv_variant(kernels_conv_choice(target, &trial->class).variant)->error;
+    if (status < 0) return status;
+    trial->allowed = kernels_conv_variant(kernels_conv_choice(target, &trial->class).variant)->error;
+    /* A library adds up all terms one after another, whose rounding errors grow as the square root of their count over
+     * the sum, which grows likewise. */
+    trial->allowed *= fmax(1, sqrt((double)trial->class.product.k / 256));
     return status;
 }
 
@@ -502,10 +532,16 @@ done:
 void conv_class_describe(const struct conv_class *class, char words[CONV_WORDS]) {
     static const char *const passes[] = {"convolution", "convolution to data", "convolution to weights"};
     const struct conv_sizes *s = &class->sizes;
-    snprintf(words, CONV_WORDS,
-             "%s, %" PRId64 " > %" PRId64 " channels, %" PRId64 " x %" PRId64 ", images of %" PRId64 " x %" PRId64 "%s",
-             passes[class->pass], s->c, s->o, s->kh, s->kw, s->h, s->w,
-             class->terms.inputs + class->terms.weights > 2 ? ", joined" : "");
+    const struct matmul_sizes *p = &class->product;
+    if (class_is_product(class))
+        snprintf(words, CONV_WORDS, "product, %" PRId64 " x %" PRId64 "%s by %" PRId64 " x %" PRId64 "%s, %" PRId64,
+                 p->m, p->k, p->transpose_a ? "'" : "", p->k, p->n, p->transpose_b ? "'" : "", p->batch);
+    else
+        snprintf(words, CONV_WORDS,
+                 "%s, %" PRId64 " > %" PRId64 " channels, %" PRId64 " x %" PRId64 ", images of %" PRId64 " x %" PRId64
+                 "%s",
+                 passes[class->pass], s->c, s->o, s->kh, s->kw, s->h, s->w,
+                 class->terms.inputs + class->terms.weights > 2 ? ", joined" : "");
 }
 
 void conv_choice_describe(const struct conv_choice *choice, char words[CONV_WORDS]) {

@@ -1,4 +1,5 @@
-/* Trying kernels out: a plan by itself on random operands, and whether a class of convolutions is computed rightly.
+/* Trying kernels out: a plan by itself on random operands, and whether a class of convolutions or matrix products is
+ * computed rightly.
  *
  * What a launch writes lies between guard zones, and so does all it reads. Results, scratch memory and zones begin as
  * NaN, so that what is read outside shows in the results, and what is written there in the zones. */
@@ -39,7 +40,7 @@ int plan_run_once(struct plan_run *run, double *seconds, bool *intact);
 /* Seconds of all launches, each timed by itself for about `budget` seconds. */
 int plan_run_time(struct plan_run *run, double budget, double *seconds);
 
-/* --- a class of convolutions --- */
+/* --- a class of convolutions or matrix products --- */
 struct trial;
 /* Random operands, and the right result at a few hundred places, corners among them, in double precision. */
 int trial_create(const struct kernel_target *target, const struct conv_class *class, struct trial **trial);
@@ -75,7 +76,8 @@ int trial_check(struct trial *trial, struct device *device, struct device_progra
 int trial_run(struct trial *trial, struct device *device, const struct kernel_target *target,
               const struct trial_limits *limits, struct trial_result *result);
 
-/* "convolution to data, 32 > 64 channels, 3 x 3, 28 x 28" and "product 64 64 8 4 8 8 1 1" for messages. */
+/* "convolution to data, 32 > 64 channels, 3 x 3, 28 x 28", "product, 37 x 53' by 53 x 29, 1" (where ' is a transpose,
+ * and the last number the batch) and "product 64 64 8 4 8 8 1 1" for messages. */
 enum { CONV_WORDS = 160 };
 void conv_class_describe(const struct conv_class *class, char words[CONV_WORDS]);
 void conv_choice_describe(const struct conv_choice *choice, char words[CONV_WORDS]);

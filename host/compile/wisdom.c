@@ -14,7 +14,8 @@
  *
  *     conv  DEVICE  DRIVER  LANES UNITS  PASS N C H W O KERNEL_HEIGHT KERNEL_WIDTH STRIDE PADDING
  *           OUTPUTS INPUTS WEIGHTS MASK  VARIANT PARAMETER...
- *     bad   the same fields: that choice is never taken, for whichever N
+ *     gemm  DEVICE  DRIVER  LANES UNITS  product BATCH M N K  TRANSPOSE_A TRANSPOSE_B  VARIANT
+ *     bad   the same fields as one of those: that choice is never taken, for whichever N or BATCH
  *     tuned DEVICE  DRIVER  LANES UNITS
  *
  * VARIANT is a name of kernels.c with as many parameters as it has. Files of version 1 say METHOD TILE TILE TILE
@@ -23,15 +24,15 @@
 #define FIRST_LINE     "retort wisdom 2"
 #define OLD_FIRST_LINE "retort wisdom 1"
 
-enum { FILE_LIMIT = 4 << 20, FIELDS = 7, CLASS_NUMBERS = 9, TERMS_NUMBERS = 4 };
+enum { FILE_LIMIT = 4 << 20, FIELDS = 7, CLASS_NUMBERS = 9, TERMS_NUMBERS = 4, PRODUCT_NUMBERS = 4 };
 
 static const char *const version_1[] = {[0] = "direct", [2] = "winograd2", [4] = "winograd4"};
 enum { VERSION_1 = sizeof version_1 / sizeof *version_1 };
 
 static const char *const pass_names[] = {"forward", "backward-data", "backward-weight"};
 
-enum kind { KIND_CONV, KIND_BAD, KIND_TUNED, KINDS };
-static const char *const kind_names[KINDS] = {"conv", "bad", "tuned"};
+enum kind { KIND_CONV, KIND_PRODUCT, KIND_BAD, KIND_TUNED, KINDS };
+static const char *const kind_names[KINDS] = {"conv", "gemm", "bad", "tuned"};
 
 struct decision {
     enum kind kind;
@@ -89,14 +90,23 @@ static void append_choice(struct text *text, const struct conv_choice *choice, b
     for (int i = 0; i < variant->numbers; i++) text_printf(text, " %d", choice->parameters[i]);
 }
 
-static void append_task(struct text *text, const struct conv_class *class, const struct conv_choice *choice, bool old) {
+static void append_class(struct text *text, const struct conv_class *class) {
     const struct conv_sizes *s = &class->sizes;
     const struct conv_terms *t = &class->terms;
-    text_printf(text,
-                "%s %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64
-                " %d %d\t%d %d %d %u\t",
-                pass_names[class->pass], s->n, s->c, s->h, s->w, s->o, s->kh, s->kw, s->stride, s->padding, t->outputs,
-                t->inputs, t->weights, t->mask);
+    const struct matmul_sizes *p = &class->product;
+    if (class_is_product(class))
+        text_printf(text, "product %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 "\t%d %d\t", p->batch, p->m, p->n,
+                    p->k, p->transpose_a, p->transpose_b);
+    else
+        text_printf(text,
+                    "%s %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64
+                    " %d %d\t%d %d %d %u\t",
+                    pass_names[class->pass], s->n, s->c, s->h, s->w, s->o, s->kh, s->kw, s->stride, s->padding,
+                    t->outputs, t->inputs, t->weights, t->mask);
+}
+
+static void append_task(struct text *text, const struct conv_class *class, const struct conv_choice *choice, bool old) {
+    append_class(text, class);
     append_choice(text, choice, old);
 }
 
@@ -125,12 +135,21 @@ static bool read_numbers(const char *field, int64_t *numbers, int count) {
     return true;
 }
 
+static bool read_product(const char *sizes, const char *transposes, struct conv_class *class) {
+    int64_t s[PRODUCT_NUMBERS], t[2];
+    if (!read_numbers(sizes, s, PRODUCT_NUMBERS) || !read_numbers(transposes, t, 2)) return false;
+    if (s[0] == 0 || t[0] > 1 || t[1] > 1) return false;
+    *class = matmul_class(&(struct matmul_sizes){s[0], s[1], s[2], s[3], t[0], t[1]});
+    return true;
+}
+
 static bool read_class(char *sizes, const char *terms, struct conv_class *class) {
     int64_t s[CLASS_NUMBERS], t[TERMS_NUMBERS];
     char *blank = strchr(sizes, ' ');
     int pass = CONV_BACKWARD_WEIGHT;
     if (!blank) return false;
     *blank = '\0';
+    if (strcmp(sizes, "product") == 0) return read_product(blank + 1, terms, class);
     while (pass >= 0 && strcmp(sizes, pass_names[pass]) != 0) pass--;
     if (pass < 0 || !read_numbers(blank + 1, s, CLASS_NUMBERS) || !read_numbers(terms, t, TERMS_NUMBERS)) return false;
     if (s[7] == 0) return false; /* a stride */
@@ -150,12 +169,12 @@ static bool read_class(char *sizes, const char *terms, struct conv_class *class)
 static bool read_choice(char *field, struct conv_choice *choice) {
     int64_t numbers[CHOICE_PARAMETERS];
     char *parameters = strchr(field, ' ');
-    if (!parameters) return false;
-    *parameters++ = '\0';
+    if (parameters) *parameters++ = '\0';
     const char *name = field;
     if (field[0] >= '0' && field[0] < '0' + VERSION_1 && !field[1]) name = version_1[field[0] - '0'];
     const struct conv_variant *variant = kernels_conv_variant(name);
-    if (!variant || !read_numbers(parameters, numbers, variant->numbers)) return false;
+    if (!variant || (variant->numbers > 0) != (parameters != NULL)) return false;
+    if (parameters && !read_numbers(parameters, numbers, variant->numbers)) return false;
     *choice = (struct conv_choice){.variant = variant->name};
     for (int i = 0; i < variant->numbers; i++) choice->parameters[i] = (int)numbers[i];
     return true;
@@ -165,7 +184,8 @@ bool wisdom_read_task(char *text, struct conv_class *class, struct conv_choice *
     char *terms = strchr(text, '\t'), *way = terms ? strchr(terms + 1, '\t') : NULL;
     if (!way) return false;
     *terms++ = *way++ = '\0';
-    return read_class(text, terms, class) && read_choice(way, choice);
+    return read_class(text, terms, class) && read_choice(way, choice)
+           && kernels_conv_variant(choice->variant)->product == class_is_product(class);
 }
 
 /* Takes a line apart, which is changed. */
@@ -182,25 +202,33 @@ static bool read_line(char *line, struct decision *decision) {
     if (kind < 0 || count != (kind == KIND_TUNED ? OF_DEVICE : FIELDS) || !read_numbers(fields[3], units, 2))
         return false;
     *decision = (struct decision){.kind = (enum kind)kind, .device = fields[1]};
-    if (kind != KIND_TUNED
-        && (!read_class(fields[4], fields[5], &decision->class) || !read_choice(fields[6], &decision->choice)))
-        return false;
+    if (kind != KIND_TUNED) {
+        fields[5][-1] = fields[6][-1] = '\t';
+        if (!wisdom_read_task(fields[4], &decision->class, &decision->choice)) return false;
+        if (kind != KIND_BAD && (kind == KIND_PRODUCT) != class_is_product(&decision->class)) return false;
+    }
     fields[2][-1] = fields[3][-1] = '\t';
     return true;
 }
 
 bool conv_class_equal(const struct conv_class *a, const struct conv_class *b) {
     const struct conv_sizes *s = &a->sizes, *z = &b->sizes;
+    const struct matmul_sizes *p = &a->product, *q = &b->product;
+    if (class_is_product(a) || class_is_product(b))
+        return p->batch == q->batch && p->m == q->m && p->n == q->n && p->k == q->k && p->transpose_a == q->transpose_a
+               && p->transpose_b == q->transpose_b;
     return a->pass == b->pass && s->n == z->n && s->c == z->c && s->h == z->h && s->w == z->w && s->o == z->o
            && s->kh == z->kh && s->kw == z->kw && s->stride == z->stride && s->padding == z->padding
            && a->terms.outputs == b->terms.outputs && a->terms.inputs == b->terms.inputs
            && a->terms.weights == b->terms.weights && a->terms.mask == b->terms.mask;
 }
 
-/* Whether a class is another, or another with more or fewer images. */
+/* Whether a class is another, or another with more or fewer images or matrices. */
 static bool equal_but_batch(const struct conv_class *a, const struct conv_class *b) {
     struct conv_class other = *b;
+    if (class_is_product(a) != class_is_product(b)) return false;
     other.sizes.n = a->sizes.n;
+    other.product.batch = a->product.batch;
     return conv_class_equal(a, &other);
 }
 
@@ -208,11 +236,21 @@ static bool choice_equal(const struct conv_choice *a, const struct conv_choice *
     return strcmp(a->variant, b->variant) == 0 && memcmp(a->parameters, b->parameters, sizeof a->parameters) == 0;
 }
 
+/* Whether a decision says that a choice is bad for a class. */
+static bool says_bad(const struct decision *d, const struct conv_class *class, const struct conv_choice *choice) {
+    return d->kind == KIND_BAD && choice_equal(&d->choice, choice)
+           && (equal_but_batch(&d->class, class) || kernels_conv_variant(choice->variant)->library);
+}
+
+static bool is_choice(const struct decision *d) {
+    return d->kind == KIND_CONV || d->kind == KIND_PRODUCT;
+}
+
 /* Whether one stands in the other's place. */
 static bool is_about(const struct decision *a, const struct decision *b) {
     if (a->kind != b->kind || strcmp(a->device, b->device) != 0) return false;
-    if (a->kind == KIND_CONV) return conv_class_equal(&a->class, &b->class);
-    return a->kind == KIND_TUNED || (equal_but_batch(&a->class, &b->class) && choice_equal(&a->choice, &b->choice));
+    if (is_choice(a)) return conv_class_equal(&a->class, &b->class);
+    return a->kind == KIND_TUNED || says_bad(a, &b->class, &b->choice);
 }
 
 /* Enters a decision, in the place of an earlier one about the same on the same device. */
@@ -227,6 +265,10 @@ static int enter(struct wisdom *wisdom, const struct decision *decision) {
     copy.device = arena_copy_text(&wisdom->arena, decision->device);
     if (!copy.device || !array_push(&wisdom->decisions, copy)) return error_set(RETORT_ENOMEM, "out of memory");
     return RETORT_OK;
+}
+
+static enum kind kind_of(const struct conv_class *class) {
+    return class_is_product(class) ? KIND_PRODUCT : KIND_CONV;
 }
 
 static int create(struct wisdom **wisdom) {
@@ -272,7 +314,7 @@ static int read_file(const char *path, const struct kernel_target *target, struc
         bool whole = strlen(line) == (size_t)(next - line) - (end != NULL), good = whole && read_line(line, &decision);
         if (good && target) {
             if (strcmp(decision.device, device) != 0) continue;
-            if (decision.kind == KIND_CONV) good = kernels_conv_fits(target, &decision.class, &decision.choice);
+            if (is_choice(&decision)) good = kernels_conv_fits(target, &decision.class, &decision.choice);
         }
         if (good)
             TRY(enter(wisdom, &decision));
@@ -303,7 +345,7 @@ int wisdom_of_one(const struct conv_class *class, const struct conv_choice *choi
     int status = RETORT_OK;
     struct wisdom *fresh = NULL;
     TRY(create(&fresh));
-    TRY(enter(fresh, &(struct decision){.device = "", .class = *class, .choice = *choice}));
+    TRY(enter(fresh, &(struct decision){kind_of(class), "", *class, *choice}));
     *wisdom = fresh;
     fresh = NULL;
 done:
@@ -328,16 +370,31 @@ int wisdom_refuse(struct wisdom *wisdom, const struct kernel_target *target, con
 const struct conv_choice *wisdom_find(const struct wisdom *wisdom, const struct conv_class *class) {
     for (size_t i = 0; wisdom && i < wisdom->decisions.count; i++) {
         const struct decision *known = &wisdom->decisions.items[i];
-        if (known->kind == KIND_CONV && conv_class_equal(&known->class, class)) return &known->choice;
+        if (is_choice(known) && conv_class_equal(&known->class, class)) return &known->choice;
     }
     return NULL;
 }
 
 bool wisdom_refuses(const struct wisdom *wisdom, const struct conv_class *class, const struct conv_choice *choice) {
     for (size_t i = 0; wisdom && i < wisdom->decisions.count; i++) {
+        if (says_bad(&wisdom->decisions.items[i], class, choice)) return true;
+    }
+    return false;
+}
+
+int wisdom_library_classes(const struct wisdom *wisdom) {
+    int count = 0;
+    for (size_t i = 0; wisdom && i < wisdom->decisions.count; i++) {
         const struct decision *known = &wisdom->decisions.items[i];
-        if (known->kind == KIND_BAD && equal_but_batch(&known->class, class) && choice_equal(&known->choice, choice))
-            return true;
+        count += known->kind == KIND_PRODUCT && kernels_conv_variant(known->choice.variant)->library;
+    }
+    return wisdom_refuses_library(wisdom) ? 0 : count;
+}
+
+bool wisdom_refuses_library(const struct wisdom *wisdom) {
+    for (size_t i = 0; wisdom && i < wisdom->decisions.count; i++) {
+        const struct decision *known = &wisdom->decisions.items[i];
+        if (known->kind == KIND_BAD && kernels_conv_variant(known->choice.variant)->library) return true;
     }
     return false;
 }
@@ -437,7 +494,7 @@ done:
 
 int wisdom_remember(const char *path, const struct kernel_target *target, const struct conv_class *class,
                     const struct conv_choice *choice) {
-    struct decision decision = {.kind = KIND_CONV, .class = *class};
+    struct decision decision = {.kind = kind_of(class), .class = *class};
     if (choice) decision.choice = *choice;
     return change_file(path, target, decision, !choice);
 }

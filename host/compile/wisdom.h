@@ -1,12 +1,13 @@
 /* Wisdom: kernel choices that measuring has found better than the built-in ones, kept in a file between runs.
  *
  * A text file, a line a decision, each for one device (name, driver version, lanes of a vector, compute units) and one
- * class of convolutions; devices share the file. Nothing in it can make a result wrong: a choice that the kernels do
- * not allow is ignored, as is a line that cannot be read, with one warning that names file and line. Kernels differ in
- * the order of their sums, so other wisdom means other last digits.
+ * class of convolutions or matrix products; devices share the file. Nothing in it can make a result wrong: a choice
+ * that the kernels do not allow is ignored, as is a line that cannot be read, with one warning that names file and
+ * line. Kernels differ in the order of their sums, so other wisdom means other last digits.
  *
  * Beside choices it holds *bad* ones, which are never taken: a device computed them wrongly, or crashed or hung in
- * them. Whether a choice is bad does not depend on the number of images. And it holds a mark that a device was tuned,
+ * them. Whether a choice is bad does not depend on the number of images; and a library that is bad for one product is
+ * asked for none. And it holds a mark that a device was tuned,
  * for where nothing better was found. */
 #ifndef RETORT_COMPILE_WISDOM_H
 #define RETORT_COMPILE_WISDOM_H
@@ -26,9 +27,9 @@ struct conv_demand {
     struct conv_class class;
     int launches;
 };
-/* The convolutions that the executables of a library launch, each executable taken once. The array is the caller's to
- * free(). RETORT_ENOMEM. */
-int library_convolutions(const struct library *library, struct conv_demand **list, size_t *count);
+/* The convolutions and matrix products that the executables of a library launch, each executable taken once. The array
+ * is the caller's to free(). RETORT_ENOMEM. */
+int library_classes(const struct library *library, struct conv_demand **list, size_t *count);
 
 struct wisdom;
 /* What a file knows about a device; nothing where it does not exist, cannot be read, or `path` is "". RETORT_ENOMEM. */
@@ -43,6 +44,9 @@ int wisdom_refuse(struct wisdom *wisdom, const struct kernel_target *target, con
 bool wisdom_refuses(const struct wisdom *wisdom, const struct conv_class *class, const struct conv_choice *choice);
 bool wisdom_refuses_joined(const struct wisdom *wisdom, enum conv_pass pass, const struct conv_sizes *sizes,
                            const struct conv_choice *choice);
+/* For how many classes a library is the choice, 0 where it is known to be bad; and whether it is. */
+int wisdom_library_classes(const struct wisdom *wisdom);
+bool wisdom_refuses_library(const struct wisdom *wisdom);
 /* Whether the device was tuned: there are choices, or the mark. */
 bool wisdom_is_tuned(const struct wisdom *wisdom);
 /* NULL where nothing is known. The choice is as the file has it: kernels_conv_fits tells whether it may be used. */

@@ -191,8 +191,9 @@ static const struct schema_key keys[] = {
     {"device.gemm", KEY_CHOICE, AT(device.gemm), .words = gemms, .standard = "auto",
      .help =
          "Who computes matrix products. clblast: the library of that name, where the build has it and it passes a test "
-         "on the device, else own kernels, with a warning; auto: own kernels. A run that is resumed keeps what it "
-         "began with."},
+         "on the device, else own kernels, with a warning; auto: that library for the products that `retort tune` "
+         "found it to be faster for on this device, own kernels for others. A run that is resumed keeps what it began "
+         "with."},
 };
 enum { KEYS = sizeof keys / sizeof *keys };
 

@@ -207,12 +207,12 @@ done:
     return status;
 }
 
-int run_convolutions(const struct descriptor *descriptor, const struct session *session, struct conv_demand **list,
-                     size_t *count) {
+int run_classes(const struct descriptor *descriptor, const struct session *session, struct conv_demand **list,
+                size_t *count) {
     int status = RETORT_OK;
     struct distill *distill = NULL;
     TRY(make_distill(descriptor, session, NULL, NULL, &distill));
-    TRY(library_convolutions(session->library, list, count));
+    TRY(library_classes(session->library, list, count));
 done:
     distill_destroy(distill);
     return status;

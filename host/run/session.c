@@ -98,7 +98,10 @@ int session_open(const struct descriptor *descriptor, const char *wisdom, unsign
     TRY(describe_networks(descriptor, &fresh));
     TRY(test_compiled(&fresh, &target));
     TRY(library_create_for(fresh.device, &target, &fresh.library));
-    if (strcmp(library_gemm(fresh.library), "own") != 0) log_info("matrix products: %s", device_gemm_library());
+    const char *products = library_gemm(fresh.library);
+    if (strcmp(products, "own") != 0)
+        log_info("matrix products: %s%s", device_gemm_library(),
+                 strcmp(products, "auto") == 0 ? " where it was measured to be faster" : "");
     *session = fresh;
     return RETORT_OK;
 done:
