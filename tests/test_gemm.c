@@ -164,19 +164,19 @@ static struct kernel_target target_of(enum family family, const char *gemm) {
 
 static void test_settled(void **state) {
     (void)state;
-    const struct conv_class class = matmul_class(&(struct matmul_sizes){.batch = 1, .m = 2, .n = 3, .k = 4});
+    const struct kernel_class class = class_of_product(&(struct matmul_sizes){.batch = 1, .m = 2, .n = 3, .k = 4});
     char words[GEMM_WORDS];
     struct kernel_target target = target_of(FAMILY_GPU, NULL);
     assert_ok(kernels_settle_gemm(&target, device, words));
     assert_null(target.calls);
-    assert_string_equal(kernels_conv_choice(&target, &class).variant, "own");
+    assert_string_equal(kernels_choice(&target, &class).variant, "own");
     target.gemm = "own";
     assert_ok(kernels_settle_gemm(&target, device, words));
-    assert_string_equal(kernels_conv_choice(&target, &class).variant, "own");
+    assert_string_equal(kernels_choice(&target, &class).variant, "own");
     target.gemm = "clblast";
     assert_ok(kernels_settle_gemm(&target, device, words));
     const char *expected = device_gemm_library() ? "clblast" : "own";
-    assert_string_equal(kernels_conv_choice(&target, &class).variant, expected);
+    assert_string_equal(kernels_choice(&target, &class).variant, expected);
     if (!device_gemm_library()) assert_non_null(strstr(words, "libclblast-dev"));
     target.gemm = "cublas";
     assert_int_equal(kernels_settle_gemm(&target, device, words), RETORT_EINVAL);
@@ -334,20 +334,20 @@ static int count_calls(const struct executable *executable) {
 /* Where nothing is asked for, the library computes exactly those classes for which the wisdom names it. */
 static void test_by_wisdom(void **state) {
     (void)state;
-    const struct conv_class class = matmul_class(&(struct matmul_sizes){1, 37, 29, 53, true, true}),
-                            other = matmul_class(&(struct matmul_sizes){1, 37, 29, 53, false, true});
-    const struct conv_choice called = {.variant = "clblast"};
+    const struct kernel_class class = class_of_product(&(struct matmul_sizes){1, 37, 29, 53, true, true}),
+                              other = class_of_product(&(struct matmul_sizes){1, 37, 29, 53, false, true});
+    const struct kernel_choice called = {.variant = "clblast"};
     struct kernel_target target = target_of(FAMILY_GPU, NULL);
     struct library *library;
     struct executable *executable;
-    struct conv_demand *list;
+    struct kernel_demand *list;
     size_t count;
     char words[GEMM_WORDS];
     int launches = 0, found = 0;
     assert_ok(wisdom_of_one(&class, &called, &target.wisdom));
     assert_ok(kernels_settle_gemm(&target, device, words));
-    assert_string_equal(kernels_conv_choice(&target, &class).variant, device_gemm_library() ? "clblast" : "own");
-    assert_string_equal(kernels_conv_choice(&target, &other).variant, "own");
+    assert_string_equal(kernels_choice(&target, &class).variant, device_gemm_library() ? "clblast" : "own");
+    assert_string_equal(kernels_choice(&target, &other).variant, "own");
     assert_non_null(strstr(words, device_gemm_library() ? "for 1 size of products" : "own kernels"));
     struct graph *graph = make_graph();
     assert_ok(library_create_for(device, &target, &library));
@@ -358,7 +358,7 @@ static void test_by_wisdom(void **state) {
     for (size_t i = 0; i < count; i++) {
         assert_true(class_is_product(&list[i].class));
         launches += list[i].launches;
-        if (conv_class_equal(&list[i].class, &class)) found = list[i].launches;
+        if (kernel_class_equal(&list[i].class, &class)) found = list[i].launches;
     }
     assert_true(found > 0 && launches > found);
     assert_int_equal(count_calls(executable), device_gemm_library() ? found : 0);
@@ -373,7 +373,7 @@ static void test_by_wisdom(void **state) {
         target.gemm = way ? "clblast" : "auto";
         assert_ok(kernels_settle_gemm(&target, device, words));
         assert_null(target.calls);
-        assert_string_equal(kernels_conv_choice(&target, &class).variant, "own");
+        assert_string_equal(kernels_choice(&target, &class).variant, "own");
         if (device_gemm_library()) assert_non_null(strstr(words, "crashed, hung"));
     }
     wisdom_destroy(target.wisdom);

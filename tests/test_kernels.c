@@ -122,8 +122,8 @@ static void describe(const struct test_case *k, int lanes, char *text, size_t si
 static int plan(const struct kernel_target *target, struct test_case *k) {
     static const enum conv_pass passes[] = {CONV_FORWARD, CONV_BACKWARD_DATA, CONV_BACKWARD_WEIGHT};
     if (k->kind == MATMUL) return kernels_matmul(target, &k->product, &k->plan);
-    const struct conv_class class = {passes[k->kind], k->conv, CONV_SINGLE};
-    return kernels_conv(target, &class, &k->plan);
+    const struct kernel_class class = {passes[k->kind], k->conv, CONV_SINGLE};
+    return kernels_plan(target, &class, &k->plan);
 }
 
 enum { GUARD = 259, RESULT = 0, LEFT, RIGHT, SCRATCH };
@@ -328,24 +328,24 @@ static void test_conv_splits(void **state) {
 static void test_choices(void **state) {
     (void)state;
     static const struct conv_row rows[] = {{3, 20, 9, 6, 36, 3, 3, 1, 1}, {2, 3, 7, 9, 20, 3, 3, 1, 1}};
-    enum { MOST = 3 * 3 * CONV_CANDIDATES };
+    enum { MOST = 3 * 3 * CANDIDATES };
     static struct test_case cases[MOST];
     struct wisdom *wisdoms[MOST];
     struct kernel_target target = cpu_target(16);
     for (size_t row = 0; row < sizeof rows / sizeof *rows; row++) {
         const struct conv_row *r = &rows[row];
         int count = 0;
-        const struct conv_variant *variant;
+        const struct kernel_variant *variant;
         for (int kind = CONV; kind <= CONV_WEIGHT; kind++)
-            for (int way = 0; (variant = kernels_conv_row(&target, false, way)); way++) {
-                struct conv_class class = {
+            for (int way = 0; (variant = kernels_row(&target, false, way)); way++) {
+                struct kernel_class class = {
                     (enum conv_pass)kind, {r->n, r->c, r->h, r->w, r->o, 3, 3, r->h, r->w, 1, 1}, CONV_SINGLE};
-                struct conv_choice list[CONV_CANDIDATES];
-                int found = kernels_conv_candidates(&target, &class, variant, list);
+                struct kernel_choice list[CANDIDATES];
+                int found = kernels_candidates(&target, &class, variant, list);
                 /* The tiles of F(2,3) are those of F(4,3). */
                 for (int i = 0; i < found && (strcmp(variant->name, "winograd2") != 0 || i < 4);
                      i += kind == CONV_WEIGHT ? 2 : 3) {
-                    assert_true(kernels_conv_fits(&target, &class, &list[i]));
+                    assert_true(kernels_fits(&target, &class, &list[i]));
                     assert_ok(wisdom_of_one(&class, &list[i], &wisdoms[count]));
                     cases[count] =
                         (struct test_case){.kind = (enum kind)kind, .conv = class.sizes, .wisdom = wisdoms[count]};
@@ -385,8 +385,8 @@ static void test_refusals(void **state) {
     const struct conv_sizes good = {2, 3, 8, 8, 16, 3, 3, 8, 8, 1, 1};
     static struct kernel_plan plan;
     plan.launch_count = 77;
-    assert_ok(kernels_conv(&target, &(struct conv_class){CONV_FORWARD, good, CONV_SINGLE}, &(struct kernel_plan){0}));
-    assert_int_equal(kernels_conv(&odd, &(struct conv_class){CONV_FORWARD, good, CONV_SINGLE}, &plan), RETORT_EINVAL);
+    assert_ok(kernels_plan(&target, &(struct kernel_class){CONV_FORWARD, good, CONV_SINGLE}, &(struct kernel_plan){0}));
+    assert_int_equal(kernels_plan(&odd, &(struct kernel_class){CONV_FORWARD, good, CONV_SINGLE}, &plan), RETORT_EINVAL);
     const struct {
         enum conv_pass pass;
         struct conv_sizes sizes;
@@ -402,11 +402,11 @@ static void test_refusals(void **state) {
     };
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
         assert_int_equal(
-            kernels_conv(&target, &(struct conv_class){refused[i].pass, refused[i].sizes, CONV_SINGLE}, &plan),
+            kernels_plan(&target, &(struct kernel_class){refused[i].pass, refused[i].sizes, CONV_SINGLE}, &plan),
             refused[i].status);
     /* Direct convolutions take one term. */
     const struct conv_terms two = {.outputs = 1, .inputs = 2, .weights = 2, .mask = 9};
-    assert_int_equal(kernels_conv(&target, &(struct conv_class){CONV_FORWARD, good, two}, &plan), RETORT_EINVAL);
+    assert_int_equal(kernels_plan(&target, &(struct kernel_class){CONV_FORWARD, good, two}, &plan), RETORT_EINVAL);
     assert_int_equal(kernels_matmul(&target, &(struct matmul_sizes){1, 0, 1, 1, false, false}, &plan), RETORT_EINVAL);
     assert_int_equal(kernels_matmul(&target, &(struct matmul_sizes){1, 1 << 20, 1 << 20, 1, false, false}, &plan),
                      RETORT_ELIMIT);

@@ -254,9 +254,9 @@ static void check_convolutions(const struct device_traits *traits, size_t step) 
         for (int direction = 0; direction < DIRECTIONS; direction++) {
             struct planned *planned = &all[count++];
             *planned = (struct planned){.direction = direction, .sizes = with_result(&convolutions[i])};
-            struct conv_class class = {passes[direction], planned->sizes, CONV_SINGLE};
+            struct kernel_class class = {passes[direction], planned->sizes, CONV_SINGLE};
             snprintf(planned->what, sizeof planned->what, "%s", direction_names[direction]);
-            assert_ok(kernels_conv(&target, &class, &planned->plan));
+            assert_ok(kernels_plan(&target, &class, &planned->plan));
             planned->first = plan_add(&kernels, &planned->plan);
         }
     kernels_build(&kernels);
@@ -305,7 +305,7 @@ static void test_every_tile_of_convolutions(void **state) {
             planned.sizes = with_result(&forced[(t * 5 + k) % FORCED]);
             struct gpu_product product = gpu_product_conv(passes[planned.direction], &planned.sizes);
             if (!gpu_tile_fits(&target, &product, &tiles[t])) continue;
-            const struct conv_class class = {passes[k], planned.sizes, CONV_SINGLE};
+            const struct kernel_class class = {passes[k], planned.sizes, CONV_SINGLE};
             struct product_use use = {0};
             gpu_plan_conv(&target, class.pass, &class.sizes, &tiles[t], parts, &use);
             kernels_plan_conv(&use, &class, &planned.plan);
@@ -335,13 +335,13 @@ static const struct conv_terms some_terms[] = {
 enum { SOME_TERMS = sizeof some_terms / sizeof *some_terms, STAGED_OPERANDS = 6 };
 
 struct staged_case {
-    struct conv_class class;
+    struct kernel_class class;
     struct kernel_plan plan;
     int first;
 };
 
 /* The sums over the terms, in double, of each result; inputs and weights, or pairs of x and y, lie in `in`. */
-static void staged_reference(const struct conv_class *class, const struct tensor *in, int result, double *sums,
+static void staged_reference(const struct kernel_class *class, const struct tensor *in, int result, double *sums,
                              double *magnitudes) {
     const struct conv_terms *t = &class->terms;
     if (class->pass == CONV_BACKWARD_WEIGHT) {
@@ -360,7 +360,7 @@ static void staged_reference(const struct conv_class *class, const struct tensor
 }
 
 static void staged_check(const struct kernels *kernels, const struct staged_case *k, size_t number) {
-    const struct conv_class *class = &k->class;
+    const struct kernel_class *class = &k->class;
     const struct conv_sizes *s = &class->sizes;
     const struct conv_terms *t = &class->terms;
     size_t y = (size_t)(s->n * s->o * s->oh * s->ow), x = (size_t)(s->n * s->c * s->h * s->w);
@@ -409,21 +409,21 @@ static void test_staged_winograd(void **state) {
     for (int r = 0; r < ROWS; r++)
         for (int k = 0; k < 4; k++) {
             struct staged_case *c = &cases[count++];
-            struct conv_choice list[CONV_CANDIDATES];
+            struct kernel_choice list[CANDIDATES];
             struct wisdom *wisdom;
             enum conv_pass pass = passes_of[k % 3];
             int pairs = 1 + (r + k) % 2;
-            c->class = (struct conv_class){pass, with_result(&rows[r]), some_terms[(r + k) % SOME_TERMS]};
+            c->class = (struct kernel_class){pass, with_result(&rows[r]), some_terms[(r + k) % SOME_TERMS]};
             if (pass == CONV_BACKWARD_WEIGHT) c->class.terms = (struct conv_terms){1, pairs, pairs, pairs == 1};
-            int found = kernels_conv_candidates(&target, &c->class, kernels_conv_variant("staged"), list);
+            int found = kernels_candidates(&target, &c->class, kernels_variant("staged"), list);
             assert_true(found > 1);
-            struct conv_choice choice = list[1 + (r * 4 + k) % (found - 1)];
+            struct kernel_choice choice = list[1 + (r * 4 + k) % (found - 1)];
             if (pass != CONV_BACKWARD_WEIGHT && c->class.sizes.n > 1) choice.parameters[8] = 2; /* images of a part */
             if (pass == CONV_BACKWARD_WEIGHT) choice.parameters[7] = 1 + r % 3;                 /* parts of the sum */
-            assert_true(kernels_conv_fits(&target, &c->class, &choice));
+            assert_true(kernels_fits(&target, &c->class, &choice));
             assert_ok(wisdom_of_one(&c->class, &choice, &wisdom));
             target.wisdom = wisdom;
-            assert_ok(kernels_conv(&target, &c->class, &c->plan));
+            assert_ok(kernels_plan(&target, &c->class, &c->plan));
             target.wisdom = NULL;
             wisdom_destroy(wisdom);
             in_parts += c->plan.launch_count > 4;

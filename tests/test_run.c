@@ -295,10 +295,10 @@ static void test_wisdom(void **state) {
     assert_ok(device_open(NULL, &device));
     const struct kernel_target target = kernels_target(device_traits(device), FAMILY_CPU);
     /* The first layer's forward pass on the set, one pixel at a time. */
-    const struct conv_class first = {
+    const struct kernel_class first = {
         CONV_FORWARD, {CLASSES, 1, SIDE, SIDE, 4, 3, 3, SIDE, SIDE, .stride = 1, .padding = 1}, CONV_SINGLE};
     assert_ok(
-        wisdom_remember(path_in("users wisdom", path), &target, &first, &(struct conv_choice){"direct", {1, 1, 1}}));
+        wisdom_remember(path_in("users wisdom", path), &target, &first, &(struct kernel_choice){"direct", {1, 1, 1}}));
     assert_ok(wisdom_load(path, &target, &wisdom));
     wisdom_name(wisdom, name);
     wisdom_destroy(wisdom);
@@ -336,7 +336,7 @@ static void test_measured(void **state) {
     char path[FILE_PATH_MAX];
     struct descriptor d;
     struct session session;
-    struct conv_demand *list;
+    struct kernel_demand *list;
     size_t count, at = 0;
     const char *expected = device_gemm_library() ? "auto" : "own";
     assert_ok(descriptor_read(path_in("bars.yaml", path), NULL, 0, &d));
@@ -346,7 +346,7 @@ static void test_measured(void **state) {
     assert_true(at < count);
     const struct kernel_target target = kernels_target(device_traits(session.device), d.device.family);
     assert_ok(wisdom_remember(path_in("measured wisdom", path), &target, &list[at].class,
-                              &(struct conv_choice){.variant = "clblast"}));
+                              &(struct kernel_choice){.variant = "clblast"}));
     free(list);
     session_close(&session);
     descriptor_finish(&d);

@@ -20,11 +20,11 @@ static const struct device_traits traits = {.kind = DEVICE_CPU,
 static const struct device_traits other_driver = {
     .kind = DEVICE_CPU, .name = "a\tdevice", .driver = "1.1 test", .compute_units = 2, .vector_width = 16};
 
-static const struct conv_class forward = {CONV_FORWARD, {10, 40, 9, 9, 64, 3, 3, 9, 9, 1, 1}, CONV_SINGLE};
-static const struct conv_class data = {CONV_BACKWARD_DATA, {10, 40, 9, 9, 64, 3, 3, 9, 9, 1, 1}, CONV_SINGLE};
-static const struct conv_class weight = {CONV_BACKWARD_WEIGHT, {10, 40, 9, 9, 64, 3, 3, 9, 9, 1, 1}, CONV_SINGLE};
-static const struct conv_class joined = {CONV_FORWARD, {10, 40, 9, 9, 64, 3, 3, 9, 9, 1, 1}, {2, 2, 2, 97}};
-static const struct conv_class joined_weight = {
+static const struct kernel_class forward = {CONV_FORWARD, {10, 40, 9, 9, 64, 3, 3, 9, 9, 1, 1}, CONV_SINGLE};
+static const struct kernel_class data = {CONV_BACKWARD_DATA, {10, 40, 9, 9, 64, 3, 3, 9, 9, 1, 1}, CONV_SINGLE};
+static const struct kernel_class weight = {CONV_BACKWARD_WEIGHT, {10, 40, 9, 9, 64, 3, 3, 9, 9, 1, 1}, CONV_SINGLE};
+static const struct kernel_class joined = {CONV_FORWARD, {10, 40, 9, 9, 64, 3, 3, 9, 9, 1, 1}, {2, 2, 2, 97}};
+static const struct kernel_class joined_weight = {
     CONV_BACKWARD_WEIGHT, {10, 40, 9, 9, 64, 3, 3, 9, 9, 1, 1}, {1, 2, 2, 0}};
 
 /* Standard error of a call, as the log writes it. */
@@ -54,8 +54,9 @@ static int lines_said(void) {
     return lines;
 }
 
-static void assert_known(const struct wisdom *wisdom, const struct conv_class *class, const struct conv_choice *right) {
-    const struct conv_choice *found = wisdom_find(wisdom, class);
+static void assert_known(const struct wisdom *wisdom, const struct kernel_class *class,
+                         const struct kernel_choice *right) {
+    const struct kernel_choice *found = wisdom_find(wisdom, class);
     if (!right) {
         assert_null(found);
         return;
@@ -73,8 +74,8 @@ static void test_round_trip(void **state) {
     (void)state;
     const struct kernel_target target = kernels_target(&traits, FAMILY_AUTO),
                                others = kernels_target(&other_driver, FAMILY_AUTO);
-    const struct conv_choice winograd = {"winograd4", {16, 8, 2}}, direct = {"direct", {2, 4, 2}},
-                             own = {"winograd2", {0}}, groups = {"winograd4", {2, 4, 2}};
+    const struct kernel_choice winograd = {"winograd4", {16, 8, 2}}, direct = {"direct", {2, 4, 2}},
+                               own = {"winograd2", {0}}, groups = {"winograd4", {2, 4, 2}};
     char name[17], again[17];
     assert_int_equal(file_exists(path), 0);
     struct wisdom *wisdom = load(&traits);
@@ -188,7 +189,7 @@ static void test_damaged(void **state) {
         DEVICE "forward 10 3 9 9 64 3 3 1 1\t1 1 1 1\t4 0 0 0",
         DEVICE "forward 10 40 9 9 64 3 3 1 1\t2 2 2 97\t0 0 0 0",
     };
-    const struct conv_choice right = {"winograd4", {16, 8, 2}};
+    const struct kernel_choice right = {"winograd4", {16, 8, 2}};
     char text[4096];
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         snprintf(text, sizeof text, "retort wisdom 1\n%s%s\n%s4 16 8 2\n", i % 2 ? DEVICE CLASS "2 0 0 0\n" : "",
@@ -212,7 +213,7 @@ static void test_damaged(void **state) {
     static const char zero[] = "retort wisdom 1\n" DEVICE CLASS "4 16 8 2\0 2\n" DEVICE CLASS "2 0 0 0\n";
     assert_ok(file_write(path, zero, sizeof zero - 1));
     wisdom = load(&traits);
-    assert_known(wisdom, &forward, &(struct conv_choice){.variant = "winograd2"});
+    assert_known(wisdom, &forward, &(struct kernel_choice){.variant = "winograd2"});
     assert_int_equal(lines_said(), 1);
     wisdom_destroy(wisdom);
 }
@@ -220,7 +221,7 @@ static void test_damaged(void **state) {
 static void test_foreign_file(void **state) {
     (void)state;
     const struct kernel_target target = kernels_target(&traits, FAMILY_AUTO);
-    const struct conv_choice choice = {"winograd4", {16, 8, 2}};
+    const struct kernel_choice choice = {"winograd4", {16, 8, 2}};
     static const char letter[] = "Dear reader,\n" DEVICE CLASS "4 16 8 2\n";
     write_text(letter);
     struct wisdom *wisdom = load(&traits);
@@ -249,11 +250,11 @@ static void test_products(void **state) {
     (void)state;
     const struct kernel_target file_target = kernels_target(&traits, FAMILY_AUTO);
     struct kernel_target target = file_target;
-    const struct conv_class product = matmul_class(&(struct matmul_sizes){1, 100, 256, 784, false, true}),
-                            other = matmul_class(&(struct matmul_sizes){1, 100, 256, 784, true, false}),
-                            batch = matmul_class(&(struct matmul_sizes){5, 100, 256, 784, false, true});
-    const struct conv_choice called = {.variant = "clblast"}, own = {.variant = "own"},
-                             winograd = {"winograd4", {16, 8, 2}};
+    const struct kernel_class product = class_of_product(&(struct matmul_sizes){1, 100, 256, 784, false, true}),
+                              other = class_of_product(&(struct matmul_sizes){1, 100, 256, 784, true, false}),
+                              batch = class_of_product(&(struct matmul_sizes){5, 100, 256, 784, false, true});
+    const struct kernel_choice called = {.variant = "clblast"}, own = {.variant = "own"},
+                               winograd = {"winograd4", {16, 8, 2}};
     char before[17], name[17], again[17];
     write_text("retort wisdom 2\n" DEVICE CLASS "winograd4 16 8 2\n");
     struct wisdom *wisdom = load(&traits);
@@ -284,17 +285,17 @@ static void test_products(void **state) {
 
     /* It is taken where the library has passed its test, and then for that class alone. */
     target.wisdom = wisdom;
-    assert_string_equal(kernels_conv_choice(&target, &product).variant, "own");
+    assert_string_equal(kernels_choice(&target, &product).variant, "own");
     target.calls = (struct device *)&traits; /* not looked at */
-    assert_string_equal(kernels_conv_choice(&target, &product).variant, "clblast");
-    assert_string_equal(kernels_conv_choice(&target, &other).variant, "own");
-    assert_string_equal(kernels_conv_choice(&target, &forward).variant, "winograd4");
+    assert_string_equal(kernels_choice(&target, &product).variant, "clblast");
+    assert_string_equal(kernels_choice(&target, &other).variant, "own");
+    assert_string_equal(kernels_choice(&target, &forward).variant, "winograd4");
     target.gemm = "own";
-    assert_string_equal(kernels_conv_choice(&target, &product).variant, "own");
+    assert_string_equal(kernels_choice(&target, &product).variant, "own");
     target.gemm = "clblast";
-    assert_string_equal(kernels_conv_choice(&target, &other).variant, "clblast");
+    assert_string_equal(kernels_choice(&target, &other).variant, "clblast");
     assert_ok(wisdom_refuse(wisdom, &target, &batch, &called));
-    assert_string_equal(kernels_conv_choice(&target, &other).variant, "own");
+    assert_string_equal(kernels_choice(&target, &other).variant, "own");
     assert_true(wisdom_refuses_library(wisdom));
     assert_true(wisdom_refuses(wisdom, &other, &called));
     assert_false(wisdom_refuses(wisdom, &other, &own));
@@ -319,7 +320,7 @@ static void test_products(void **state) {
 static void test_first_version(void **state) {
     (void)state;
     const struct kernel_target target = kernels_target(&traits, FAMILY_AUTO);
-    const struct conv_choice winograd = {"winograd4", {16, 8, 2}}, own = {"direct", {0}};
+    const struct kernel_choice winograd = {"winograd4", {16, 8, 2}}, own = {"direct", {0}};
     char old[17], new[17];
     write_text("retort wisdom 1\n" DEVICE CLASS "4 16 8 2\n" DEVICE
                "backward-data 10 40 9 9 64 3 3 1 1\t1 1 1 1\t0 0 0 0\n");
@@ -355,9 +356,9 @@ static void test_bad_choices(void **state) {
     (void)state;
     const struct kernel_target file_target = kernels_target(&traits, FAMILY_AUTO);
     struct kernel_target target = file_target;
-    const struct conv_choice tuned = {"winograd4", {16, 8, 2}}, own = {.variant = "winograd4"},
-                             next = {.variant = "winograd2"};
-    struct conv_class larger = forward;
+    const struct kernel_choice tuned = {"winograd4", {16, 8, 2}}, own = {.variant = "winograd4"},
+                               next = {.variant = "winograd2"};
+    struct kernel_class larger = forward;
     char name[17], again[17];
     larger.sizes.n = 50;
     write_text("retort wisdom 2\n" DEVICE CLASS "winograd4 16 8 2\n");
@@ -371,22 +372,22 @@ static void test_bad_choices(void **state) {
     wisdom_name(wisdom, again);
     assert_string_equal(name, again);
     target.wisdom = wisdom;
-    assert_string_equal(kernels_conv_choice(&target, &forward).variant, "winograd4");
-    assert_int_equal(kernels_conv_choice(&target, &forward).parameters[0], 16);
+    assert_string_equal(kernels_choice(&target, &forward).variant, "winograd4");
+    assert_int_equal(kernels_choice(&target, &forward).parameters[0], 16);
     /* the tuned choice, then the row's own, then the next row's, at last the plainest, at last nothing */
     assert_ok(wisdom_refuse(wisdom, &target, &larger, &tuned));
-    assert_string_equal(kernels_conv_choice(&target, &forward).variant, "winograd4");
-    assert_int_equal(kernels_conv_choice(&target, &forward).parameters[0], 0);
+    assert_string_equal(kernels_choice(&target, &forward).variant, "winograd4");
+    assert_int_equal(kernels_choice(&target, &forward).parameters[0], 0);
     assert_ok(wisdom_refuse(wisdom, &target, &forward, &own));
     for (int i = 0; i < 2; i++) {
-        const struct conv_choice choice = kernels_conv_choice(&target, i == 1 ? &larger : &forward);
+        const struct kernel_choice choice = kernels_choice(&target, i == 1 ? &larger : &forward);
         assert_string_equal(choice.variant, "direct"); /* winograd2 does not apply by itself */
         assert_ok(wisdom_refuse(wisdom, &target, &forward, &choice));
     }
-    assert_null(kernels_conv_choice(&target, &forward).variant);
+    assert_null(kernels_choice(&target, &forward).variant);
     static struct kernel_plan plan;
-    assert_int_equal(kernels_conv(&target, &forward, &plan), RETORT_EDEVICE);
-    assert_string_equal(kernels_conv_choice(&target, &data).variant, "winograd4");
+    assert_int_equal(kernels_plan(&target, &forward, &plan), RETORT_EDEVICE);
+    assert_string_equal(kernels_choice(&target, &data).variant, "winograd4");
     /* they are kept by a copy, which the mark is not */
     wisdom_name(wisdom, again);
     assert_string_not_equal(name, again);
@@ -396,7 +397,7 @@ static void test_bad_choices(void **state) {
     wisdom_name(wisdom, name);
     assert_string_equal(name, again);
     target.wisdom = wisdom;
-    assert_null(kernels_conv_choice(&target, &forward).variant);
+    assert_null(kernels_choice(&target, &forward).variant);
     wisdom_destroy(wisdom);
     /* a launch of several terms that is bad is one launch a convolution */
     write_text("retort wisdom 2\n");
@@ -408,7 +409,7 @@ static void test_bad_choices(void **state) {
     assert_false(wisdom_is_tuned(wisdom));
     assert_false(kernels_conv_joins(&target, CONV_FORWARD, &forward.sizes));
     assert_true(kernels_conv_joins(&target, CONV_BACKWARD_DATA, &forward.sizes));
-    assert_string_equal(kernels_conv_choice(&target, &forward).variant, "winograd4");
+    assert_string_equal(kernels_choice(&target, &forward).variant, "winograd4");
     assert_false(wisdom_refuses(wisdom, &joined, &next));
     wisdom_destroy(wisdom);
     wisdom = load(&other_driver);
@@ -428,29 +429,29 @@ static void test_choice(void **state) {
     struct kernel_target target = kernels_target(&traits, FAMILY_AUTO);
     static struct kernel_plan built_in, plan;
     struct wisdom *wisdom;
-    assert_ok(kernels_conv(&target, &forward, &built_in));
-    assert_string_equal(kernels_conv_choice(&target, &forward).variant, "winograd4");
-    assert_ok(wisdom_of_one(&forward, &(struct conv_choice){"direct", {2, 4, 3}}, &wisdom));
+    assert_ok(kernels_plan(&target, &forward, &built_in));
+    assert_string_equal(kernels_choice(&target, &forward).variant, "winograd4");
+    assert_ok(wisdom_of_one(&forward, &(struct kernel_choice){"direct", {2, 4, 3}}, &wisdom));
     target.wisdom = wisdom;
-    assert_ok(kernels_conv(&target, &forward, &plan));
+    assert_ok(kernels_plan(&target, &forward, &plan));
     assert_string_equal(plan_use(&plan, &plan.launches[plan.launch_count - 1])->file, "conv_cpu.cl");
     assert_non_null(strstr(parameters_of_main(&plan), "TILE_COLUMNS 4\n"));
     assert_false(kernels_conv_joins(&target, CONV_FORWARD, &forward.sizes));
     assert_true(kernels_conv_joins(&target, CONV_BACKWARD_DATA, &forward.sizes));
     wisdom_destroy(wisdom);
 
-    assert_ok(wisdom_of_one(&joined, &(struct conv_choice){"winograd2", {0, 0, 0}}, &wisdom));
+    assert_ok(wisdom_of_one(&joined, &(struct kernel_choice){"winograd2", {0, 0, 0}}, &wisdom));
     target.wisdom = wisdom;
     assert_true(kernels_conv_joins(&target, CONV_FORWARD, &forward.sizes));
-    assert_ok(kernels_conv(&target, &joined, &plan));
+    assert_ok(kernels_plan(&target, &joined, &plan));
     assert_non_null(strstr(parameters_of_main(&plan), "OUT_TILE 2\n"));
-    assert_ok(kernels_conv(&target, &forward, &plan));
+    assert_ok(kernels_plan(&target, &forward, &plan));
     assert_string_equal(parameters_of_main(&plan), parameters_of_main(&built_in));
     wisdom_destroy(wisdom);
 
-    assert_ok(wisdom_of_one(&forward, &(struct conv_choice){"winograd4", {4096, 1, 1}}, &wisdom));
+    assert_ok(wisdom_of_one(&forward, &(struct kernel_choice){"winograd4", {4096, 1, 1}}, &wisdom));
     target.wisdom = wisdom;
-    assert_ok(kernels_conv(&target, &forward, &plan));
+    assert_ok(kernels_plan(&target, &forward, &plan));
     assert_string_equal(parameters_of_main(&plan), parameters_of_main(&built_in));
     wisdom_destroy(wisdom);
 }
@@ -464,23 +465,23 @@ static void test_choice_of_tiles(void **state) {
     gpu.local_memory = 32768;
     struct kernel_target target = kernels_target(&gpu, FAMILY_AUTO);
     static struct kernel_plan built_in, plan;
-    struct conv_choice list[CONV_CANDIDATES];
+    struct kernel_choice list[CANDIDATES];
     struct wisdom *wisdom;
-    assert_ok(kernels_conv(&target, &forward, &built_in));
-    int count = kernels_conv_candidates(&target, &forward, kernels_conv_variant("product"), list), others = 0;
+    assert_ok(kernels_plan(&target, &forward, &built_in));
+    int count = kernels_candidates(&target, &forward, kernels_variant("product"), list), others = 0;
     assert_true(count > 4);
-    assert_false(kernels_conv_fits(&target, &forward, &(struct conv_choice){.variant = "winograd4"}));
+    assert_false(kernels_fits(&target, &forward, &(struct kernel_choice){.variant = "winograd4"}));
     for (int i = 1; i < count; i++) {
         assert_ok(wisdom_of_one(&forward, &list[i], &wisdom));
         target.wisdom = wisdom;
-        assert_ok(kernels_conv(&target, &forward, &plan));
+        assert_ok(kernels_plan(&target, &forward, &plan));
         others += strcmp(parameters_of_main(&plan), parameters_of_main(&built_in)) != 0;
         wisdom_destroy(wisdom);
         target.wisdom = NULL;
     }
     assert_true(others >= count - 2);
     list[1].parameters[0]++;
-    assert_false(kernels_conv_fits(&target, &forward, &list[1]));
+    assert_false(kernels_fits(&target, &forward, &list[1]));
 }
 
 static void test_path(void **state) {
@@ -510,13 +511,13 @@ static void test_at_once(void **state) {
     (void)state;
     enum { PROCESSES = 4, EACH = 12 };
     const struct kernel_target target = kernels_target(&traits, FAMILY_AUTO);
-    const struct conv_choice direct = {"direct", {1, 1, 1}};
+    const struct kernel_choice direct = {"direct", {1, 1, 1}};
     assert_ok(path_join(folder, "at once", path));
     pid_t children[PROCESSES];
     for (int p = 0; p < PROCESSES; p++) {
         children[p] = fork();
         if (children[p] != 0) continue;
-        struct conv_class class = forward;
+        struct kernel_class class = forward;
         int status = RETORT_OK;
         for (int i = 0; i < EACH && status == RETORT_OK; i++) {
             class.sizes.n = 1 + p * EACH + i;
@@ -530,7 +531,7 @@ static void test_at_once(void **state) {
         assert_int_equal(status, 0);
     }
     struct wisdom *wisdom = load(&traits);
-    struct conv_class class = forward;
+    struct kernel_class class = forward;
     for (class.sizes.n = 1; class.sizes.n <= PROCESSES * EACH; class.sizes.n++) assert_known(wisdom, &class, &direct);
     wisdom_destroy(wisdom);
     assert_ok(path_join(folder, "wisdom", path));

@@ -33,7 +33,7 @@ struct bench_step_result {
 };
 /* The convolutions and matrix products that such a step launches, by classes, as they are without wisdom. The array is
  * the caller's to free(). */
-int bench_step_classes(struct device *device, const struct bench_step_spec *spec, struct conv_demand **list,
+int bench_step_classes(struct device *device, const struct bench_step_spec *spec, struct kernel_demand **list,
                        size_t *count);
 /* Writes what a device that need not be present would be given for such a step: the text of the program (NULL: not
  * wanted), and every launch. Nothing is built or allocated. */
@@ -67,8 +67,8 @@ int bench_conv_kernels(struct device *device, enum family family, const struct b
 
 /* --- tuning: the fastest right choice for a class of convolutions or matrix products --- */
 struct tune_task {
-    struct conv_class class;
-    struct conv_choice choice;
+    struct kernel_class class;
+    struct kernel_choice choice;
 };
 /* Measures choices in this process. The first right result of a class is what those after it are compared with, until
  * another class is measured. RETORT_EINVAL where the kernels do not allow the choice; that a kernel cannot be built or
@@ -80,7 +80,7 @@ int tune_bench_measure(struct tune_bench *bench, const struct tune_task *task, c
                        struct trial_result *result);
 
 struct tune_spec {
-    struct conv_class class;
+    struct kernel_class class;
     bool joined;                   /* other launches join it with others, so that its method must be one that can */
     bool quick;                    /* fewer tiles */
     double seconds;                /* for each kernel of each choice, about */
@@ -92,13 +92,13 @@ struct tune_spec {
     int (*measure)(void *user, const struct tune_task *task, const struct trial_limits *limits,
                    struct trial_result *result);
     /* Told of each choice that is not right; NULL: nobody is. */
-    void (*refuse)(void *user, const struct conv_class *class, const struct conv_choice *choice, const char *fault);
+    void (*refuse)(void *user, const struct kernel_class *class, const struct kernel_choice *choice, const char *fault);
     void *user;
 };
 struct tune_result {
-    bool better;               /* than the built-in choice, by more than the noise, measured twice */
-    bool cut_short;            /* by the clock or an interrupt */
-    struct conv_choice choice; /* where it is better */
+    bool better;                 /* than the built-in choice, by more than the noise, measured twice */
+    bool cut_short;              /* by the clock or an interrupt */
+    struct kernel_choice choice; /* where it is better */
     double built_in_seconds, best_seconds;
     int tried, wrong;   /* choices measured; those of them whose result was wrong, which are never taken */
     double worst_error; /* of all tried, from double precision */

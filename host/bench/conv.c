@@ -7,7 +7,7 @@ int bench_conv(struct device *device, const struct kernel_target *target, const 
     int status = RETORT_OK;
     const int64_t side = spec->side;
     static const enum conv_pass passes[] = {CONV_FORWARD, CONV_BACKWARD_DATA, CONV_BACKWARD_WEIGHT};
-    const struct conv_class class = {
+    const struct kernel_class class = {
         passes[spec->pass],
         {spec->batch, spec->channels, side, side, spec->outputs, 3, 3, side, side, .stride = 1, .padding = 1},
         CONV_SINGLE};
@@ -17,12 +17,12 @@ int bench_conv(struct device *device, const struct kernel_target *target, const 
     TRY(trial_create(target, &class, &trial));
     TRY(trial_run(trial, device, target, &limits, &tried));
     if (tried.fault)
-        RAISE(RETORT_EDEVICE, "%s: %s (off by %.1e of the largest value)", kernels_conv_choice(target, &class).variant,
+        RAISE(RETORT_EDEVICE, "%s: %s (off by %.1e of the largest value)", kernels_choice(target, &class).variant,
               tried.fault, tried.error);
     *result = (struct bench_kernel_result){.file = plan_main_file(trial_planned(trial)),
-                                           .way = kernels_conv_choice(target, &class).variant,
+                                           .way = kernels_choice(target, &class).variant,
                                            .seconds = tried.seconds,
-                                           .flops = conv_class_flops(&class),
+                                           .flops = kernel_class_flops(&class),
                                            .error = tried.error};
 done:
     trial_destroy(trial);

@@ -144,7 +144,7 @@ done:
     return status;
 }
 
-int bench_step_classes(struct device *device, const struct bench_step_spec *spec, struct conv_demand **list,
+int bench_step_classes(struct device *device, const struct bench_step_spec *spec, struct kernel_demand **list,
                        size_t *count) {
     int status = RETORT_OK;
     struct library *library = NULL;

@@ -30,7 +30,7 @@ struct tune_bench {
     struct device *device;
     struct kernel_target target;
     struct trial *trial; /* of the class measured last; NULL: none */
-    struct conv_class class;
+    struct kernel_class class;
 };
 
 int tune_bench_create(struct device *device, const struct kernel_target *target, struct tune_bench **bench) {
@@ -53,9 +53,9 @@ int tune_bench_measure(struct tune_bench *bench, const struct tune_task *task, c
     int status = RETORT_OK;
     struct kernel_target target = bench->target;
     struct wisdom *wisdom = NULL;
-    if (!kernels_conv_fits(&target, &task->class, &task->choice))
+    if (!kernels_fits(&target, &task->class, &task->choice))
         RAISE(RETORT_EINVAL, "a choice that these kernels do not allow");
-    if (kernels_conv_variant(task->choice.variant)->library) {
+    if (kernels_variant(task->choice.variant)->library) {
         if (limits->tell) limits->tell(limits->user, "building");
         if (device_gemm_trust(bench->device) < 0) {
             log_debug("%s", retort_error_message());
@@ -67,7 +67,7 @@ int tune_bench_measure(struct tune_bench *bench, const struct tune_task *task, c
     }
     TRY(wisdom_of_one(&task->class, &task->choice, &wisdom));
     target.wisdom = wisdom;
-    if (!bench->trial || !conv_class_equal(&bench->class, &task->class)) {
+    if (!bench->trial || !kernel_class_equal(&bench->class, &task->class)) {
         trial_destroy(bench->trial);
         bench->trial = NULL;
         TRY(trial_create(&target, &task->class, &bench->trial));
@@ -84,25 +84,25 @@ struct search {
     struct kernel_target target;
     const struct tune_spec *spec;
     struct tune_result *result;
-    struct conv_class class; /* as it is measured: of fewer images, where the whole class would take too long */
-    double scale;            /* of the class's images to those */
-    double ends;             /* the clock when the search stops */
-    double seconds, once;    /* of the best choice so far */
-    uint64_t seen[MOST_ROWS * CONV_CANDIDATES + 1]; /* hashes of the kernels measured: choices may be the same */
+    struct kernel_class class; /* as it is measured: of fewer images, where the whole class would take too long */
+    double scale;              /* of the class's images to those */
+    double ends;               /* the clock when the search stops */
+    double seconds, once;      /* of the best choice so far */
+    uint64_t seen[MOST_ROWS * CANDIDATES + 1]; /* hashes of the kernels measured: choices may be the same */
     size_t seen_count;
 };
 
-static int plan_choice(const struct search *search, const struct conv_choice *choice, struct kernel_plan *plan) {
+static int plan_choice(const struct search *search, const struct kernel_choice *choice, struct kernel_plan *plan) {
     struct kernel_target target = search->target;
     struct wisdom *wisdom = NULL;
     int status = wisdom_of_one(&search->class, choice, &wisdom);
     target.wisdom = wisdom;
-    if (status == RETORT_OK) status = kernels_conv(&target, &search->class, plan);
+    if (status == RETORT_OK) status = kernels_plan(&target, &search->class, plan);
     wisdom_destroy(wisdom);
     return status;
 }
 
-static bool is_new(struct search *search, const struct conv_choice *choice) {
+static bool is_new(struct search *search, const struct kernel_choice *choice) {
     struct kernel_plan plan;
     uint64_t hash = 0;
     if (class_is_product(&search->class)) return true;       /* rows without parameters */
@@ -126,7 +126,7 @@ static bool stops(const struct search *search) {
 
 /* Measures a choice. *seconds is 0 where it is not to be taken: wrong, spilling, far behind, or known already to a
  * search for what is new. */
-static int measure(struct search *search, const struct conv_choice *choice, bool only_new, double *seconds) {
+static int measure(struct search *search, const struct kernel_choice *choice, bool only_new, double *seconds) {
     int status = RETORT_OK;
     const struct tune_spec *spec = search->spec;
     struct tune_result *sums = search->result;
@@ -134,7 +134,7 @@ static int measure(struct search *search, const struct conv_choice *choice, bool
     struct tune_task task = {.class = search->class, .choice = *choice};
     const struct trial_limits limits = {.seconds = spec->seconds, .once = FAR * search->once, .spill = !only_new};
     *seconds = 0;
-    if (search->scale != 1) task.choice = kernels_conv_explicit(&search->target, &spec->class, choice);
+    if (search->scale != 1) task.choice = kernels_explicit(&search->target, &spec->class, choice);
     if (only_new && (wisdom_refuses(spec->bad, &spec->class, choice) || !is_new(search, &task.choice))) goto done;
     TRY(spec->measure(spec->user, &task, &limits, &tried));
     sums->tried++;
@@ -152,7 +152,7 @@ done:
 }
 
 /* Measures a choice that may be the best. */
-static int try_choice(struct search *search, const struct conv_choice *choice, double *seconds) {
+static int try_choice(struct search *search, const struct kernel_choice *choice, double *seconds) {
     int status = measure(search, choice, true, seconds);
     if (status < 0 || *seconds == 0 || *seconds >= search->seconds) return status;
     search->seconds = *seconds;
@@ -165,14 +165,14 @@ static int try_choice(struct search *search, const struct conv_choice *choice, d
 static int find(struct search *search, const char *built_in) {
     int status = RETORT_OK, counts[MOST_ROWS] = {0};
     const struct tune_spec *spec = search->spec;
-    struct conv_choice lists[MOST_ROWS][CONV_CANDIDATES];
-    const struct conv_variant *row;
+    struct kernel_choice lists[MOST_ROWS][CANDIDATES];
+    const struct kernel_variant *row;
     double own[MOST_ROWS] = {0}, best = search->seconds;
-    for (int i = 0; i < MOST_ROWS && (row = kernels_conv_row(&search->target, class_is_product(&spec->class), i))
-                    && !stops(search);
+    for (int i = 0;
+         i < MOST_ROWS && (row = kernels_row(&search->target, class_is_product(&spec->class), i)) && !stops(search);
          i++) {
         if (!row->joins && spec->joined) continue;
-        counts[i] = kernels_conv_candidates(&search->target, &spec->class, row, lists[i]);
+        counts[i] = kernels_candidates(&search->target, &spec->class, row, lists[i]);
         if (counts[i] == 0) continue;
         own[i] = search->result->built_in_seconds;
         if (strcmp(row->name, built_in) != 0) TRY(try_choice(search, &lists[i][0], &own[i]));
@@ -189,7 +189,7 @@ done:
 
 /* Leaves built_in_seconds, 0 where it is not right. Of a GPU a few images are measured first, and then by what they
  * take as many as stay below the longest launch. */
-static int measure_built_in(struct search *search, const struct conv_choice *built_in) {
+static int measure_built_in(struct search *search, const struct kernel_choice *built_in) {
     int status = RETORT_OK;
     const struct tune_spec *spec = search->spec;
     double few = 0, *seconds = &search->result->built_in_seconds;
@@ -215,7 +215,7 @@ done:
 
 /* Both are measured again, one right after the other: the machine may have been busier during an earlier
  * measurement. */
-static int confirm(struct search *search, const struct conv_choice *built_in) {
+static int confirm(struct search *search, const struct kernel_choice *built_in) {
     int status = RETORT_OK;
     struct tune_result *result = search->result;
     double again = 0, own = 0;
@@ -240,10 +240,10 @@ int bench_tune(const struct kernel_target *target, const struct tune_spec *spec,
     double begun = clock_seconds();
     if (spec->ends > 0) search.ends = begun + SEARCH_SHARE * (spec->ends - begun);
     search.target.preferred = NULL;
-    struct conv_choice built_in;
+    struct kernel_choice built_in;
     do {
         search.target.wisdom = spec->bad;
-        built_in = kernels_conv_untuned(&search.target, &spec->class);
+        built_in = kernels_untuned(&search.target, &spec->class);
         if (!built_in.variant)
             RAISE(RETORT_EDEVICE, "every kernel for such a launch is known to be bad on %s", target->traits->name);
         search.target.wisdom = NULL;

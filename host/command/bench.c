@@ -318,8 +318,8 @@ static int report_conv(struct report *report, const struct bench_conv_spec *spec
     snprintf(name, sizeof name, "%-10s %4" PRId64 " > %-4" PRId64 " %3" PRId64 " x %-3" PRId64 " batch %" PRId64,
              pass_names[spec->pass], spec->channels, spec->outputs, spec->side, spec->side, spec->batch);
     for (int way = 0; way < 2; way++) {
-        const struct conv_variant *row;
-        for (int i = 0; way && (row = kernels_conv_row(&target, false, i)); i++)
+        const struct kernel_variant *row;
+        for (int i = 0; way && (row = kernels_row(&target, false, i)); i++)
             target.preferred = row->name; /* the last one */
         TRY(bench_conv(report->device, &target, spec, way ? &direct : &result));
         if (way && strcmp(direct.way, result.way) == 0) break;

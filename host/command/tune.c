@@ -53,7 +53,7 @@ static const char help[] =
 struct work {
     struct session session; /* of a descriptor; else empty */
     struct device *device;
-    struct conv_demand *list;
+    struct kernel_demand *list;
     size_t count;
     struct kernel_target target;
 };
@@ -92,22 +92,22 @@ done:
 
 static const char *const pass_names[] = {"forward", "to data", "to weights"};
 
-static int products(const struct conv_class *class) {
+static int products(const struct kernel_class *class) {
     return class->pass == CONV_BACKWARD_WEIGHT ? class->terms.inputs : __builtin_popcount(class->terms.mask);
 }
 
-static void describe_choice(const struct conv_choice *choice, char text[64]) {
-    const struct conv_variant *variant = kernels_conv_variant(choice->variant);
+static void describe_choice(const struct kernel_choice *choice, char text[64]) {
+    const struct kernel_variant *variant = kernels_variant(choice->variant);
     int length = snprintf(text, 64, "%s", variant->words);
     for (int i = 0; i < variant->numbers && choice->parameters[0] && length < 63; i++)
         length += snprintf(text + length, 64 - (size_t)length, "%s%d", i ? " " : ", tile ", choice->parameters[i]);
 }
 
-static void print_line(const struct conv_demand *demand, const struct tune_result *result) {
+static void print_line(const struct kernel_demand *demand, const struct tune_result *result) {
     const struct conv_sizes *s = &demand->class.sizes;
-    char shape[CONV_WORDS], choice[64] = "as it is";
+    char shape[KERNEL_WORDS], choice[64] = "as it is";
     if (class_is_product(&demand->class))
-        conv_class_describe(&demand->class, shape);
+        kernel_class_describe(&demand->class, shape);
     else
         snprintf(shape, sizeof shape,
                  "%-10s %4" PRId64 " > %-4" PRId64 " %3" PRId64 " x %-3" PRId64 " batch %-4" PRId64 "%s",
@@ -119,7 +119,7 @@ static void print_line(const struct conv_demand *demand, const struct tune_resul
     fflush(stdout);
 }
 
-static json_t *describe_class(const struct conv_class *c) {
+static json_t *describe_class(const struct kernel_class *c) {
     const struct conv_sizes *s = &c->sizes;
     const struct matmul_sizes *p = &c->product;
     if (class_is_product(c))
@@ -132,7 +132,7 @@ static json_t *describe_class(const struct conv_class *c) {
                      (json_int_t)s->kw, "stride", s->stride, "padding", s->padding, "products", products(c));
 }
 
-static json_t *describe_line(const struct conv_demand *demand, const struct tune_result *result) {
+static json_t *describe_line(const struct kernel_demand *demand, const struct tune_result *result) {
     char choice[64] = "";
     if (result->better) describe_choice(&result->choice, choice);
     json_t *line = describe_class(&demand->class);
@@ -152,7 +152,7 @@ struct report {
     json_t *lines; /* NULL: a table is printed */
 };
 
-static int report_class(void *user, const struct conv_demand *demand, const struct tune_result *result) {
+static int report_class(void *user, const struct kernel_demand *demand, const struct tune_result *result) {
     struct report *report = user;
     if (!report->lines)
         print_line(demand, result);

@@ -18,20 +18,21 @@ static int measure(void *user, const struct tune_task *task, const struct trial_
     return worker_measure(((struct tuning *)user)->worker, task, limits, result);
 }
 
-static void refuse(void *user, const struct conv_class *class, const struct conv_choice *choice, const char *fault) {
+static void refuse(void *user, const struct kernel_class *class, const struct kernel_choice *choice,
+                   const char *fault) {
     struct tuning *tuning = user;
     const struct tuner_spec *spec = tuning->spec;
-    char what[CONV_WORDS], words[CONV_WORDS];
-    conv_class_describe(class, what);
-    conv_choice_describe(choice, words);
+    char what[KERNEL_WORDS], words[KERNEL_WORDS];
+    kernel_class_describe(class, what);
+    kernel_choice_describe(choice, words);
     log_info("%s for a %s: %s; it is not tried again", words, what, fault);
     int status = wisdom_refuse(tuning->bad, &spec->target, class, choice);
     if (status == RETORT_OK && *spec->path) status = wisdom_remember_bad(spec->path, &spec->target, class, choice);
     if (status < 0) tuning->status = status;
 }
 
-static double arithmetic(const struct conv_demand *demand) {
-    return demand->launches * conv_class_flops(&demand->class);
+static double arithmetic(const struct kernel_demand *demand) {
+    return demand->launches * kernel_class_flops(&demand->class);
 }
 
 static int by_arithmetic(const void *a, const void *b) {
@@ -40,12 +41,12 @@ static int by_arithmetic(const void *a, const void *b) {
 }
 
 /* Whether the same sizes are launched jointly too. */
-static bool joined_elsewhere(const struct tuner_spec *spec, const struct conv_class *class) {
+static bool joined_elsewhere(const struct tuner_spec *spec, const struct kernel_class *class) {
     for (size_t i = 0; i < spec->count; i++) {
-        struct conv_class other = spec->list[i].class;
+        struct kernel_class other = spec->list[i].class;
         if (other.terms.inputs + other.terms.weights == 2) continue;
         other.terms = class->terms;
-        if (conv_class_equal(&other, class)) return true;
+        if (kernel_class_equal(&other, class)) return true;
     }
     return false;
 }
@@ -54,7 +55,7 @@ static bool joined_elsewhere(const struct tuner_spec *spec, const struct conv_cl
 static int tune_class(struct tuning *tuning, size_t i, double ends, double left, struct tuner_total *total) {
     int status = RETORT_OK;
     const struct tuner_spec *spec = tuning->spec;
-    const struct conv_demand *demand = &spec->list[i];
+    const struct kernel_demand *demand = &spec->list[i];
     struct tune_result result;
     struct tune_spec search = {.class = demand->class,
                                .joined = joined_elsewhere(spec, &demand->class),

@@ -9,14 +9,14 @@
 
 struct tuner_spec {
     struct kernel_target target;
-    struct conv_demand *list; /* sorted by the tuner: what takes most of the arithmetic comes first */
+    struct kernel_demand *list; /* sorted by the tuner: what takes most of the arithmetic comes first */
     size_t count;
     bool quick;       /* fewer choices and shorter measurements */
     double seconds;   /* for all together; 0: as long as it takes */
     const char *path; /* the file to remember choices in; "": none are kept */
     const volatile int *interrupt;
     /* Told of each class that was tuned; NULL: nobody is. A status below 0 ends the tuning with it. */
-    int (*tell)(void *user, const struct conv_demand *demand, const struct tune_result *result);
+    int (*tell)(void *user, const struct kernel_demand *demand, const struct tune_result *result);
     void *user;
 };
 /* Sums over the launches of all classes tuned. */

@@ -205,7 +205,7 @@ int worker_measure(struct worker *worker, const struct tune_task *task, const st
     int status = RETORT_OK;
     const struct trial_limits only_check = {.spill = true};
     TRY(ensure_child(worker));
-    if (!conv_class_equal(&worker->reference.class, &task->class)) {
+    if (!kernel_class_equal(&worker->reference.class, &task->class)) {
         worker->reference = *task;
         worker->referred = true;
     } else if (!worker->referred) { /* the child is another one */

@@ -19,7 +19,7 @@ bool convolutions_join(const struct grouping *grouping, const struct group *a, c
 
 /* A group of convolutions as one launch. */
 struct joined {
-    struct conv_class class;
+    struct kernel_class class;
     int input_count, weight_count;
     const struct node *inputs[TERMS], *weights[TERMS]; /* of backward-weight: pairs of x and y */
     enum layout from, to;                              /* layouts of the inputs and of the results */

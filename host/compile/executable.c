@@ -68,7 +68,7 @@ int library_create_with(struct device *device, enum family family, struct wisdom
 }
 
 int library_create_for(struct device *device, const struct kernel_target *target, struct library **library) {
-    const struct conv_variant *preferred = kernels_conv_variant(target->preferred);
+    const struct kernel_variant *preferred = kernels_variant(target->preferred);
     if (target->preferred && (!preferred || preferred->product))
         return error_set(RETORT_EINVAL, "RETORT_CONV=%s in the environment: no such way to compute convolutions",
                          target->preferred);
@@ -104,16 +104,16 @@ struct device *library_device(struct library *library) {
     return library->device;
 }
 
-int library_classes(const struct library *library, struct conv_demand **list, size_t *count) {
+int library_classes(const struct library *library, struct kernel_demand **list, size_t *count) {
     int status = RETORT_OK;
-    ARRAY(struct conv_demand) found = {0};
+    ARRAY(struct kernel_demand) found = {0};
     for (size_t i = 0; i < library->executables.count; i++) {
         const struct launch_list *launches = &library->executables.items[i]->list;
         for (size_t k = 0; k < launches->classes.count; k++) {
-            const struct conv_class *class = &launches->classes.items[k];
+            const struct kernel_class *class = &launches->classes.items[k];
             size_t at = 0;
-            while (at < found.count && !conv_class_equal(&found.items[at].class, class)) at++;
-            if (at == found.count && !array_push(&found, ((struct conv_demand){.class = *class})))
+            while (at < found.count && !kernel_class_equal(&found.items[at].class, class)) at++;
+            if (at == found.count && !array_push(&found, ((struct kernel_demand){.class = *class})))
                 RAISE(RETORT_ENOMEM, "out of memory listing launches");
             found.items[at].launches++;
         }
@@ -133,9 +133,9 @@ static int note_convolutions(struct library *library, const struct launch_list *
         struct conv_use use = {.class = list->classes.items[i]};
         size_t at = 0;
         if (class_is_product(&use.class)) continue;
-        use.choice = kernels_conv_choice(&library->target, &use.class);
+        use.choice = kernels_choice(&library->target, &use.class);
         while (at < library->convolutions.count
-               && !(conv_class_equal(&library->convolutions.items[at].class, &use.class)
+               && !(kernel_class_equal(&library->convolutions.items[at].class, &use.class)
                     && memcmp(&library->convolutions.items[at].choice, &use.choice, sizeof use.choice) == 0))
             at++;
         if (at == library->convolutions.count && !array_push(&library->convolutions, use))

@@ -71,12 +71,12 @@ done:
     return status;
 }
 
-static int check_class(const struct kernel_target *target, const struct conv_class *class) {
+static int check_class(const struct kernel_target *target, const struct kernel_class *class) {
     return class_is_product(class) ? check_product(target, &class->product) : check_conv(target, &class->sizes);
 }
 
-struct conv_class matmul_class(const struct matmul_sizes *sizes) {
-    return (struct conv_class){.terms = CONV_SINGLE, .product = *sizes};
+struct kernel_class class_of_product(const struct matmul_sizes *sizes) {
+    return (struct kernel_class){.terms = CONV_SINGLE, .product = *sizes};
 }
 
 struct kernel_target kernels_target(const struct device_traits *traits, enum family family) {
@@ -113,7 +113,7 @@ void kernels_plan_product(const struct product_use *use, int results, int inputs
     }
 }
 
-void kernels_plan_conv(const struct product_use *use, const struct conv_class *class, struct kernel_plan *plan) {
+void kernels_plan_conv(const struct product_use *use, const struct kernel_class *class, struct kernel_plan *plan) {
     const struct conv_terms *t = &class->terms;
     if (class->pass == CONV_BACKWARD_WEIGHT)
         kernels_plan_product(use, 1, 2 * t->inputs, 0, plan);
@@ -121,7 +121,7 @@ void kernels_plan_conv(const struct product_use *use, const struct conv_class *c
         kernels_plan_product(use, t->outputs, t->inputs + t->weights, t->weights, plan);
 }
 
-double conv_class_flops(const struct conv_class *class) {
+double kernel_class_flops(const struct kernel_class *class) {
     const struct conv_sizes *s = &class->sizes;
     const struct matmul_sizes *p = &class->product;
     if (class_is_product(class)) return 2.0 * (double)p->batch * (double)p->m * (double)p->n * (double)p->k;
@@ -129,53 +129,55 @@ double conv_class_flops(const struct conv_class *class) {
     return 2.0 * products * (double)(s->kh * s->kw) * (double)(s->n * s->oh * s->ow) * (double)(s->c * s->o);
 }
 
-bool conv_is_single(const struct conv_class *class) {
+bool class_is_single(const struct kernel_class *class) {
     return class->terms.inputs == 1 && class->terms.outputs == 1 && class->terms.weights == 1 && class->terms.mask == 1;
 }
 
 /* --- the rows --- */
-static bool always(const struct kernel_target *target, const struct conv_class *class) {
+static bool always(const struct kernel_target *target, const struct kernel_class *class) {
     (void)target;
-    return conv_is_single(class);
+    return class_is_single(class);
 }
 
-static bool winograd4_applies(const struct kernel_target *target, const struct conv_class *class) {
+static bool winograd4_applies(const struct kernel_target *target, const struct kernel_class *class) {
     return kernels_winograd(target, class->pass, &class->sizes) == 4;
 }
 
-static bool winograd2_applies(const struct kernel_target *target, const struct conv_class *class) {
+static bool winograd2_applies(const struct kernel_target *target, const struct kernel_class *class) {
     return kernels_winograd(target, class->pass, &class->sizes) == 2;
 }
 
-static bool winograd4_fits(const struct kernel_target *target, const struct conv_class *class, const int *parameters) {
+static bool winograd4_fits(const struct kernel_target *target, const struct kernel_class *class,
+                           const int *parameters) {
     return conv_winograd_fits(target, class, 4, parameters);
 }
 
-static bool winograd2_fits(const struct kernel_target *target, const struct conv_class *class, const int *parameters) {
+static bool winograd2_fits(const struct kernel_target *target, const struct kernel_class *class,
+                           const int *parameters) {
     return conv_winograd_fits(target, class, 2, parameters);
 }
 
-static void winograd4_own(const struct kernel_target *target, const struct conv_class *class, int *numbers) {
+static void winograd4_own(const struct kernel_target *target, const struct kernel_class *class, int *numbers) {
     conv_winograd_own(target, class, 4, numbers);
 }
 
-static void winograd2_own(const struct kernel_target *target, const struct conv_class *class, int *numbers) {
+static void winograd2_own(const struct kernel_target *target, const struct kernel_class *class, int *numbers) {
     conv_winograd_own(target, class, 2, numbers);
 }
 
-static int winograd4_plan(const struct kernel_target *target, const struct conv_class *class, const int *parameters,
+static int winograd4_plan(const struct kernel_target *target, const struct kernel_class *class, const int *parameters,
                           struct kernel_plan *plan) {
     conv_winograd_plan(target, class, 4, parameters, plan);
     return RETORT_OK;
 }
 
-static int winograd2_plan(const struct kernel_target *target, const struct conv_class *class, const int *parameters,
+static int winograd2_plan(const struct kernel_target *target, const struct kernel_class *class, const int *parameters,
                           struct kernel_plan *plan) {
     conv_winograd_plan(target, class, 2, parameters, plan);
     return RETORT_OK;
 }
 
-static int own_product_plan(const struct kernel_target *target, const struct conv_class *class, const int *parameters,
+static int own_product_plan(const struct kernel_target *target, const struct kernel_class *class, const int *parameters,
                             struct kernel_plan *plan) {
     int status = RETORT_OK;
     struct product_use use = {0};
@@ -187,24 +189,24 @@ done:
 }
 
 /* Taken where it is asked for or was measured to be faster, and by no rule of its own. */
-static bool never(const struct kernel_target *target, const struct conv_class *class) {
+static bool never(const struct kernel_target *target, const struct kernel_class *class) {
     (void)target, (void)class;
     return false;
 }
 
 /* Rows without parameters. */
-static bool any_fits(const struct kernel_target *target, const struct conv_class *class, const int *parameters) {
+static bool any_fits(const struct kernel_target *target, const struct kernel_class *class, const int *parameters) {
     (void)target, (void)class, (void)parameters;
     return true;
 }
 
-static int no_candidates(const struct kernel_target *target, const struct conv_class *class,
+static int no_candidates(const struct kernel_target *target, const struct kernel_class *class,
                          int list[][CHOICE_PARAMETERS], int most) {
     (void)target, (void)class, (void)list, (void)most;
     return 0;
 }
 
-static void no_numbers(const struct kernel_target *target, const struct conv_class *class, int *numbers) {
+static void no_numbers(const struct kernel_target *target, const struct kernel_class *class, int *numbers) {
     (void)target, (void)class, (void)numbers;
 }
 
@@ -212,7 +214,7 @@ static void no_numbers(const struct kernel_target *target, const struct conv_cla
 #define DIRECT_ERROR   4e-6
 #define WINOGRAD_ERROR 1e-5
 
-static const struct conv_variant conv_variants[] = {
+static const struct kernel_variant kernel_variants[] = {
     {"winograd4", "Winograd F(4,3)", FAMILY_CPU, 3, true, WINOGRAD_ERROR, winograd4_applies, winograd4_fits,
      conv_winograd_candidates, winograd4_own, winograd4_plan},
     {"winograd2", "Winograd F(2,3)", FAMILY_CPU, 3, true, WINOGRAD_ERROR, winograd2_applies, winograd2_fits,
@@ -228,29 +230,29 @@ static const struct conv_variant conv_variants[] = {
     {"own", "own product", FAMILY_AUTO, 0, false, DIRECT_ERROR, always, any_fits, no_candidates, no_numbers,
      own_product_plan, .product = true},
 };
-enum { CONV_VARIANTS = sizeof conv_variants / sizeof *conv_variants };
+enum { VARIANTS = sizeof kernel_variants / sizeof *kernel_variants };
 
-const struct conv_variant *kernels_conv_variant(const char *name) {
-    for (int i = 0; i < CONV_VARIANTS && name; i++)
-        if (strcmp(conv_variants[i].name, name) == 0) return &conv_variants[i];
+const struct kernel_variant *kernels_variant(const char *name) {
+    for (int i = 0; i < VARIANTS && name; i++)
+        if (strcmp(kernel_variants[i].name, name) == 0) return &kernel_variants[i];
     return NULL;
 }
 
-static bool serves(const struct conv_variant *row, const struct kernel_target *target, bool product) {
+static bool serves(const struct kernel_variant *row, const struct kernel_target *target, bool product) {
     return (row->family == FAMILY_AUTO || row->family == target->family) && row->product == product;
 }
 
-const struct conv_variant *kernels_conv_row(const struct kernel_target *target, bool product, int i) {
-    for (int k = 0; k < CONV_VARIANTS; k++)
-        if (serves(&conv_variants[k], target, product) && i-- == 0) return &conv_variants[k];
+const struct kernel_variant *kernels_row(const struct kernel_target *target, bool product, int i) {
+    for (int k = 0; k < VARIANTS; k++)
+        if (serves(&kernel_variants[k], target, product) && i-- == 0) return &kernel_variants[k];
     return NULL;
 }
 
 /* --- choosing --- */
 /* Whether the compiler may ask for a launch of these terms. */
-static bool terms_fit(const struct conv_class *class) {
+static bool terms_fit(const struct kernel_class *class) {
     const struct conv_terms *t = &class->terms;
-    if (conv_is_single(class)) return true;
+    if (class_is_single(class)) return true;
     if (class->pass == CONV_BACKWARD_WEIGHT) return t->outputs == 1 && t->inputs == 2 && t->weights == 2 && !t->mask;
     unsigned allowed = 0;
     for (int o = 0; o < t->outputs && o < 2; o++)
@@ -260,12 +262,12 @@ static bool terms_fit(const struct conv_class *class) {
            && t->mask && !(t->mask & ~allowed);
 }
 
-bool kernels_conv_fits(const struct kernel_target *target, const struct conv_class *class,
-                       const struct conv_choice *choice) {
-    const struct conv_variant *row = kernels_conv_variant(choice->variant);
+bool kernels_fits(const struct kernel_target *target, const struct kernel_class *class,
+                  const struct kernel_choice *choice) {
+    const struct kernel_variant *row = kernels_variant(choice->variant);
     bool own = true, sane = true;
     if (!row || !serves(row, target, class_is_product(class)) || !terms_fit(class)
-        || (!row->joins && !conv_is_single(class)))
+        || (!row->joins && !class_is_single(class)))
         return false;
     if (check_class(target, class) < 0) {
         error_clear();
@@ -279,89 +281,89 @@ bool kernels_conv_fits(const struct kernel_target *target, const struct conv_cla
 }
 
 /* Whether the class can be computed so, and nothing is known against it. */
-static bool may_take(const struct kernel_target *target, const struct conv_class *class,
-                     const struct conv_choice *choice) {
-    return kernels_conv_fits(target, class, choice) && !wisdom_refuses(target->wisdom, class, choice)
-           && (target->calls || !kernels_conv_variant(choice->variant)->library);
+static bool may_take(const struct kernel_target *target, const struct kernel_class *class,
+                     const struct kernel_choice *choice) {
+    return kernels_fits(target, class, choice) && !wisdom_refuses(target->wisdom, class, choice)
+           && (target->calls || !kernels_variant(choice->variant)->library);
 }
 
 /* The last resort: of the last row's candidates the last. */
-static struct conv_choice plainest(const struct kernel_target *target, const struct conv_class *class) {
-    struct conv_choice list[CONV_CANDIDATES];
-    const struct conv_variant *row = NULL, *next;
-    for (int i = 0; (next = kernels_conv_row(target, class_is_product(class), i)); i++) row = next;
-    int count = row ? kernels_conv_candidates(target, class, row, list) : 0;
-    return count && may_take(target, class, &list[count - 1]) ? list[count - 1] : (struct conv_choice){0};
+static struct kernel_choice plainest(const struct kernel_target *target, const struct kernel_class *class) {
+    struct kernel_choice list[CANDIDATES];
+    const struct kernel_variant *row = NULL, *next;
+    for (int i = 0; (next = kernels_row(target, class_is_product(class), i)); i++) row = next;
+    int count = row ? kernels_candidates(target, class, row, list) : 0;
+    return count && may_take(target, class, &list[count - 1]) ? list[count - 1] : (struct kernel_choice){0};
 }
 
-struct conv_choice kernels_conv_choice(const struct kernel_target *target, const struct conv_class *class) {
-    const struct conv_choice *known = wisdom_find(target->wisdom, class);
-    const struct conv_variant *row = kernels_conv_variant(class_is_product(class) ? target->gemm : target->preferred);
-    const struct conv_choice preferred = {.variant = row ? row->name : NULL};
+struct kernel_choice kernels_choice(const struct kernel_target *target, const struct kernel_class *class) {
+    const struct kernel_choice *known = wisdom_find(target->wisdom, class);
+    const struct kernel_variant *row = kernels_variant(class_is_product(class) ? target->gemm : target->preferred);
+    const struct kernel_choice preferred = {.variant = row ? row->name : NULL};
     if (row && may_take(target, class, &preferred)) return preferred;
     if (known && may_take(target, class, known)) return *known;
-    return kernels_conv_untuned(target, class);
+    return kernels_untuned(target, class);
 }
 
-struct conv_choice kernels_conv_untuned(const struct kernel_target *target, const struct conv_class *class) {
-    const struct conv_variant *row;
-    for (int i = 0; (row = kernels_conv_row(target, class_is_product(class), i)); i++) {
-        const struct conv_choice own = {.variant = row->name};
-        if ((row->joins || conv_is_single(class)) && row->applies(target, class)
+struct kernel_choice kernels_untuned(const struct kernel_target *target, const struct kernel_class *class) {
+    const struct kernel_variant *row;
+    for (int i = 0; (row = kernels_row(target, class_is_product(class), i)); i++) {
+        const struct kernel_choice own = {.variant = row->name};
+        if ((row->joins || class_is_single(class)) && row->applies(target, class)
             && !wisdom_refuses(target->wisdom, class, &own))
             return own;
     }
-    if (conv_is_single(class)) return plainest(target, class);
+    if (class_is_single(class)) return plainest(target, class);
     /* Joined convolutions for which nothing is known and no row applies are computed as the single one is, whose choice
      * let them be joined. */
-    const struct conv_class single = {class->pass, class->sizes, CONV_SINGLE};
-    return (struct conv_choice){.variant = kernels_conv_choice(target, &single).variant};
+    const struct kernel_class single = {class->pass, class->sizes, CONV_SINGLE};
+    return (struct kernel_choice){.variant = kernels_choice(target, &single).variant};
 }
 
-struct conv_choice kernels_conv_explicit(const struct kernel_target *target, const struct conv_class *class,
-                                         const struct conv_choice *choice) {
-    struct conv_choice all = *choice;
-    if (all.parameters[0] == 0) kernels_conv_variant(choice->variant)->own(target, class, all.parameters);
+struct kernel_choice kernels_explicit(const struct kernel_target *target, const struct kernel_class *class,
+                                      const struct kernel_choice *choice) {
+    struct kernel_choice all = *choice;
+    if (all.parameters[0] == 0) kernels_variant(choice->variant)->own(target, class, all.parameters);
     return all;
 }
 
-int kernels_conv_candidates(const struct kernel_target *target, const struct conv_class *class,
-                            const struct conv_variant *variant, struct conv_choice list[CONV_CANDIDATES]) {
-    int parameters[CONV_CANDIDATES - 1][CHOICE_PARAMETERS] = {{0}}, count = 0;
-    list[0] = (struct conv_choice){.variant = variant->name};
+int kernels_candidates(const struct kernel_target *target, const struct kernel_class *class,
+                       const struct kernel_variant *variant, struct kernel_choice list[CANDIDATES]) {
+    int parameters[CANDIDATES - 1][CHOICE_PARAMETERS] = {{0}}, count = 0;
+    list[0] = (struct kernel_choice){.variant = variant->name};
     if (variant->library && !kernels_may_call(target)) return 0;
-    if (!kernels_conv_fits(target, class, &list[0])) return 0;
-    int found = variant->candidates(target, class, parameters, CONV_CANDIDATES - 1);
+    if (!kernels_fits(target, class, &list[0])) return 0;
+    int found = variant->candidates(target, class, parameters, CANDIDATES - 1);
     count++;
     for (int i = 0; i < found; i++) {
-        struct conv_choice choice = {.variant = variant->name};
+        struct kernel_choice choice = {.variant = variant->name};
         memcpy(choice.parameters, parameters[i], sizeof choice.parameters);
-        if (kernels_conv_fits(target, class, &choice)) list[count++] = choice;
+        if (kernels_fits(target, class, &choice)) list[count++] = choice;
     }
     return count;
 }
 
 bool kernels_conv_joins(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes) {
-    const struct conv_class single = {pass, *sizes, CONV_SINGLE};
+    const struct kernel_class single = {pass, *sizes, CONV_SINGLE};
     if (check_conv(target, sizes) < 0) {
         error_clear();
         return false;
     }
-    const struct conv_choice choice = kernels_conv_choice(target, &single);
-    const struct conv_variant *row = kernels_conv_variant(choice.variant);
+    const struct kernel_choice choice = kernels_choice(target, &single);
+    const struct kernel_variant *row = kernels_variant(choice.variant);
     return row && row->joins && !wisdom_refuses_joined(target->wisdom, pass, sizes, &choice);
 }
 
-int kernels_conv(const struct kernel_target *target, const struct conv_class *class, struct kernel_plan *plan) {
+int kernels_plan(const struct kernel_target *target, const struct kernel_class *class, struct kernel_plan *plan) {
     int status = RETORT_OK;
     struct kernel_plan fresh = {0};
     TRY(check_class(target, class));
-    const struct conv_choice choice = kernels_conv_choice(target, class);
-    const struct conv_variant *row = kernels_conv_variant(choice.variant);
-    if (!row && conv_is_single(class))
+    const struct kernel_choice choice = kernels_choice(target, class);
+    const struct kernel_variant *row = kernels_variant(choice.variant);
+    if (!row && class_is_single(class))
         RAISE(RETORT_EDEVICE, "%s computes %s of these sizes rightly by none of the kernels there are",
               target->traits->name, class_is_product(class) ? "matrix products" : "convolutions");
-    if (!row || !terms_fit(class) || (!row->joins && !conv_is_single(class)))
+    if (!row || !terms_fit(class) || (!row->joins && !class_is_single(class)))
         RAISE(RETORT_EINVAL, "convolutions of these sizes cannot be joined");
     TRY(row->plan(target, class, choice.parameters, &fresh));
     *plan = fresh;
@@ -370,6 +372,6 @@ done:
 }
 
 int kernels_matmul(const struct kernel_target *target, const struct matmul_sizes *sizes, struct kernel_plan *plan) {
-    const struct conv_class class = matmul_class(sizes);
-    return kernels_conv(target, &class, plan);
+    const struct kernel_class class = class_of_product(sizes);
+    return kernels_plan(target, &class, plan);
 }

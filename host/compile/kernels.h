@@ -75,76 +75,76 @@ struct matmul_sizes {
 /* A convolution, where the terms are CONV_SINGLE, or joined ones; or a matrix product, which has no sizes but its own,
  * and CONV_SINGLE for its terms. */
 #define CONV_SINGLE ((struct conv_terms){.outputs = 1, .inputs = 1, .weights = 1, .mask = 1})
-struct conv_class {
+struct kernel_class {
     enum conv_pass pass;
     struct conv_sizes sizes;
     struct conv_terms terms;
     struct matmul_sizes product; /* batch 0: a convolution */
 };
-static inline bool class_is_product(const struct conv_class *class) {
+static inline bool class_is_product(const struct kernel_class *class) {
     return class->product.batch != 0;
 }
-struct conv_class matmul_class(const struct matmul_sizes *sizes);
-double conv_class_flops(const struct conv_class *class); /* as plain sums of products */
+struct kernel_class class_of_product(const struct matmul_sizes *sizes);
+double kernel_class_flops(const struct kernel_class *class); /* as plain sums of products */
 /* Its launches, as the choice below says, or by the first variant that applies. Results and inputs of the plan, in
  * order: forward y, x, weights; backward-data x, y, weights; backward-weight gw, x, y, x, y, ... Images lie as
  * kernels_conv_layout says, weights are plain [O,C,KH,KW]; of a product c; a, b. RETORT_EINVAL where the sizes make no
  * sense, RETORT_ELIMIT where they are too large, RETORT_EDEVICE where every way is known to be bad. */
-int kernels_conv(const struct kernel_target *target, const struct conv_class *class, struct kernel_plan *plan);
+int kernels_plan(const struct kernel_target *target, const struct kernel_class *class, struct kernel_plan *plan);
 /* Whether convolutions of these sizes can be computed by launches of several terms. */
 bool kernels_conv_joins(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes);
 
 /* --- what can be tuned --- */
-enum { CHOICE_PARAMETERS = 12, CONV_CANDIDATES = 24 };
+enum { CHOICE_PARAMETERS = 12, CANDIDATES = 24 };
 /* A way to compute a class: one of the rows below, and its parameters. All 0: by its own rules. What the numbers
  * mean is said at the row's functions. */
-struct conv_choice {
+struct kernel_choice {
     const char *variant; /* a row's name, static; NULL: none */
     int parameters[CHOICE_PARAMETERS];
 };
 /* A row a way to compute convolutions or matrix products. They are tried in order: the first whose `applies` is true
  * computes a class of which the wisdom knows nothing. */
-struct conv_variant {
+struct kernel_variant {
     const char *name;   /* as in the wisdom: "winograd4" */
     const char *words;  /* "Winograd F(4,3)" */
     enum family family; /* whose target it serves; AUTO: every one */
     int numbers;        /* how many parameters it has */
     bool joins;         /* takes several terms in a launch */
     double error;       /* of a result, over the largest value: what float32 and the method explain */
-    bool (*applies)(const struct kernel_target *target, const struct conv_class *class);
+    bool (*applies)(const struct kernel_target *target, const struct kernel_class *class);
     /* Whether the class can be computed with these parameters: whatever the numbers are, what fits computes the right
      * result within bounded private memory. */
-    bool (*fits)(const struct kernel_target *target, const struct conv_class *class, const int *parameters);
+    bool (*fits)(const struct kernel_target *target, const struct kernel_class *class, const int *parameters);
     /* Parameters worth measuring, whether they fit or not; how many. */
-    int (*candidates)(const struct kernel_target *target, const struct conv_class *class, int list[][CHOICE_PARAMETERS],
-                      int most);
+    int (*candidates)(const struct kernel_target *target, const struct kernel_class *class,
+                      int list[][CHOICE_PARAMETERS], int most);
     /* Writes the parameters that all zeros stand for; leaves zeros where those do not depend on the batch. */
-    void (*own)(const struct kernel_target *target, const struct conv_class *class, int *parameters);
-    int (*plan)(const struct kernel_target *target, const struct conv_class *class, const int *parameters,
+    void (*own)(const struct kernel_target *target, const struct kernel_class *class, int *parameters);
+    int (*plan)(const struct kernel_target *target, const struct kernel_class *class, const int *parameters,
                 struct kernel_plan *plan);
     bool product; /* of matrix products, not of convolutions */
     bool library; /* calls: taken where target->calls is there, and measured where kernels_may_call says so */
 };
 /* The row with that name, or the i-th row that serves the target for products or convolutions; NULL: there is none. */
-const struct conv_variant *kernels_conv_variant(const char *name);
-const struct conv_variant *kernels_conv_row(const struct kernel_target *target, bool product, int i);
+const struct kernel_variant *kernels_variant(const char *name);
+const struct kernel_variant *kernels_row(const struct kernel_target *target, bool product, int i);
 /* Whether the kernels can compute the class so. */
-bool kernels_conv_fits(const struct kernel_target *target, const struct conv_class *class,
-                       const struct conv_choice *choice);
+bool kernels_fits(const struct kernel_target *target, const struct kernel_class *class,
+                  const struct kernel_choice *choice);
 /* The choice for a class: that of the wisdom where it has one that fits, else the first row that applies, at last the
  * plainest candidate of the last row; but never one that the wisdom calls bad. Without a variant where none is left. */
-struct conv_choice kernels_conv_choice(const struct kernel_target *target, const struct conv_class *class);
+struct kernel_choice kernels_choice(const struct kernel_target *target, const struct kernel_class *class);
 /* Likewise without the wisdom's choices, but with what it calls bad. */
-struct conv_choice kernels_conv_untuned(const struct kernel_target *target, const struct conv_class *class);
+struct kernel_choice kernels_untuned(const struct kernel_target *target, const struct kernel_class *class);
 /* The same choice with the parameters that its row's own rules give: another batch is then computed by the same
  * kernels. */
-struct conv_choice kernels_conv_explicit(const struct kernel_target *target, const struct conv_class *class,
-                                         const struct conv_choice *choice);
+struct kernel_choice kernels_explicit(const struct kernel_target *target, const struct kernel_class *class,
+                                      const struct kernel_choice *choice);
 /* Choices of a row worth measuring: its own rules first. 0 where it cannot compute the class. */
-int kernels_conv_candidates(const struct kernel_target *target, const struct conv_class *class,
-                            const struct conv_variant *variant, struct conv_choice list[CONV_CANDIDATES]);
+int kernels_candidates(const struct kernel_target *target, const struct kernel_class *class,
+                       const struct kernel_variant *variant, struct kernel_choice list[CANDIDATES]);
 
-/* kernels_conv for a product of these sizes. */
+/* kernels_plan for a product of these sizes. */
 int kernels_matmul(const struct kernel_target *target, const struct matmul_sizes *sizes, struct kernel_plan *plan);
 
 /* (to; from), a tensor [n,c,h,w] from one layout to the other; a plan without launches where the two are the same. */

@@ -215,7 +215,7 @@ static struct conv_task task_of(const struct kernel_target *target, enum conv_pa
     };
 }
 
-bool conv_direct_fits(const struct kernel_target *target, const struct conv_class *class, const int *tile) {
+bool conv_direct_fits(const struct kernel_target *target, const struct kernel_class *class, const int *tile) {
     if (!tile[0]) return true;
     if (class->pass == CONV_BACKWARD_WEIGHT) return false;
     const struct conv_task task = task_of(target, class->pass, &class->sizes);
@@ -223,7 +223,7 @@ bool conv_direct_fits(const struct kernel_target *target, const struct conv_clas
     return tile_fits(target, &task, &cut, (struct tile){tile[0], tile[1], tile[2]});
 }
 
-int conv_direct_candidates(const struct kernel_target *target, const struct conv_class *class,
+int conv_direct_candidates(const struct kernel_target *target, const struct kernel_class *class,
                            int list[][CHOICE_PARAMETERS], int most) {
     enum { BEST = 8 };
     struct tile best[BEST];
@@ -239,7 +239,7 @@ int conv_direct_candidates(const struct kernel_target *target, const struct conv
     return count;
 }
 
-void conv_direct_own(const struct kernel_target *target, const struct conv_class *class, int *numbers) {
+void conv_direct_own(const struct kernel_target *target, const struct kernel_class *class, int *numbers) {
     int best[1][CHOICE_PARAMETERS] = {{0}};
     conv_direct_candidates(target, class, best, 1);
     memcpy(numbers, best[0], sizeof best[0]);
@@ -331,7 +331,7 @@ static void plan_backward_weight(const struct kernel_target *target, const struc
     kernels_cpu_sum(count, splits, use);
 }
 
-int conv_direct_plan(const struct kernel_target *target, const struct conv_class *class, const int *tile,
+int conv_direct_plan(const struct kernel_target *target, const struct kernel_class *class, const int *tile,
                      struct kernel_plan *plan) {
     int status = RETORT_OK;
     struct product_use use = {0};

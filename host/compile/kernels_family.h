@@ -21,19 +21,19 @@ struct product_use {
 /* As a plan of so many results and inputs; the last `packed` inputs are those that are packed. */
 void kernels_plan_product(const struct product_use *use, int results, int inputs, int packed, struct kernel_plan *plan);
 /* Likewise for a class of convolutions. */
-void kernels_plan_conv(const struct product_use *use, const struct conv_class *class, struct kernel_plan *plan);
+void kernels_plan_conv(const struct product_use *use, const struct kernel_class *class, struct kernel_plan *plan);
 
-bool conv_is_single(const struct conv_class *class);
+bool class_is_single(const struct kernel_class *class);
 
 /* --- kernels_cpu.c: direct convolutions. Parameters: rows, columns, vectors of output channels of a register tile;
  * backward-weight has none. --- */
-bool conv_direct_fits(const struct kernel_target *target, const struct conv_class *class, const int *tile);
-int conv_direct_candidates(const struct kernel_target *target, const struct conv_class *class,
+bool conv_direct_fits(const struct kernel_target *target, const struct kernel_class *class, const int *tile);
+int conv_direct_candidates(const struct kernel_target *target, const struct kernel_class *class,
                            int list[][CHOICE_PARAMETERS], int most); /* the one taken without wisdom first */
-int conv_direct_plan(const struct kernel_target *target, const struct conv_class *class, const int *tile,
+int conv_direct_plan(const struct kernel_target *target, const struct kernel_class *class, const int *tile,
                      struct kernel_plan *plan);
 /* What all zeros stand for, where that is numbers; here and below. */
-void conv_direct_own(const struct kernel_target *target, const struct conv_class *class, int *numbers);
+void conv_direct_own(const struct kernel_target *target, const struct kernel_class *class, int *numbers);
 int matmul_cpu_plan(const struct kernel_target *target, const struct matmul_sizes *sizes, struct product_use *use);
 /* Of a backward-weight: `finish`, which adds `splits` parts of `count` floats each in `work`; nothing for one part. */
 void kernels_cpu_sum(int64_t count, int64_t splits, struct product_use *use);
@@ -56,11 +56,11 @@ int64_t winograd_tiles(const struct winograd_task *task, int64_t images, int64_t
 /* The m of the F(m,3) that is fastest by a simple count of operations: 4, 2, or 0 where direct convolution is, or where
  * it is no such convolution. */
 int kernels_winograd(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes);
-bool conv_winograd_fits(const struct kernel_target *target, const struct conv_class *class, int m, const int *tile);
-int conv_winograd_candidates(const struct kernel_target *target, const struct conv_class *class,
+bool conv_winograd_fits(const struct kernel_target *target, const struct kernel_class *class, int m, const int *tile);
+int conv_winograd_candidates(const struct kernel_target *target, const struct kernel_class *class,
                              int list[][CHOICE_PARAMETERS], int most);
-void conv_winograd_own(const struct kernel_target *target, const struct conv_class *class, int m, int *numbers);
-void conv_winograd_plan(const struct kernel_target *target, const struct conv_class *class, int m, const int *tile,
+void conv_winograd_own(const struct kernel_target *target, const struct kernel_class *class, int m, int *numbers);
+void conv_winograd_plan(const struct kernel_target *target, const struct kernel_class *class, int m, const int *tile,
                         struct kernel_plan *plan);
 
 /* --- kernels_gpu.c: products in tiles --- */
@@ -121,26 +121,26 @@ int gpu_tile_candidates(const struct kernel_target *target, const struct gpu_pro
                         int list[][CHOICE_PARAMETERS], int most);
 
 /* Parameters: TILE_NUMBERS. */
-bool conv_product_fits(const struct kernel_target *target, const struct conv_class *class, const int *numbers);
-int conv_product_candidates(const struct kernel_target *target, const struct conv_class *class,
+bool conv_product_fits(const struct kernel_target *target, const struct kernel_class *class, const int *numbers);
+int conv_product_candidates(const struct kernel_target *target, const struct kernel_class *class,
                             int list[][CHOICE_PARAMETERS], int most);
-void conv_product_own(const struct kernel_target *target, const struct conv_class *class, int *numbers);
-int conv_product_plan(const struct kernel_target *target, const struct conv_class *class, const int *numbers,
+void conv_product_own(const struct kernel_target *target, const struct kernel_class *class, int *numbers);
+int conv_product_plan(const struct kernel_target *target, const struct kernel_class *class, const int *numbers,
                       struct kernel_plan *plan);
 int matmul_gpu_plan(const struct kernel_target *target, const struct matmul_sizes *sizes, struct product_use *use);
 
 /* --- kernels_winograd_gpu.c: staged Winograd F(4,3). Parameters: TILE_NUMBERS of the products, images of a
  * part at most. --- */
-bool conv_staged_applies(const struct kernel_target *target, const struct conv_class *class);
-bool conv_staged_fits(const struct kernel_target *target, const struct conv_class *class, const int *numbers);
-int conv_staged_candidates(const struct kernel_target *target, const struct conv_class *class,
+bool conv_staged_applies(const struct kernel_target *target, const struct kernel_class *class);
+bool conv_staged_fits(const struct kernel_target *target, const struct kernel_class *class, const int *numbers);
+int conv_staged_candidates(const struct kernel_target *target, const struct kernel_class *class,
                            int list[][CHOICE_PARAMETERS], int most);
-void conv_staged_own(const struct kernel_target *target, const struct conv_class *class, int *numbers);
-int conv_staged_plan(const struct kernel_target *target, const struct conv_class *class, const int *numbers,
+void conv_staged_own(const struct kernel_target *target, const struct kernel_class *class, int *numbers);
+int conv_staged_plan(const struct kernel_target *target, const struct kernel_class *class, const int *numbers,
                      struct kernel_plan *plan);
 
 /* --- kernels_library.c: matrix products as calls of CLBlast --- */
-int product_call_plan(const struct kernel_target *target, const struct conv_class *class, const int *parameters,
+int product_call_plan(const struct kernel_target *target, const struct kernel_class *class, const int *parameters,
                       struct kernel_plan *plan);
 
 /* At least `items` work-items along x, in groups of 64 where the device allows it. There may be more than `items`: the

@@ -330,23 +330,23 @@ void gpu_tile_own(const struct kernel_target *target, const struct gpu_product *
     if (tile) describe_tile(tile, gpu_parts(target, p, tile), numbers);
 }
 
-void conv_product_own(const struct kernel_target *target, const struct conv_class *class, int *numbers) {
+void conv_product_own(const struct kernel_target *target, const struct kernel_class *class, int *numbers) {
     const struct gpu_product p = gpu_product_conv(class->pass, &class->sizes);
     gpu_tile_own(target, &p, numbers);
 }
 
-bool conv_product_fits(const struct kernel_target *target, const struct conv_class *class, const int *numbers) {
+bool conv_product_fits(const struct kernel_target *target, const struct kernel_class *class, const int *numbers) {
     const struct gpu_product p = gpu_product_conv(class->pass, &class->sizes);
     return gpu_tile_asked(target, &p, numbers) != NULL;
 }
 
-int conv_product_candidates(const struct kernel_target *target, const struct conv_class *class,
+int conv_product_candidates(const struct kernel_target *target, const struct kernel_class *class,
                             int list[][CHOICE_PARAMETERS], int most) {
     const struct gpu_product p = gpu_product_conv(class->pass, &class->sizes);
     return gpu_tile_candidates(target, &p, list, most);
 }
 
-int conv_product_plan(const struct kernel_target *target, const struct conv_class *class, const int *numbers,
+int conv_product_plan(const struct kernel_target *target, const struct kernel_class *class, const int *numbers,
                       struct kernel_plan *plan) {
     const struct gpu_product p = gpu_product_conv(class->pass, &class->sizes);
     const struct product_tile *tile = gpu_tile_asked(target, &p, numbers);

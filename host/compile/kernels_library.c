@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-int product_call_plan(const struct kernel_target *target, const struct conv_class *class, const int *parameters,
+int product_call_plan(const struct kernel_target *target, const struct kernel_class *class, const int *parameters,
                       struct kernel_plan *plan) {
     int status = RETORT_OK;
     const struct matmul_sizes *sizes = &class->product;

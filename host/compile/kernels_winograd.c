@@ -74,7 +74,7 @@ int kernels_winograd(const struct kernel_target *target, enum conv_pass pass, co
     return tile;
 }
 
-bool conv_winograd_fits(const struct kernel_target *target, const struct conv_class *class, int m, const int *tile) {
+bool conv_winograd_fits(const struct kernel_target *target, const struct kernel_class *class, int m, const int *tile) {
     if (!applies(target, &class->sizes)) return false;
     const struct winograd_task task = winograd_task(class->pass, &class->sizes);
     int64_t v = target->lanes, points = (m + 2) * (m + 2), in_blocks = divide_up(task.in_channels, v);
@@ -90,7 +90,7 @@ bool conv_winograd_fits(const struct kernel_target *target, const struct conv_cl
                   <= WEIGHT_FLOATS;
 }
 
-int conv_winograd_candidates(const struct kernel_target *target, const struct conv_class *class,
+int conv_winograd_candidates(const struct kernel_target *target, const struct kernel_class *class,
                              int tiles[][CHOICE_PARAMETERS], int most) {
     int rows = (int)register_rows(target), count = 0;
     /* Register tiles that use most of the registers. */
@@ -130,7 +130,7 @@ static void own_tiles(const struct kernel_target *target, const struct winograd_
     numbers[2] = (int)out_group_of(divide_up(task->out_channels, v));
 }
 
-void conv_winograd_own(const struct kernel_target *target, const struct conv_class *class, int m, int *numbers) {
+void conv_winograd_own(const struct kernel_target *target, const struct kernel_class *class, int m, int *numbers) {
     const struct winograd_task task = winograd_task(class->pass, &class->sizes);
     if (class->pass != CONV_BACKWARD_WEIGHT) own_tiles(target, &task, m, &class->terms, numbers);
 }
@@ -230,7 +230,7 @@ static void plan_backward_weight(const struct kernel_target *target, const struc
     kernels_cpu_sum(count, splits, use);
 }
 
-void conv_winograd_plan(const struct kernel_target *target, const struct conv_class *class, int m, const int *tile,
+void conv_winograd_plan(const struct kernel_target *target, const struct kernel_class *class, int m, const int *tile,
                         struct kernel_plan *plan) {
     const struct winograd_task task = winograd_task(class->pass, &class->sizes);
     struct product_use use = {0};

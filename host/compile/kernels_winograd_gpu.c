@@ -22,7 +22,7 @@ struct terms {
     unsigned sums[2]; /* of each result: bit t for term t */
 };
 
-static bool list_terms(const struct conv_class *class, struct terms *terms) {
+static bool list_terms(const struct kernel_class *class, struct terms *terms) {
     const struct conv_terms *t = &class->terms;
     *terms = (struct terms){0};
     if (class->pass == CONV_BACKWARD_WEIGHT) {
@@ -62,7 +62,7 @@ static struct matmul_sizes products_of(enum conv_pass pass, const struct winogra
 }
 
 /* Floats of the transformed tensors of a part. */
-static int64_t part_floats(const struct conv_class *class, const struct winograd_task *s, const struct terms *terms,
+static int64_t part_floats(const struct kernel_class *class, const struct winograd_task *s, const struct terms *terms,
                            int64_t images) {
     int64_t inputs = class->terms.inputs * s->in_channels;
     int64_t others = class->pass == CONV_BACKWARD_WEIGHT ? class->terms.inputs : terms->count;
@@ -81,7 +81,7 @@ static double product_flops(const struct winograd_task *s, const struct terms *t
 /* Images of a part: as many as half of the largest cache holds, where those are so many that the launches of a part,
  * some microseconds each, are short beside its products; elsewhere parts would save nothing, and there are only as many
  * as keep memory within bounds. A backward-weight is computed whole. */
-static int64_t part_images(const struct kernel_target *target, const struct conv_class *class,
+static int64_t part_images(const struct kernel_target *target, const struct kernel_class *class,
                            const struct winograd_task *s, const struct terms *terms) {
     static const double worth = 100e-6;    /* seconds */
     const int64_t most = (int64_t)1 << 26; /* floats */
@@ -101,12 +101,12 @@ static const struct product_tile *tile_of(const struct kernel_target *target, co
 }
 
 /* Images of a part, as the numbers say or by the rules above. */
-static int64_t images_asked(const struct kernel_target *target, const struct conv_class *class,
+static int64_t images_asked(const struct kernel_target *target, const struct kernel_class *class,
                             const struct winograd_task *s, const struct terms *terms, const int *numbers) {
     return numbers[0] ? min_of(numbers[PART_IMAGES], s->n) : part_images(target, class, s, terms);
 }
 
-void conv_staged_own(const struct kernel_target *target, const struct conv_class *class, int *numbers) {
+void conv_staged_own(const struct kernel_target *target, const struct kernel_class *class, int *numbers) {
     struct terms terms;
     if (!list_terms(class, &terms)) return;
     const struct winograd_task s = winograd_task(class->pass, &class->sizes);
@@ -117,7 +117,7 @@ void conv_staged_own(const struct kernel_target *target, const struct conv_class
     numbers[PART_IMAGES] = (int)images;
 }
 
-bool conv_staged_fits(const struct kernel_target *target, const struct conv_class *class, const int *numbers) {
+bool conv_staged_fits(const struct kernel_target *target, const struct kernel_class *class, const int *numbers) {
     struct terms terms;
     if (!winograd_kernel(&class->sizes) || !list_terms(class, &terms) || terms.count == 0) return false;
     const struct winograd_task s = winograd_task(class->pass, &class->sizes);
@@ -131,7 +131,7 @@ bool conv_staged_fits(const struct kernel_target *target, const struct conv_clas
     return tile_of(target, &sizes, numbers) != NULL;
 }
 
-int conv_staged_candidates(const struct kernel_target *target, const struct conv_class *class,
+int conv_staged_candidates(const struct kernel_target *target, const struct kernel_class *class,
                            int list[][CHOICE_PARAMETERS], int most) {
     struct terms terms;
     if (!list_terms(class, &terms)) return 0;
@@ -146,7 +146,7 @@ int conv_staged_candidates(const struct kernel_target *target, const struct conv
 
 /* Whether the staged transform is expected to be faster than direct products: by operations, by bytes at fifteen
  * operations each, and by three more launches of some microseconds for each part. */
-bool conv_staged_applies(const struct kernel_target *target, const struct conv_class *class) {
+bool conv_staged_applies(const struct kernel_target *target, const struct kernel_class *class) {
     static const double launch = 5e-6, per_byte = 15;
     static const int own[CHOICE_PARAMETERS] = {0};
     struct terms terms;
@@ -224,7 +224,7 @@ static struct plan_operand part_of(struct plan_operand whole, int64_t first, int
     return whole;
 }
 
-static int plan_weight(const struct kernel_target *target, const struct conv_class *class,
+static int plan_weight(const struct kernel_target *target, const struct kernel_class *class,
                        const struct winograd_task *s, const struct terms *terms, const int *numbers,
                        struct kernel_plan *plan) {
     int64_t tiles = tiles_of(s, s->n), pairs = class->terms.inputs;
@@ -255,7 +255,7 @@ static int plan_weight(const struct kernel_target *target, const struct conv_cla
     return RETORT_OK;
 }
 
-int conv_staged_plan(const struct kernel_target *target, const struct conv_class *class, const int *numbers,
+int conv_staged_plan(const struct kernel_target *target, const struct kernel_class *class, const int *numbers,
                      struct kernel_plan *plan) {
     struct terms terms;
     list_terms(class, &terms);

@@ -45,7 +45,7 @@ struct launch_list {
     struct arena arena; /* of the values, launches, texts and names */
     ARRAY(struct value *) values;
     ARRAY(struct launch *) launches;
-    ARRAY(struct conv_class) classes; /* of the convolutions and matrix products among them, merged ones too */
+    ARRAY(struct kernel_class) classes; /* of the convolutions and matrix products among them, merged ones too */
     ARRAY(struct slot) slots;
     size_t arena_floats;
     double flops; /* of the graph, each operation once */

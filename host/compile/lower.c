@@ -14,7 +14,7 @@ struct context {
     struct launch_list *list;
 };
 
-static int note_class(struct launch_list *list, const struct conv_class *class) {
+static int note_class(struct launch_list *list, const struct kernel_class *class) {
     return array_push(&list->classes, *class) ? RETORT_OK : error_set(RETORT_ENOMEM, "out of memory noting a launch");
 }
 
@@ -55,7 +55,7 @@ static int lower_operation(struct context *c, const struct step *step) {
     TRY(launch_plan(c->list, &plan, &step->results.items[0].value, inputs, op_info(node->op)->cost(node)));
     if (node->op == OP_MATMUL) {
         const struct matmul_sizes sizes = matmul_sizes_of(node);
-        const struct conv_class class = matmul_class(&sizes);
+        const struct kernel_class class = class_of_product(&sizes);
         TRY(note_class(c->list, &class));
     }
 done:

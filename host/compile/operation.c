@@ -52,7 +52,7 @@ int operation_plan(const struct grouping *grouping, const struct group *group, s
     if (is_convolution(grouping, node)) {
         struct joined joined;
         TRY(convolution_join(grouping, group, &joined));
-        TRY(kernels_conv(&grouping->target, &joined.class, plan));
+        TRY(kernels_plan(&grouping->target, &joined.class, plan));
         goto done;
     }
     if (!operations[node->op]) RAISE(RETORT_EUNSUPPORTED, "cannot compile: no kernel for %s", op_info(node->op)->name);

@@ -12,8 +12,8 @@
 /* What is tested: uses that differ in the number of images alone often have the same kernels. What is found holds for
  * all of them. */
 struct test {
-    struct conv_class class; /* of a few images */
-    struct conv_choice choice;
+    struct kernel_class class; /* of a few images */
+    struct kernel_choice choice;
     struct wisdom *wisdom; /* of this choice alone */
     struct kernel_target target;
     struct trial *trial;
@@ -35,13 +35,14 @@ static void shrink(const struct kernel_target *target, const struct conv_use *us
     double image = (double)(s->c * s->o * s->kh * s->kw) * (double)(s->oh * s->ow);
     test->class = use->class;
     test->class.sizes.n = 3 * image > much ? 1 : 3;
-    test->choice = kernels_conv_explicit(target, &use->class, &use->choice);
-    if (!kernels_conv_fits(target, &test->class, &test->choice))
-        test->choice = (struct conv_choice){.variant = use->choice.variant};
+    test->choice = kernels_explicit(target, &use->class, &use->choice);
+    if (!kernels_fits(target, &test->class, &test->choice))
+        test->choice = (struct kernel_choice){.variant = use->choice.variant};
 }
 
 /* Whether the same template serves both, with numbers that differ in sizes alone. */
-static bool same_template(const struct kernel_target *target, const struct conv_class *a, const struct conv_class *b) {
+static bool same_template(const struct kernel_target *target, const struct kernel_class *a,
+                          const struct kernel_class *b) {
     const struct conv_sizes *s = &a->sizes, *t = &b->sizes;
     return a->pass == b->pass && memcmp(&a->terms, &b->terms, sizeof a->terms) == 0
            && kernels_conv_layout(target, s->c) == kernels_conv_layout(target, t->c)
@@ -53,7 +54,7 @@ static bool same_template(const struct kernel_target *target, const struct conv_
  * everybody: there each template is tested once. */
 static bool same_test(const struct kernel_target *target, const struct test *a, const struct test *b) {
     bool same_class = target->traits->kind == DEVICE_CPU ? same_template(target, &a->class, &b->class)
-                                                         : conv_class_equal(&a->class, &b->class);
+                                                         : kernel_class_equal(&a->class, &b->class);
     return same_class && strcmp(a->choice.variant, b->choice.variant) == 0
            && memcmp(a->choice.parameters, b->choice.parameters, sizeof a->choice.parameters) == 0;
 }
@@ -133,12 +134,12 @@ static int refuse(const struct kernel_target *target, struct wisdom *wisdom, con
                   const char *fault) {
     int status = RETORT_OK;
     const struct device_traits *traits = target->traits;
-    char what[CONV_WORDS], choice[CONV_WORDS], instead[CONV_WORDS];
+    char what[KERNEL_WORDS], choice[KERNEL_WORDS], instead[KERNEL_WORDS];
     TRY(wisdom_refuse(wisdom, target, &use->class, &use->choice));
-    conv_class_describe(&use->class, what);
-    conv_choice_describe(&use->choice, choice);
-    const struct conv_class single = {use->class.pass, use->class.sizes, CONV_SINGLE};
-    const struct conv_choice next = kernels_conv_choice(target, &single);
+    kernel_class_describe(&use->class, what);
+    kernel_choice_describe(&use->choice, choice);
+    const struct kernel_class single = {use->class.pass, use->class.sizes, CONV_SINGLE};
+    const struct kernel_choice next = kernels_choice(target, &single);
     if (!next.variant)
         RAISE(
             RETORT_EDEVICE,
@@ -146,7 +147,7 @@ static int refuse(const struct kernel_target *target, struct wisdom *wisdom, con
             "compute what it is told: take another device (`retort devices` lists them)%s, or update the driver",
             traits->name, what, choice, fault, traits->platform, traits->driver,
             target->family == FAMILY_GPU ? ", set device.family: cpu" : "");
-    conv_choice_describe(&next, instead);
+    kernel_choice_describe(&next, instead);
     log_warning("%s is not used for a %s: %s on %s (driver %s); %s is used instead%s", choice, what, fault,
                 traits->name, traits->driver, instead,
                 use->class.terms.inputs + use->class.terms.weights > 2 ? ", one convolution at a time" : "");

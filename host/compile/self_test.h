@@ -7,8 +7,8 @@
 
 /* A class of convolutions as an executable computes it. */
 struct conv_use {
-    struct conv_class class;
-    struct conv_choice choice;
+    struct kernel_class class;
+    struct kernel_choice choice;
     bool tested;
 };
 

@@ -259,7 +259,7 @@ static void clear_padding(const struct tensor *t, float *values) {
 enum { PLACES = 256, CORNERS = 16 };
 
 struct trial {
-    struct conv_class class;
+    struct kernel_class class;
     struct tensor tensors[MOST_OPERANDS]; /* as the operands: results, then what they are computed from */
     struct plan_operands operands;
     int64_t places[2][PLACES][4];
@@ -272,7 +272,7 @@ struct trial {
 };
 
 /* One element of the product of one pair of operands, in double precision. */
-static double right_value(const struct conv_class *class, const struct tensor *a, const struct tensor *b,
+static double right_value(const struct kernel_class *class, const struct tensor *a, const struct tensor *b,
                           const int64_t at[4]) {
     const struct conv_sizes *s = &class->sizes;
     const struct matmul_sizes *p = &class->product;
@@ -377,11 +377,11 @@ static void place_product(struct trial *trial) {
         (struct tensor){NULL, 1, p->batch, p->transpose_b ? p->n : p->k, p->transpose_b ? p->k : p->n, 1};
 }
 
-int trial_create(const struct kernel_target *target, const struct conv_class *class, struct trial **trial) {
+int trial_create(const struct kernel_target *target, const struct kernel_class *class, struct trial **trial) {
     int status = RETORT_OK;
     struct trial *fresh = calloc(1, sizeof *fresh);
     if (!fresh) RAISE(RETORT_ENOMEM, "out of memory");
-    TRY(kernels_conv(target, class, &fresh->plan)); /* refuses sizes that make no sense */
+    TRY(kernels_plan(target, class, &fresh->plan)); /* refuses sizes that make no sense */
     fresh->class = *class;
     if (class_is_product(class))
         place_product(fresh);
@@ -411,9 +411,9 @@ void trial_destroy(struct trial *trial) {
 }
 
 int trial_plan(struct trial *trial, const struct kernel_target *target) {
-    int status = kernels_conv(target, &trial->class, &trial->plan);
+    int status = kernels_plan(target, &trial->class, &trial->plan);
     if (status < 0) return status;
-    trial->allowed = kernels_conv_variant(kernels_conv_choice(target, &trial->class).variant)->error;
+    trial->allowed = kernels_variant(kernels_choice(target, &trial->class).variant)->error;
     /* A library adds up all terms one after another, whose rounding errors grow as the square root of their count over
      * the sum, which grows likewise. */
     trial->allowed *= fmax(1, sqrt((double)trial->class.product.k / 256));
@@ -529,24 +529,24 @@ done:
 }
 
 /* --- words --- */
-void conv_class_describe(const struct conv_class *class, char words[CONV_WORDS]) {
+void kernel_class_describe(const struct kernel_class *class, char words[KERNEL_WORDS]) {
     static const char *const passes[] = {"convolution", "convolution to data", "convolution to weights"};
     const struct conv_sizes *s = &class->sizes;
     const struct matmul_sizes *p = &class->product;
     if (class_is_product(class))
-        snprintf(words, CONV_WORDS, "product, %" PRId64 " x %" PRId64 "%s by %" PRId64 " x %" PRId64 "%s, %" PRId64,
+        snprintf(words, KERNEL_WORDS, "product, %" PRId64 " x %" PRId64 "%s by %" PRId64 " x %" PRId64 "%s, %" PRId64,
                  p->m, p->k, p->transpose_a ? "'" : "", p->k, p->n, p->transpose_b ? "'" : "", p->batch);
     else
-        snprintf(words, CONV_WORDS,
+        snprintf(words, KERNEL_WORDS,
                  "%s, %" PRId64 " > %" PRId64 " channels, %" PRId64 " x %" PRId64 ", images of %" PRId64 " x %" PRId64
                  "%s",
                  passes[class->pass], s->c, s->o, s->kh, s->kw, s->h, s->w,
                  class->terms.inputs + class->terms.weights > 2 ? ", joined" : "");
 }
 
-void conv_choice_describe(const struct conv_choice *choice, char words[CONV_WORDS]) {
-    const struct conv_variant *variant = kernels_conv_variant(choice->variant);
-    int length = snprintf(words, CONV_WORDS, "%s", choice->variant ? choice->variant : "nothing");
-    for (int i = 0; variant && i < variant->numbers && choice->parameters[0] && length < CONV_WORDS - 1; i++)
-        length += snprintf(words + length, CONV_WORDS - (size_t)length, " %d", choice->parameters[i]);
+void kernel_choice_describe(const struct kernel_choice *choice, char words[KERNEL_WORDS]) {
+    const struct kernel_variant *variant = kernels_variant(choice->variant);
+    int length = snprintf(words, KERNEL_WORDS, "%s", choice->variant ? choice->variant : "nothing");
+    for (int i = 0; variant && i < variant->numbers && choice->parameters[0] && length < KERNEL_WORDS - 1; i++)
+        length += snprintf(words + length, KERNEL_WORDS - (size_t)length, " %d", choice->parameters[i]);
 }

@@ -43,7 +43,7 @@ int plan_run_time(struct plan_run *run, double budget, double *seconds);
 /* --- a class of convolutions or matrix products --- */
 struct trial;
 /* Random operands, and the right result at a few hundred places, corners among them, in double precision. */
-int trial_create(const struct kernel_target *target, const struct conv_class *class, struct trial **trial);
+int trial_create(const struct kernel_target *target, const struct kernel_class *class, struct trial **trial);
 void trial_destroy(struct trial *trial); /* NULL-safe */
 /* Plans the class as the target chooses. Before each of the calls below. */
 int trial_plan(struct trial *trial, const struct kernel_target *target);
@@ -78,8 +78,8 @@ int trial_run(struct trial *trial, struct device *device, const struct kernel_ta
 
 /* "convolution to data, 32 > 64 channels, 3 x 3, 28 x 28", "product, 37 x 53' by 53 x 29, 1" (where ' is a transpose,
  * and the last number the batch) and "product 64 64 8 4 8 8 1 1" for messages. */
-enum { CONV_WORDS = 160 };
-void conv_class_describe(const struct conv_class *class, char words[CONV_WORDS]);
-void conv_choice_describe(const struct conv_choice *choice, char words[CONV_WORDS]);
+enum { KERNEL_WORDS = 160 };
+void kernel_class_describe(const struct kernel_class *class, char words[KERNEL_WORDS]);
+void kernel_choice_describe(const struct kernel_choice *choice, char words[KERNEL_WORDS]);
 
 #endif

@@ -36,9 +36,9 @@ static const char *const kind_names[KINDS] = {"conv", "gemm", "bad", "tuned"};
 
 struct decision {
     enum kind kind;
-    const char *device;      /* its first fields, from DEVICE to UNITS, as they stand in the file */
-    struct conv_class class; /* this and the next not of KIND_TUNED */
-    struct conv_choice choice;
+    const char *device;        /* its first fields, from DEVICE to UNITS, as they stand in the file */
+    struct kernel_class class; /* this and the next not of KIND_TUNED */
+    struct kernel_choice choice;
 };
 
 struct wisdom {
@@ -79,8 +79,8 @@ static char *device_fields(struct arena *arena, const struct kernel_target *targ
 
 /* The variant and its parameters. `old` names variants of version 1 by their numbers: what names a set of decisions
  * must not change because files do. */
-static void append_choice(struct text *text, const struct conv_choice *choice, bool old) {
-    const struct conv_variant *variant = kernels_conv_variant(choice->variant);
+static void append_choice(struct text *text, const struct kernel_choice *choice, bool old) {
+    const struct kernel_variant *variant = kernels_variant(choice->variant);
     int number = VERSION_1 - 1;
     while (number >= 0 && (!version_1[number] || strcmp(version_1[number], choice->variant) != 0)) number--;
     if (old && number >= 0)
@@ -90,7 +90,7 @@ static void append_choice(struct text *text, const struct conv_choice *choice, b
     for (int i = 0; i < variant->numbers; i++) text_printf(text, " %d", choice->parameters[i]);
 }
 
-static void append_class(struct text *text, const struct conv_class *class) {
+static void append_class(struct text *text, const struct kernel_class *class) {
     const struct conv_sizes *s = &class->sizes;
     const struct conv_terms *t = &class->terms;
     const struct matmul_sizes *p = &class->product;
@@ -105,12 +105,13 @@ static void append_class(struct text *text, const struct conv_class *class) {
                     t->outputs, t->inputs, t->weights, t->mask);
 }
 
-static void append_task(struct text *text, const struct conv_class *class, const struct conv_choice *choice, bool old) {
+static void append_task(struct text *text, const struct kernel_class *class, const struct kernel_choice *choice,
+                        bool old) {
     append_class(text, class);
     append_choice(text, choice, old);
 }
 
-void wisdom_write_task(struct text *text, const struct conv_class *class, const struct conv_choice *choice) {
+void wisdom_write_task(struct text *text, const struct kernel_class *class, const struct kernel_choice *choice) {
     append_task(text, class, choice, false);
 }
 
@@ -135,15 +136,15 @@ static bool read_numbers(const char *field, int64_t *numbers, int count) {
     return true;
 }
 
-static bool read_product(const char *sizes, const char *transposes, struct conv_class *class) {
+static bool read_product(const char *sizes, const char *transposes, struct kernel_class *class) {
     int64_t s[PRODUCT_NUMBERS], t[2];
     if (!read_numbers(sizes, s, PRODUCT_NUMBERS) || !read_numbers(transposes, t, 2)) return false;
     if (s[0] == 0 || t[0] > 1 || t[1] > 1) return false;
-    *class = matmul_class(&(struct matmul_sizes){s[0], s[1], s[2], s[3], t[0], t[1]});
+    *class = class_of_product(&(struct matmul_sizes){s[0], s[1], s[2], s[3], t[0], t[1]});
     return true;
 }
 
-static bool read_class(char *sizes, const char *terms, struct conv_class *class) {
+static bool read_class(char *sizes, const char *terms, struct kernel_class *class) {
     int64_t s[CLASS_NUMBERS], t[TERMS_NUMBERS];
     char *blank = strchr(sizes, ' ');
     int pass = CONV_BACKWARD_WEIGHT;
@@ -153,7 +154,7 @@ static bool read_class(char *sizes, const char *terms, struct conv_class *class)
     while (pass >= 0 && strcmp(sizes, pass_names[pass]) != 0) pass--;
     if (pass < 0 || !read_numbers(blank + 1, s, CLASS_NUMBERS) || !read_numbers(terms, t, TERMS_NUMBERS)) return false;
     if (s[7] == 0) return false; /* a stride */
-    *class = (struct conv_class){
+    *class = (struct kernel_class){
         .pass = (enum conv_pass)pass,
         .sizes = {.n = s[0], .c = s[1], .h = s[2], .w = s[3], .o = s[4], .kh = s[5], .kw = s[6]},
         .terms = {.outputs = (int)t[0], .inputs = (int)t[1], .weights = (int)t[2], .mask = (unsigned)t[3]},
@@ -166,26 +167,26 @@ static bool read_class(char *sizes, const char *terms, struct conv_class *class)
 }
 
 /* A field as append_choice writes it, in either form. The field is changed. */
-static bool read_choice(char *field, struct conv_choice *choice) {
+static bool read_choice(char *field, struct kernel_choice *choice) {
     int64_t numbers[CHOICE_PARAMETERS];
     char *parameters = strchr(field, ' ');
     if (parameters) *parameters++ = '\0';
     const char *name = field;
     if (field[0] >= '0' && field[0] < '0' + VERSION_1 && !field[1]) name = version_1[field[0] - '0'];
-    const struct conv_variant *variant = kernels_conv_variant(name);
+    const struct kernel_variant *variant = kernels_variant(name);
     if (!variant || (variant->numbers > 0) != (parameters != NULL)) return false;
     if (parameters && !read_numbers(parameters, numbers, variant->numbers)) return false;
-    *choice = (struct conv_choice){.variant = variant->name};
+    *choice = (struct kernel_choice){.variant = variant->name};
     for (int i = 0; i < variant->numbers; i++) choice->parameters[i] = (int)numbers[i];
     return true;
 }
 
-bool wisdom_read_task(char *text, struct conv_class *class, struct conv_choice *choice) {
+bool wisdom_read_task(char *text, struct kernel_class *class, struct kernel_choice *choice) {
     char *terms = strchr(text, '\t'), *way = terms ? strchr(terms + 1, '\t') : NULL;
     if (!way) return false;
     *terms++ = *way++ = '\0';
     return read_class(text, terms, class) && read_choice(way, choice)
-           && kernels_conv_variant(choice->variant)->product == class_is_product(class);
+           && kernels_variant(choice->variant)->product == class_is_product(class);
 }
 
 /* Takes a line apart, which is changed. */
@@ -211,7 +212,7 @@ static bool read_line(char *line, struct decision *decision) {
     return true;
 }
 
-bool conv_class_equal(const struct conv_class *a, const struct conv_class *b) {
+bool kernel_class_equal(const struct kernel_class *a, const struct kernel_class *b) {
     const struct conv_sizes *s = &a->sizes, *z = &b->sizes;
     const struct matmul_sizes *p = &a->product, *q = &b->product;
     if (class_is_product(a) || class_is_product(b))
@@ -224,22 +225,22 @@ bool conv_class_equal(const struct conv_class *a, const struct conv_class *b) {
 }
 
 /* Whether a class is another, or another with more or fewer images or matrices. */
-static bool equal_but_batch(const struct conv_class *a, const struct conv_class *b) {
-    struct conv_class other = *b;
+static bool equal_but_batch(const struct kernel_class *a, const struct kernel_class *b) {
+    struct kernel_class other = *b;
     if (class_is_product(a) != class_is_product(b)) return false;
     other.sizes.n = a->sizes.n;
     other.product.batch = a->product.batch;
-    return conv_class_equal(a, &other);
+    return kernel_class_equal(a, &other);
 }
 
-static bool choice_equal(const struct conv_choice *a, const struct conv_choice *b) {
+static bool choice_equal(const struct kernel_choice *a, const struct kernel_choice *b) {
     return strcmp(a->variant, b->variant) == 0 && memcmp(a->parameters, b->parameters, sizeof a->parameters) == 0;
 }
 
 /* Whether a decision says that a choice is bad for a class. */
-static bool says_bad(const struct decision *d, const struct conv_class *class, const struct conv_choice *choice) {
+static bool says_bad(const struct decision *d, const struct kernel_class *class, const struct kernel_choice *choice) {
     return d->kind == KIND_BAD && choice_equal(&d->choice, choice)
-           && (equal_but_batch(&d->class, class) || kernels_conv_variant(choice->variant)->library);
+           && (equal_but_batch(&d->class, class) || kernels_variant(choice->variant)->library);
 }
 
 static bool is_choice(const struct decision *d) {
@@ -249,7 +250,7 @@ static bool is_choice(const struct decision *d) {
 /* Whether one stands in the other's place. */
 static bool is_about(const struct decision *a, const struct decision *b) {
     if (a->kind != b->kind || strcmp(a->device, b->device) != 0) return false;
-    if (is_choice(a)) return conv_class_equal(&a->class, &b->class);
+    if (is_choice(a)) return kernel_class_equal(&a->class, &b->class);
     return a->kind == KIND_TUNED || says_bad(a, &b->class, &b->choice);
 }
 
@@ -267,7 +268,7 @@ static int enter(struct wisdom *wisdom, const struct decision *decision) {
     return RETORT_OK;
 }
 
-static enum kind kind_of(const struct conv_class *class) {
+static enum kind kind_of(const struct kernel_class *class) {
     return class_is_product(class) ? KIND_PRODUCT : KIND_CONV;
 }
 
@@ -314,7 +315,7 @@ static int read_file(const char *path, const struct kernel_target *target, struc
         bool whole = strlen(line) == (size_t)(next - line) - (end != NULL), good = whole && read_line(line, &decision);
         if (good && target) {
             if (strcmp(decision.device, device) != 0) continue;
-            if (is_choice(&decision)) good = kernels_conv_fits(target, &decision.class, &decision.choice);
+            if (is_choice(&decision)) good = kernels_fits(target, &decision.class, &decision.choice);
         }
         if (good)
             TRY(enter(wisdom, &decision));
@@ -341,7 +342,7 @@ done:
     return status;
 }
 
-int wisdom_of_one(const struct conv_class *class, const struct conv_choice *choice, struct wisdom **wisdom) {
+int wisdom_of_one(const struct kernel_class *class, const struct kernel_choice *choice, struct wisdom **wisdom) {
     int status = RETORT_OK;
     struct wisdom *fresh = NULL;
     TRY(create(&fresh));
@@ -360,22 +361,22 @@ void wisdom_destroy(struct wisdom *wisdom) {
     free(wisdom);
 }
 
-int wisdom_refuse(struct wisdom *wisdom, const struct kernel_target *target, const struct conv_class *class,
-                  const struct conv_choice *choice) {
+int wisdom_refuse(struct wisdom *wisdom, const struct kernel_target *target, const struct kernel_class *class,
+                  const struct kernel_choice *choice) {
     const char *device = device_fields(&wisdom->arena, target);
     if (!device) return error_set(RETORT_ENOMEM, "out of memory");
     return enter(wisdom, &(struct decision){KIND_BAD, device, *class, *choice});
 }
 
-const struct conv_choice *wisdom_find(const struct wisdom *wisdom, const struct conv_class *class) {
+const struct kernel_choice *wisdom_find(const struct wisdom *wisdom, const struct kernel_class *class) {
     for (size_t i = 0; wisdom && i < wisdom->decisions.count; i++) {
         const struct decision *known = &wisdom->decisions.items[i];
-        if (is_choice(known) && conv_class_equal(&known->class, class)) return &known->choice;
+        if (is_choice(known) && kernel_class_equal(&known->class, class)) return &known->choice;
     }
     return NULL;
 }
 
-bool wisdom_refuses(const struct wisdom *wisdom, const struct conv_class *class, const struct conv_choice *choice) {
+bool wisdom_refuses(const struct wisdom *wisdom, const struct kernel_class *class, const struct kernel_choice *choice) {
     for (size_t i = 0; wisdom && i < wisdom->decisions.count; i++) {
         if (says_bad(&wisdom->decisions.items[i], class, choice)) return true;
     }
@@ -386,7 +387,7 @@ int wisdom_library_classes(const struct wisdom *wisdom) {
     int count = 0;
     for (size_t i = 0; wisdom && i < wisdom->decisions.count; i++) {
         const struct decision *known = &wisdom->decisions.items[i];
-        count += known->kind == KIND_PRODUCT && kernels_conv_variant(known->choice.variant)->library;
+        count += known->kind == KIND_PRODUCT && kernels_variant(known->choice.variant)->library;
     }
     return wisdom_refuses_library(wisdom) ? 0 : count;
 }
@@ -394,16 +395,16 @@ int wisdom_library_classes(const struct wisdom *wisdom) {
 bool wisdom_refuses_library(const struct wisdom *wisdom) {
     for (size_t i = 0; wisdom && i < wisdom->decisions.count; i++) {
         const struct decision *known = &wisdom->decisions.items[i];
-        if (known->kind == KIND_BAD && kernels_conv_variant(known->choice.variant)->library) return true;
+        if (known->kind == KIND_BAD && kernels_variant(known->choice.variant)->library) return true;
     }
     return false;
 }
 
 bool wisdom_refuses_joined(const struct wisdom *wisdom, enum conv_pass pass, const struct conv_sizes *sizes,
-                           const struct conv_choice *choice) {
+                           const struct kernel_choice *choice) {
     for (size_t i = 0; wisdom && i < wisdom->decisions.count; i++) {
         const struct decision *known = &wisdom->decisions.items[i];
-        const struct conv_class class = {pass, *sizes, known->class.terms};
+        const struct kernel_class class = {pass, *sizes, known->class.terms};
         if (known->kind == KIND_BAD && known->class.terms.inputs + known->class.terms.weights > 2
             && equal_but_batch(&known->class, &class) && choice_equal(&known->choice, choice))
             return true;
@@ -492,15 +493,15 @@ done:
     return status;
 }
 
-int wisdom_remember(const char *path, const struct kernel_target *target, const struct conv_class *class,
-                    const struct conv_choice *choice) {
+int wisdom_remember(const char *path, const struct kernel_target *target, const struct kernel_class *class,
+                    const struct kernel_choice *choice) {
     struct decision decision = {.kind = kind_of(class), .class = *class};
     if (choice) decision.choice = *choice;
     return change_file(path, target, decision, !choice);
 }
 
-int wisdom_remember_bad(const char *path, const struct kernel_target *target, const struct conv_class *class,
-                        const struct conv_choice *choice) {
+int wisdom_remember_bad(const char *path, const struct kernel_target *target, const struct kernel_class *class,
+                        const struct kernel_choice *choice) {
     return change_file(path, target, (struct decision){.kind = KIND_BAD, .class = *class, .choice = *choice}, false);
 }
 

@@ -207,7 +207,7 @@ done:
     return status;
 }
 
-int run_classes(const struct descriptor *descriptor, const struct session *session, struct conv_demand **list,
+int run_classes(const struct descriptor *descriptor, const struct session *session, struct kernel_demand **list,
                 size_t *count) {
     int status = RETORT_OK;
     struct distill *distill = NULL;

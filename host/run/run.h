@@ -15,7 +15,7 @@ const struct descriptor *run_descriptor(const struct retort_run *run);
 
 /* The convolutions and matrix products that distilling by a descriptor launches: library_classes, once everything is
  * planned. */
-int run_classes(const struct descriptor *descriptor, const struct session *session, struct conv_demand **list,
+int run_classes(const struct descriptor *descriptor, const struct session *session, struct kernel_demand **list,
                 size_t *count);
 
 /* The table of options->profile, of this sitting's outer steps, also after an interruption; false where there is none.
