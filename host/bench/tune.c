@@ -56,7 +56,7 @@ int tune_bench_measure(struct tune_bench *bench, const struct tune_task *task, c
     if (!kernels_fits(&target, &task->class, &task->choice))
         RAISE(RETORT_EINVAL, "a choice that these kernels do not allow");
     if (kernels_variant(task->choice.variant)->library) {
-        if (limits->tell) limits->tell(limits->user, "building");
+        if (limits->tell) limits->tell(limits->user, "testing");
         if (device_gemm_trust(bench->device) < 0) {
             log_debug("%s", retort_error_message());
             error_clear();
@@ -188,7 +188,8 @@ done:
 }
 
 /* Leaves built_in_seconds, 0 where it is not right. Of a GPU a few images are measured first, and then by what they
- * take as many as stay below the longest launch. */
+ * take as many as stay below the longest launch. A product is measured whole: of another size a library may compute it
+ * otherwise. */
 static int measure_built_in(struct search *search, const struct kernel_choice *built_in) {
     int status = RETORT_OK;
     const struct tune_spec *spec = search->spec;

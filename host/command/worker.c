@@ -17,6 +17,7 @@
 
 #define SILENCE          10.0 /* seconds */
 #define SILENCE_BUILDING 60.0
+#define SILENCE_TESTING  180.0 /* of a library, which builds many kernels */
 
 enum { LINE_SIZE = 1024 };
 
@@ -173,7 +174,9 @@ static int ask(struct worker *worker, const struct tune_task *task, const struct
     if (say(worker, text_get(&text), text.length))
         while ((heard = hear(worker, patience, line)) == HEARD_LINE) {
             if (read_answer(worker, line, result, &status)) goto done;
-            patience = strcmp(line, "building") == 0 ? SILENCE_BUILDING : SILENCE;
+            patience = strcmp(line, "building") == 0  ? SILENCE_BUILDING
+                       : strcmp(line, "testing") == 0 ? SILENCE_TESTING
+                                                      : SILENCE;
         }
     end_child(worker);
     if (heard == HEARD_STOP) RAISE(RETORT_EINTERRUPTED, "tuning was stopped");

@@ -6,6 +6,7 @@
  *     > SECONDS ONCE SPILL <tab> what wisdom_write_task writes
  *     < ready                      once, when the device is open
  *     < building                   before a driver's compiler is called
+ *     < testing                    before a library is tested (gemm.h)
  *     < running                    before launches
  *     < result ERROR DEPARTURE ONCE SECONDS SPILLS FAILED <tab> what is wrong, or nothing
  *     < failed STATUS <tab> message
@@ -22,9 +23,9 @@ int worker_create(const struct kernel_target *target, const volatile int *interr
 void worker_destroy(struct worker *worker); /* NULL-safe; ends the child at once */
 /* From now on nothing is waited for after this time of clock_seconds(); 0: no such time. */
 void worker_set_end(struct worker *worker, double end);
-/* tune_bench_measure in the child. Its end, or silence of ten seconds (sixty while it builds), is a fault of the
- * choice. RETORT_EINTERRUPTED at the end that was set, or when interrupted. The words of a fault are the worker's
- * until it measures again. */
+/* tune_bench_measure in the child. Its end, or silence of ten seconds (sixty while it builds, three minutes while a
+ * library is tested), is a fault of the choice. RETORT_EINTERRUPTED at the end that was set, or when interrupted. The
+ * words of a fault are the worker's until it measures again. */
 int worker_measure(struct worker *worker, const struct tune_task *task, const struct trial_limits *limits,
                    struct trial_result *result);
 

@@ -63,7 +63,7 @@ struct trial_limits {
     double seconds; /* for each kernel; 0: it is not timed */
     bool spill;     /* spilling is allowed */
     double once;    /* 0: none */
-    /* Called before kernels are built and again before they are run; NULL: nobody is told. */
+    /* Called before kernels are built or a library is tested, and again before they are run; NULL: nobody is told. */
     void (*tell)(void *user, const char *words);
     void *user;
 };
