@@ -127,8 +127,8 @@ int dataset_draw_per_class(const struct dataset *dataset, struct random *random,
 /* The same, but all rows of a class that has fewer: dataset_count_at_most rows in all. RETORT_ENOMEM. */
 int dataset_draw_at_most(const struct dataset *dataset, struct random *random, int per_class, float *images,
                          int32_t *labels);
-/* `count` images of one class into images [count,C,H,W]; of a class that has fewer, all *different ones of it, which are
- * then repeated in turn. RETORT_EINVAL where it has none, RETORT_ENOMEM. */
+/* `count` images of one class into images [count,C,H,W]; of a class that has fewer, all *different ones of it, which
+ * are then repeated in turn. RETORT_EINVAL where it has none, RETORT_ENOMEM. */
 int dataset_draw_class(const struct dataset *dataset, struct random *random, int class, int64_t count, float *images,
                        int64_t *different);
 int64_t dataset_count_at_most(const struct dataset *dataset, int per_class);
