@@ -437,20 +437,22 @@ static struct expr average_pool(struct emitter *e, struct node *node, const stru
                    arena_printf(&e->arena, "(%s) * %s", sum, float_literal(e, 1.0 / (window * window))));
 }
 
-/* --- convolutions of few channels --- */
-static const char *recall(const struct emitter *e, const struct node *node, bool inner, const char *key) {
+/* What has been made of a node at a place, or (node NULL) under a key alone; NULL: nothing. */
+static const struct expr *recall(const struct emitter *e, const struct node *node, bool inner, const char *key) {
     const struct memo *memo = inner ? e->body_memo.items : e->row_memo.items;
     for (size_t i = inner ? e->body_memo.count : e->row_memo.count; i-- > 0;)
-        if (memo[i].node == node && strcmp(memo[i].key, key) == 0) return memo[i].expr.name;
+        if (memo[i].node == node && strcmp(memo[i].key, key) == 0) return &memo[i].expr;
     return NULL;
 }
 
-static const char *remember(struct emitter *e, const struct node *node, bool inner, const char *key, const char *name) {
-    struct memo entry = {.node = node, .key = key, .expr = {.name = name}};
-    if (!key || !name || !(inner ? array_push(&e->body_memo, entry) : array_push(&e->row_memo, entry)))
+static struct expr remember(struct emitter *e, const struct node *node, bool inner, const char *key, struct expr x) {
+    struct memo entry = {.node = node, .key = key, .expr = x};
+    if (!key || !(inner ? array_push(&e->body_memo, entry) : array_push(&e->row_memo, entry)))
         e->failure = "out of memory";
-    return name;
+    return x;
 }
+
+/* --- convolutions of few channels --- */
 
 /* Where a tap reads along one dimension: an index inside the image, and a condition for what it reads to count. */
 struct tap {
@@ -475,13 +477,13 @@ static struct tap tap_along(struct emitter *e, const char *at, bool inner, int64
     const char *at_key = arena_printf(&e->arena, "%s of %lld", at, (long long)size);
     const char *inside_key = arena_printf(&e->arena, "%s in %lld", at, (long long)size);
     if (!at_key || !inside_key) return (struct tap){.at = "0"}; /* add_launch() sees it */
-    struct tap tap = {recall(e, NULL, inner, at_key), recall(e, NULL, inner, inside_key)};
-    if (tap.at) return tap;
+    const struct expr *known = recall(e, NULL, inner, at_key), *within = recall(e, NULL, inner, inside_key);
+    if (known && within) return (struct tap){known->name, within->name};
     const char *test = arena_printf(&e->arena, "(uint)(%s) < %lldu", at, (long long)size);
     const char *kept = arena_printf(&e->arena, "clamp(%s, 0, %lld)", at, (long long)size - 1);
-    tap.inside = remember(e, NULL, inner, inside_key, declare(e, &place, false, true, test).name);
-    tap.at = remember(e, NULL, inner, at_key, declare_index(e, inner, kept));
-    return tap;
+    struct expr inside = remember(e, NULL, inner, inside_key, declare(e, &place, false, true, test));
+    struct expr clamped = {.name = declare_index(e, inner, kept), .is_int = true};
+    return (struct tap){remember(e, NULL, inner, at_key, clamped).name, inside.name};
 }
 
 /* The element of the image that a tap reads, 0 outside of it. */
@@ -490,12 +492,12 @@ static const char *tap_value(struct emitter *e, struct node *image, const struct
     struct expr value = emit(e, image, at);
     if (!y.inside && !x.inside) return value.name;
     const char *key = arena_printf(&e->arena, "%s inside", index_key(e, at));
-    const char *known = key ? recall(e, image, is_inner(at), key) : NULL;
-    if (known) return known;
+    const struct expr *known = key ? recall(e, image, is_inner(at), key) : NULL;
+    if (known) return known->name;
     const char *both = y.inside && x.inside ? " && " : "";
     const char *text = arena_printf(&e->arena, "%s%s%s ? %s : 0.0f", y.inside ? y.inside : "", both,
                                     x.inside ? x.inside : "", value.name);
-    return remember(e, image, is_inner(at), key, declare(e, at, false, false, text).name);
+    return remember(e, image, is_inner(at), key, declare(e, at, false, false, text)).name;
 }
 
 /* The sum over (tap, channel), as the product of cl/product_gpu.cl takes it. */
@@ -560,10 +562,8 @@ struct expr emit(struct emitter *e, struct node *node, const struct index *at) {
     }
     bool inner = is_inner(at);
     const char *key = index_key(e, at);
-    const struct memo *memo = inner ? e->body_memo.items : e->row_memo.items;
-    size_t count = inner ? e->body_memo.count : e->row_memo.count;
-    for (size_t i = count; i-- > 0;)
-        if (memo[i].node == node && strcmp(memo[i].key, key) == 0) return memo[i].expr;
+    const struct expr *known = recall(e, node, inner, key);
+    if (known) return *known;
     for (size_t i = 0; i < e->held_memo.count && inner; i++)
         if (e->held_memo.items[i].node == node && strcmp(e->held_memo.items[i].key, key) == 0)
             return e->held_memo.items[i].expr;
@@ -586,9 +586,7 @@ struct expr emit(struct emitter *e, struct node *node, const struct index *at) {
         result = emit(e, node->inputs[0], &to);
     } else
         result = index_map(e, node, at);
-    struct memo entry = {.node = node, .key = key, .expr = result};
-    if (!(inner ? array_push(&e->body_memo, entry) : array_push(&e->row_memo, entry))) e->failure = "out of memory";
-    return result;
+    return remember(e, node, inner, key, result);
 }
 
 void emit_store(struct emitter *e, struct text *text, struct node *node, const struct index *at, struct expr x) {
