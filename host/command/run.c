@@ -101,8 +101,7 @@ static int tune_first(const struct descriptor *descriptor, double seconds, const
     TRY(session_open(descriptor, NULL, 0, "own", &session)); /* as in `retort tune` */
     TRY(run_classes(descriptor, &session, &tuner.list, &tuner.count));
     const char *name = device_traits(session.device)->name;
-    tuner.target = kernels_target(device_traits(session.device), descriptor->device.family);
-    if (!tuner.target.gemm) tuner.target.gemm = descriptor_gemm_name(descriptor->device.gemm);
+    tuner.target = descriptor_target(descriptor, device_traits(session.device));
     tuner.path = path;
     log_info("tuning kernels for %s, which is new here: %.0f s at most (--no-tune goes without)", name, seconds);
     TRY(tuner_run(&tuner, &total));

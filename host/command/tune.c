@@ -73,8 +73,7 @@ static int work_from_descriptor(const struct options *options, struct work *work
     /* Planning asks no library, which may be bad: that is for another process to find out. */
     TRY(session_open(&descriptor, "", 0, "own", &work->session));
     work->device = work->session.device;
-    work->target = kernels_target(device_traits(work->device), descriptor.device.family);
-    if (!work->target.gemm) work->target.gemm = descriptor_gemm_name(descriptor.device.gemm);
+    work->target = descriptor_target(&descriptor, device_traits(work->device));
     TRY(run_classes(&descriptor, &work->session, &work->list, &work->count));
 done:
     descriptor_finish(&descriptor);
@@ -92,10 +91,6 @@ done:
 
 static const char *const pass_names[] = {"forward", "to data", "to weights"};
 
-static int products(const struct kernel_class *class) {
-    return class->pass == CONV_BACKWARD_WEIGHT ? class->terms.inputs : __builtin_popcount(class->terms.mask);
-}
-
 static void describe_choice(const struct kernel_choice *choice, char text[64]) {
     const struct kernel_variant *variant = kernels_variant(choice->variant);
     int length = snprintf(text, 64, "%s", variant->words);
@@ -112,7 +107,7 @@ static void print_line(const struct kernel_demand *demand, const struct tune_res
         snprintf(shape, sizeof shape,
                  "%-10s %4" PRId64 " > %-4" PRId64 " %3" PRId64 " x %-3" PRId64 " batch %-4" PRId64 "%s",
                  pass_names[demand->class.pass], s->c, s->o, s->h, s->w, s->n,
-                 products(&demand->class) > 1 ? " joined" : "");
+                 class_products(&demand->class) > 1 ? " joined" : "");
     if (result->better) describe_choice(&result->choice, choice);
     printf("%-49s %3d x %10.4f ms %10.4f ms  %s%s\n", shape, demand->launches, result->built_in_seconds * 1e3,
            result->best_seconds * 1e3, choice, result->wrong ? "; BAD KERNELS were refused" : "");
@@ -129,7 +124,7 @@ static json_t *describe_class(const struct kernel_class *c) {
     return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:i}", "pass", pass_names[c->pass], "batch",
                      (json_int_t)s->n, "channels", (json_int_t)s->c, "height", (json_int_t)s->h, "width",
                      (json_int_t)s->w, "outputs", (json_int_t)s->o, "kernel_height", (json_int_t)s->kh, "kernel_width",
-                     (json_int_t)s->kw, "stride", s->stride, "padding", s->padding, "products", products(c));
+                     (json_int_t)s->kw, "stride", s->stride, "padding", s->padding, "products", class_products(c));
 }
 
 static json_t *describe_line(const struct kernel_demand *demand, const struct tune_result *result) {

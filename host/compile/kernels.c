@@ -121,12 +121,16 @@ void kernels_plan_conv(const struct product_use *use, const struct kernel_class 
         kernels_plan_product(use, t->outputs, t->inputs + t->weights, t->weights, plan);
 }
 
+int class_products(const struct kernel_class *class) {
+    return class->pass == CONV_BACKWARD_WEIGHT ? class->terms.inputs : __builtin_popcount(class->terms.mask);
+}
+
 double kernel_class_flops(const struct kernel_class *class) {
     const struct conv_sizes *s = &class->sizes;
     const struct matmul_sizes *p = &class->product;
     if (class_is_product(class)) return 2.0 * (double)p->batch * (double)p->m * (double)p->n * (double)p->k;
-    int products = class->pass == CONV_BACKWARD_WEIGHT ? class->terms.inputs : __builtin_popcount(class->terms.mask);
-    return 2.0 * products * (double)(s->kh * s->kw) * (double)(s->n * s->oh * s->ow) * (double)(s->c * s->o);
+    return 2.0 * class_products(class) * (double)(s->kh * s->kw) * (double)(s->n * s->oh * s->ow)
+           * (double)(s->c * s->o);
 }
 
 bool class_is_single(const struct kernel_class *class) {

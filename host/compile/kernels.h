@@ -85,6 +85,8 @@ static inline bool class_is_product(const struct kernel_class *class) {
     return class->product.batch != 0;
 }
 struct kernel_class class_of_product(const struct matmul_sizes *sizes);
+/* How many convolutions or products a launch of the class sums up or leaves side by side: 1, but for joined ones. */
+int class_products(const struct kernel_class *class);
 double kernel_class_flops(const struct kernel_class *class); /* as plain sums of products */
 /* Its launches, as the choice below says, or by the first variant that applies. Results and inputs of the plan, in
  * order: forward y, x, weights; backward-data x, y, weights; backward-weight gw, x, y, x, y, ... Images lie as

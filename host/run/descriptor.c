@@ -469,3 +469,9 @@ const char *descriptor_protocol_name(enum protocol protocol) {
 const char *descriptor_gemm_name(enum gemm_choice gemm) {
     return gemms[gemm];
 }
+
+struct kernel_target descriptor_target(const struct descriptor *descriptor, const struct device_traits *traits) {
+    struct kernel_target target = kernels_target(traits, descriptor->device.family);
+    if (!target.gemm) target.gemm = descriptor_gemm_name(descriptor->device.gemm);
+    return target;
+}

@@ -4,7 +4,7 @@
 #define RETORT_RUN_DESCRIPTOR_H
 
 #include "base/memory.h"
-#include "compile/executable.h"
+#include "compile/kernels.h"
 #include "data/data.h"
 #include "distill/distill.h"
 #include "evaluate/evaluate.h"
@@ -59,5 +59,8 @@ const struct method *descriptor_method(const struct descriptor *descriptor);
 /* The word of an enum, for results and screens. */
 const char *descriptor_protocol_name(enum protocol protocol);
 const char *descriptor_gemm_name(enum gemm_choice gemm);
+/* Whom kernels are chosen for: a device of these traits, as `device.family` and `device.gemm` say, or the environment.
+ */
+struct kernel_target descriptor_target(const struct descriptor *descriptor, const struct device_traits *traits);
 
 #endif
