@@ -24,7 +24,7 @@ struct kernel_target {
     enum family family;    /* CPU or GPU, never auto */
     int lanes;             /* V */
     const char *preferred; /* a row of the convolutions below: taken wherever it fits, whatever the wisdom says; NULL */
-    const char *gemm;      /* likewise of matrix products: "clblast", "own"; NULL or "auto": none */
+    const char *gemm;      /* likewise of matrix products: "clblast"; "own": no library; NULL or "auto": none */
     struct device *calls;  /* the device on which a library has been found to be right and is asked; NULL: none is */
     bool single;           /* launches stay as they are: some drivers for CPUs cannot build merged GPU kernels */
     struct wisdom *wisdom; /* choices that measuring has found, and bad ones, to which the self-test of a library adds
@@ -110,7 +110,7 @@ struct kernel_variant {
     const char *name;   /* as in the wisdom: "winograd4" */
     const char *words;  /* "Winograd F(4,3)" */
     enum family family; /* whose target it serves; AUTO: every one */
-    int numbers;        /* how many parameters it has */
+    int numbers;        /* how many parameters it has, of a row of both families: with kernels for GPUs */
     bool joins;         /* takes several terms in a launch */
     double error;       /* of a result, over the largest value: what float32 and the method explain */
     bool (*applies)(const struct kernel_target *target, const struct kernel_class *class);
