@@ -40,6 +40,9 @@ same() { # name, file, file
 has() { # name, pattern, file
   if grep -Eq -- "$2" "$3"; then report "$1" ""; else report "$1" "no '$2' in $3: $(head -c 1000 "$3")"; fi
 }
+lacks() { # name, pattern, file
+  if grep -Eq -- "$2" "$3"; then report "$1" "'$2' in $3: $(head -c 1000 "$3")"; else report "$1" ""; fi
+}
 # holds NAME FILE CONDITION: a file of one JSON value fulfils a condition of jq.
 holds() {
   local complaint
@@ -196,6 +199,12 @@ if [ -s a ]; then same "the program has the kernels that are launched" a b; else
 expect "kernels: another device" 0 '^nvidia/launches\.txt$' kernels --as gtx --image 3,32,32 --width 64 --ipc 10 --out nvidia
 if cmp -s amd/program.cl nvidia/program.cl; then report "a larger device is given other tiles" "the same program"; else
   report "a larger device is given other tiles" ""; fi
+"$program" kernels --as gfx1030 "${tiny[@]}" 2>err | launches >a
+RETORT_MERGE=off "$program" kernels --as gfx1030 "${tiny[@]}" 2>>err | launches >b
+if grep -q ' + [0-9]' a && [ -s b ] && ! grep -q ' + [0-9]' b; then report "kernels: RETORT_MERGE=off" ""; else
+  report "kernels: RETORT_MERGE=off" "$(cat err) $(wc -l a b)"; fi
+RETORT_MERGE=no expect "kernels: RETORT_MERGE is nonsense" 1 'RETORT_MERGE=no in the environment: expected auto or off' \
+  kernels --as gfx1030
 expect "kernels of a convolution" 0 '^convolution to weights +[0-9]+ launches' kernels --as pvc --side 8 --batch 3
 
 # --- tuning ---
@@ -289,7 +298,7 @@ for file in descriptor.yaml plan.json metrics.jsonl preview.png result.json set/
   set/normalisation.npz set/set.json; do
   [ -s "whole/$file" ] || report "whole/$file" "not there"
 done
-for key in set_sha256 device protocol accuracy distilled random mean sd runs seconds distil evaluate build_kernels \
+for key in set_sha256 device wisdom gemm protocol accuracy distilled random mean sd runs seconds distil evaluate build_kernels \
   outer_steps peak_device_bytes; do
   grep -q "\"$key\"" whole/result.json || report "result.json" "no $key"
 done
@@ -399,6 +408,7 @@ if [ -n "${RETORT_FALSE_DRIVER:-}" ]; then
     run small.yaml --out first-run --tune-seconds 4
   has "first run on a GPU: and says what it found" '^tuned: [0-9]+ better choices? for [0-9]+ of [0-9]+ classes' err
   has "first run on a GPU: and keeps that it has" '^tuned	' first
+  report "first run on a GPU: opens it once" "$(grep -c '^device: ' err | grep -vx 1)"
   first "second run: tunes nothing" 0 '^distilled' run small.yaml --out second-run
   if grep -q tuning err; then report "second run: nor says so" "$(cat err)"; else report "second run: nor says so" ""; fi
   rm first
@@ -430,6 +440,17 @@ if [ -n "${RETORT_FALSE_DRIVER:-}" ]; then
   # A GPU's driver that computes merged kernels wrongly, whose names have a plus: each gets a launch of its own.
   RETORT_TEST_KIND=gpu RETORT_TEST_BAD="corrupt ___" disturbed expect "merged kernels are wrong" 0 \
     'kernels wrongly that are merged into one launch .*each gets a launch of its own' run small.yaml --out no --dry-run
+  merged_wrongly() { RETORT_TEST_KIND=gpu RETORT_TEST_BAD="corrupt ___" disturbed expect "$@"; }
+  merged_wrongly "device.merge: off goes without them" 0 'everything is ready' run small.yaml --out no --dry-run \
+    --set device.merge=off
+  lacks "and without that warning" 'merged into one launch' err
+  RETORT_MERGE=off merged_wrongly "RETORT_MERGE=off too" 0 'everything is ready' run small.yaml --out no --dry-run
+  lacks "and without that warning" 'merged into one launch' err
+  merged_wrongly "a run without them" 0 '^distilled' run small.yaml --out unmerged --no-tune
+  has "writes that down" '"merge": "off"' unmerged/plan.json
+  rm -rf unmerged/result.json unmerged/set
+  merged_wrongly "and is resumed without them" 0 '^distilled' run small.yaml --out unmerged --resume
+  lacks "nor does it try them" 'merged into one launch' err
   RETORT_TEST_KIND=gpu RETORT_TEST_BAD="corrupt fused" disturbed expect "all of the compiler's kernels are" 1 \
     'a small training step is off by .*retort devices' run small.yaml --out no --dry-run
 else

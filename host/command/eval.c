@@ -122,7 +122,8 @@ static int evaluate(const struct options *options, const volatile int *interrupt
     struct evaluate_plans plans;
     TRY(find_target(options, &target));
     TRY(read_descriptor(options, &target, &descriptor));
-    TRY(session_open(&descriptor, NULL, 0, NULL, &session));
+    TRY(session_open(&descriptor, 0, false, &session));
+    TRY(session_choose_kernels(&session, NULL, NULL));
     if (session.data.test.count == 0) RAISE(RETORT_EINVAL, "data.path holds no test images to test on");
     if (target.images)
         TRY(set_read_arrays(target.images, target.labels, &session, &set));

@@ -70,9 +70,10 @@ static int work_from_descriptor(const struct options *options, struct work *work
     if (status == RETORT_EIO) status = RETORT_EINVAL;
     TRY(status);
     /* Planning asks no library, which may be bad: that is for another process to find out. */
-    TRY(session_open(&descriptor, "", 0, "own", &work->session));
+    TRY(session_open(&descriptor, 0, false, &work->session));
+    TRY(session_choose_kernels(&work->session, "", "own"));
     work->device = work->session.device;
-    work->target = descriptor_target(&descriptor, device_traits(work->device));
+    work->target = work->session.target;
     TRY(run_classes(&descriptor, &work->session, &work->list, &work->count));
 done:
     descriptor_finish(&descriptor);

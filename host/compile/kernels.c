@@ -80,12 +80,14 @@ struct kernel_class class_of_product(const struct matmul_sizes *sizes) {
 }
 
 struct kernel_target kernels_target(const struct device_traits *traits, enum family family) {
+    const char *merge = getenv("RETORT_MERGE");
     if (family == FAMILY_AUTO) family = traits->kind == DEVICE_CPU ? FAMILY_CPU : FAMILY_GPU;
     return (struct kernel_target){.traits = traits,
                                   .family = family,
                                   .lanes = family == FAMILY_CPU ? (int)traits->vector_width : 1,
                                   .preferred = getenv("RETORT_CONV"),
-                                  .gemm = getenv("RETORT_GEMM")};
+                                  .gemm = getenv("RETORT_GEMM"),
+                                  .single = merge && strcmp(merge, "off") == 0};
 }
 
 enum layout kernels_conv_layout(const struct kernel_target *target, int64_t channels) {

@@ -26,13 +26,13 @@ struct kernel_target {
     const char *preferred; /* a row of the convolutions below: taken wherever it fits, whatever the wisdom says; NULL */
     const char *gemm;      /* likewise of matrix products: "clblast"; "own": no library; NULL or "auto": none */
     struct device *calls;  /* the device on which a library has been found to be right and is asked; NULL: none is */
-    bool single;           /* launches stay as they are: some drivers for CPUs cannot build merged GPU kernels */
+    bool single;           /* launches stay as they are, for drivers that merged kernels are too much for */
     struct wisdom *wisdom; /* choices that measuring has found, and bad ones, to which the self-test of a library adds
                               (wisdom.h); NULL: none */
 };
 /* By the device's type where the family is auto. RETORT_CONV in the environment names the preferred row, RETORT_GEMM
- * who computes matrix products, for tests and for finding out which kernel a driver computes wrongly; a name that does
- * not exist is refused by library_create. */
+ * who computes matrix products, RETORT_MERGE=off leaves launches as they are; for tests and for finding out which
+ * kernel a driver computes wrongly. A name that does not exist is refused by library_create. */
 struct kernel_target kernels_target(const struct device_traits *traits, enum family family);
 
 /* Settles who computes matrix products on the device, from what target->gemm asks for, or by itself from the wisdom:
