@@ -492,6 +492,9 @@ same "eval repeats the run's accuracies" a b
 expect "eval of a set, another protocol" 0 '^protocol +dc' eval whole/set --set evaluate.protocol=dc \
   --set evaluate.epochs=3 --set evaluate.networks=1
 expect "eval of two files" 0 '^random ' eval whole/set/images.npy whole/set/labels.npy --with small.yaml
+expect "eval: a set of another size than the descriptor's" 0 '^random ' \
+  eval whole/set/images.npy whole/set/labels.npy --with small.yaml --set set.ipc=40
+lacks "eval: is planned by its own" 'fewer than the 40 of the set' err
 expect "eval: labels are no labels" 1 'expected whole numbers \[N\]' eval whole/set/images.npy whole/set/images.npy \
   --with small.yaml
 expect "eval: another normalisation" 2 'was made for mean_sd' eval whole --set data.normalise=zca

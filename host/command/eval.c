@@ -131,7 +131,7 @@ static int evaluate(const struct options *options, const volatile int *interrupt
         TRY(set_folder_read(target.folder, &session, &set));
     /* By kernels that this device computes rightly: where some are refused, others are planned and tested. */
     for (int refused = 1; refused;)
-        TRY(session_test_kernels(&session, scores_plan(&descriptor, &session, NULL, &plans), true, &refused));
+        TRY(session_test_kernels(&session, scores_plan(&descriptor, &session, &set, NULL, &plans), true, &refused));
     TRY(scores_compute(&descriptor, &session, &set, NULL, NULL, NULL, interrupt, &scores));
     print_scores(options, &descriptor, &session, &set, &scores);
 done:

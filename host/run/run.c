@@ -221,7 +221,8 @@ done:
 }
 
 static int plan_evaluation(struct retort_run *run, const struct session *session) {
-    return scores_plan(&run->descriptor, session, run->plan.frozen ? &run->plan.evaluate : NULL, &run->plan.evaluate);
+    return scores_plan(&run->descriptor, session, NULL, run->plan.frozen ? &run->plan.evaluate : NULL,
+                       &run->plan.evaluate);
 }
 
 /* Plans the evaluation, whose failure would come only at the end of the run, and makes the method. */
