@@ -203,7 +203,7 @@ if cmp -s amd/program.cl nvidia/program.cl; then report "a larger device is give
 RETORT_MERGE=off "$program" kernels --as gfx1030 "${tiny[@]}" 2>>err | launches >b
 if grep -q ' + [0-9]' a && [ -s b ] && ! grep -q ' + [0-9]' b; then report "kernels: RETORT_MERGE=off" ""; else
   report "kernels: RETORT_MERGE=off" "$(cat err) $(wc -l a b)"; fi
-RETORT_MERGE=no expect "kernels: RETORT_MERGE is nonsense" 1 'RETORT_MERGE=no in the environment: expected auto or off' \
+RETORT_MERGE=no expect "kernels: RETORT_MERGE is nonsense" 2 'RETORT_MERGE=no in the environment: expected auto or off' \
   kernels --as gfx1030
 expect "kernels of a convolution" 0 '^convolution to weights +[0-9]+ launches' kernels --as pvc --side 8 --batch 3
 
