@@ -1,5 +1,5 @@
 /* Matrix product and the convolution triad, GPU family: one tiled product, out(m, n) = sum over k of A(m, k) B(k, n),
- * with four ways of reading its operands. NAME(out, first, second):
+ * with four ways of reading its operands. NAME(out, first, second), but for joined convolutions:
  *
  *     MATMUL           c [BATCH,M,N],             a [BATCH,M,K] or transposed, b [BATCH,K,N] or transposed
  *     FORWARD          y [images,M,OUT_H,OUT_W],  x [images,K,IN_H,IN_W],      packed weights [TAPS][K up][M up]
@@ -12,14 +12,18 @@
  * in the other images tested once a tap. Of a backward-weight, A is y, k counts pixels (image, row, column), and n
  * (tap, channel) in TILES_N tiles for each of SHEETS taps, or for all taps together where SHEETS is 1.
  *
+ * Convolutions of the same sizes are joined: NAME(OUTPUTS results, INPUTS first operands, WEIGHTS second ones), or, of
+ * a backward-weight, NAME(out, x, y, other x, other y). Result r is the sum of TERMS_r convolutions, one after another
+ * along k. Bits 4 r + t of A_TERMS and B_TERMS tell which operands the t-th of them takes.
+ *
  * A group of ITEMS work-items computes a tile of TILE_M rows and TILE_N columns, each item WORK_M x WORK_N of them.
  * Stripes of DEPTH along k pass through local memory: an item asks for its numbers of the next stripe, works on the
  * present one, and then writes what has arrived. Where LOCAL_A or LOCAL_B is 0, items read that operand for themselves.
  * Addresses are clamped and what lies outside is replaced by zero, so that no read has a condition.
  *
- * The sum is cut into PARTS of STRIPES_A_PART stripes for groups of their own; sum_parts_gpu.cl adds their results,
- * which lie one after another. Every sum runs over k upwards whatever the tile. Global (columns, rows, parts of all
- * layers). Offsets of packed weights must be multiples of 4. */
+ * Sums are cut into parts of STRIPES_A_PART stripes for groups of their own, that of the first result into PARTS_0;
+ * sum_parts_gpu.cl adds what they leave, one part after another. Every sum runs over k upwards whatever the tile. Global (columns, rows, parts of
+ * all results or layers). Offsets of packed weights must be multiples of 4. */
 #define ITEMS ((TILE_M / WORK_M) * (TILE_N / WORK_N))
 #define COLUMNS (TILE_N / WORK_N)
 #define OUT_PIXELS (OUT_H * OUT_W)
@@ -89,9 +93,27 @@
 /* Reading past the last row or column: the last one, whose sums are not stored. */
 #define NEAR_M(m) (M % TILE_M == 0 ? (m) : min((m), M - 1))
 #define NEAR_N(n) (N % TILE_N == 0 ? (n) : min((n), N - 1))
-/* The layer of an operand that a layer of the result is a product of. Winograd's have terms of LAYERS each: bit t of
- * `terms` tells whether the t-th is a product of the first or the second LAYERS of the operand. */
+/* Where the operands of a stripe begin. The layers of Winograd's products are terms too, of LAYERS each: bit t of A_TERMS
+ * tells whether the t-th takes the first or the second LAYERS of A. Of a convolution A is the second operand. */
 #define LAYER(terms) ((ulong)((terms) >> layer / LAYERS & 1) * LAYERS + layer % LAYERS)
+#define TAKES_SECOND(terms, stripe) ((terms) >> (4 * number + (stripe) / STRIPES) & 1)
+#if MATMUL
+#define A_OF(stripe) (first0 + first0_offset + LAYER(A_TERMS) * (M * K))
+#define B_OF(stripe) (second0 + second0_offset + LAYER(B_TERMS) * (K * N))
+#define IN_TERM(stripe) (stripe)
+#else
+#if WEIGHTS > 1
+#define A_OF(stripe) (TAKES_SECOND(A_TERMS, stripe) ? second1 + second1_offset : second0 + second0_offset)
+#else
+#define A_OF(stripe) (second0 + second0_offset)
+#endif
+#if INPUTS > 1
+#define B_OF(stripe) (TAKES_SECOND(B_TERMS, stripe) ? first1 + first1_offset : first0 + first0_offset)
+#else
+#define B_OF(stripe) (first0 + first0_offset)
+#endif
+#define IN_TERM(stripe) (TERMS_0 + TERMS_1 > OUTPUTS ? (stripe) % STRIPES : (stripe))
+#endif
 /* Functions of this kernel. */
 #define OWN_(name, function) name##_##function
 #define OWN_NAME(name, function) OWN_(name, function)
@@ -229,7 +251,7 @@ ALWAYS_INLINE int OWN(position)(int m, int n, int sheet) {
     return m * N + n;
 #elif BACKWARD_WEIGHT
     const int tap = SHEETS > 1 ? sheet : n / CHANNELS, channel = SHEETS > 1 ? n : n % CHANNELS;
-    return PARTS > 1 ? (tap * M + m) * CHANNELS + channel : (m * CHANNELS + channel) * TAPS + tap;
+    return PARTS_0 > 1 ? (tap * M + m) * CHANNELS + channel : (m * CHANNELS + channel) * TAPS + tap;
 #else
     return ((uint)n / PLANE * M + m) * PLANE + (uint)n % PLANE;
 #endif
@@ -254,26 +276,38 @@ ALWAYS_INLINE void OWN(store)(float sum[WORK_M][WORK_N], global float *out, int 
     }
 }
 
+#define OPERAND(name) global const float *restrict name, ulong name##_offset
 #ifdef SUB_GROUP
 __attribute__((intel_reqd_sub_group_size(SUB_GROUP)))
 #endif
-__attribute__((reqd_work_group_size(ITEMS, 1, 1))) kernel void NAME(global float *restrict out, ulong out_offset,
-                                                                    global const float *restrict first,
-                                                                    ulong first_offset,
-                                                                    global const float *restrict second,
-                                                                    ulong second_offset) {
+__attribute__((reqd_work_group_size(ITEMS, 1, 1))) kernel void NAME(global float *restrict out0, ulong out0_offset
+#if OUTPUTS > 1
+                                                                    , global float *restrict out1, ulong out1_offset
+#endif
+                                                                    , OPERAND(first0)
+#if INPUTS > 1 && !BACKWARD_WEIGHT
+                                                                    , OPERAND(first1)
+#endif
+                                                                    , OPERAND(second0)
+#if INPUTS > 1 && BACKWARD_WEIGHT
+                                                                    , OPERAND(first1)
+#endif
+#if WEIGHTS > 1
+                                                                    , OPERAND(second1)
+#endif
+                                                                    ) {
     local float tile_a[LOCAL_A ? DEPTH * PITCH_A : 4] __attribute__((aligned(16)));
     local float tile_b[LOCAL_B ? DEPTH * PITCH_B : 4] __attribute__((aligned(16)));
     const int item = get_local_id(0), m0 = get_group_id(1) * TILE_M;
     const int sheet = get_group_id(0) / TILES_N, n0 = get_group_id(0) % TILES_N * TILE_N;
-    const int layer = get_group_id(2) % BATCH, part = get_group_id(2) / BATCH;
-#if MATMUL
-    global const float *a_from = first + first_offset + LAYER(A_TERMS) * (M * K);
-    global const float *b_from = second + second_offset + LAYER(B_TERMS) * (K * N);
-#else /* A of a convolution is its second argument: weights, or y of a backward-weight */
-    global const float *a_from = second + second_offset, *b_from = first + first_offset;
+    /* Which result, which part of it, and which layer of that. */
+    const int number = OUTPUTS > 1 && get_group_id(2) >= PARTS_0, place_in_result = get_group_id(2) - number * PARTS_0;
+    const int layer = place_in_result % BATCH, begin = place_in_result / BATCH * STRIPES_A_PART;
+    const int end = min(begin + STRIPES_A_PART, STRIPES * (number ? TERMS_1 : TERMS_0));
+    global float *out = out0 + out0_offset;
+#if OUTPUTS > 1
+    if (number) out = out1 + out1_offset;
 #endif
-    const int begin = part * STRIPES_A_PART, end = min(begin + STRIPES_A_PART, STRIPES);
     float sum[WORK_M][WORK_N], a[BRINGS_A], b[BRINGS_B];
     int4 place[KEPT];
     UNROLL for (int i = 0; i < WORK_M; i++)
@@ -282,8 +316,9 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) kernel void NAME(global float
     for (int stripe = begin - AHEAD; stripe < end; stripe++) {
         /* Past the last stripe the last one is read once more: cheaper than a condition. */
         const int next = min(stripe + AHEAD, end - 1);
-        OWN(bring_a)(a, item, a_from, LOCAL_A ? next : max(stripe, begin), m0);
-        OWN(bring_b)(b, item, b_from, LOCAL_B ? next : max(stripe, begin), n0, place);
+        const int of_a = LOCAL_A ? next : max(stripe, begin), of_b = LOCAL_B ? next : max(stripe, begin);
+        OWN(bring_a)(a, item, A_OF(of_a), IN_TERM(of_a), m0);
+        OWN(bring_b)(b, item, B_OF(of_b), IN_TERM(of_b), n0, place);
         if (AHEAD && stripe >= begin) OWN(multiply)(sum, tile_a, tile_b, item, a, b);
 #if LOCAL_A || LOCAL_B
         barrier(CLK_LOCAL_MEM_FENCE);
@@ -292,7 +327,7 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) kernel void NAME(global float
 #endif
         if (!AHEAD) OWN(multiply)(sum, tile_a, tile_b, item, a, b);
     }
-    OWN(store)(sum, out + out_offset + (ulong)get_group_id(2) * RESULT, item, m0, n0, sheet);
+    OWN(store)(sum, out + (ulong)place_in_result * RESULT, item, m0, n0, sheet);
 }
 #undef ITEMS
 #undef COLUMNS
@@ -336,9 +371,19 @@ __attribute__((reqd_work_group_size(ITEMS, 1, 1))) kernel void NAME(global float
 #undef BATCH
 #undef LAYER
 #undef LAYERS
+#undef OUTPUTS
+#undef INPUTS
+#undef WEIGHTS
+#undef TERMS_0
+#undef TERMS_1
 #undef A_TERMS
 #undef B_TERMS
-#undef PARTS
+#undef TAKES_SECOND
+#undef A_OF
+#undef B_OF
+#undef IN_TERM
+#undef OPERAND
+#undef PARTS_0
 #undef STRIPES_A_PART
 #undef RESULT
 #undef SHEETS

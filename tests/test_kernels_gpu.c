@@ -288,6 +288,11 @@ static const struct conv_sizes forced[] = {
 };
 enum { FORCED = sizeof forced / sizeof *forced };
 
+static struct gpu_product product_of(enum conv_pass pass, const struct conv_sizes *sizes) {
+    const struct kernel_class class = {pass, *sizes, CONV_SINGLE};
+    return gpu_product_conv(&class);
+}
+
 static void test_every_tile_of_convolutions(void **state) {
     (void)state;
     struct kernel_target target = {device_traits(device), FAMILY_GPU, 1};
@@ -303,11 +308,11 @@ static void test_every_tile_of_convolutions(void **state) {
             int parts = (t + k) % 2 ? 1 : 3;
             if (k == 1 + t % 2) continue; /* either of the two derivatives: programs take their time to build */
             planned.sizes = with_result(&forced[(t * 5 + k) % FORCED]);
-            struct gpu_product product = gpu_product_conv(passes[planned.direction], &planned.sizes);
+            struct gpu_product product = product_of(passes[k], &planned.sizes);
             if (!gpu_tile_fits(&target, &product, &tiles[t])) continue;
             const struct kernel_class class = {passes[k], planned.sizes, CONV_SINGLE};
             struct product_use use = {0};
-            gpu_plan_conv(&target, class.pass, &class.sizes, &tiles[t], parts, &use);
+            gpu_plan_conv(&target, &class, &tiles[t], parts, &use);
             kernels_plan_conv(&use, &class, &planned.plan);
             snprintf(planned.what, sizeof planned.what, "%s, %d parts, size %d, tile", direction_names[k], parts,
                      (t * 5 + k) % FORCED);
@@ -322,7 +327,7 @@ static void test_every_tile_of_convolutions(void **state) {
     assert_true(used > tile_count / 2); /* a device whose groups are small cannot run all */
 }
 
-/* --- staged Winograd: single convolutions, joined ones and pairs, whole and in parts of the batch --- */
+/* --- single convolutions, joined ones and pairs: staged Winograd, whole and in parts of the batch, and products --- */
 /* Bits of a mask: (result * 2 + input) * 2 + weights. */
 #define TERM(o, i, w) (1u << (((o)*2 + (i)) * 2 + (w)))
 static const struct conv_terms some_terms[] = {
@@ -332,16 +337,17 @@ static const struct conv_terms some_terms[] = {
     {2, 2, 1, TERM(0, 0, 0) | TERM(1, 1, 0)},
     {2, 1, 2, TERM(0, 0, 0) | TERM(1, 0, 1)},
 };
-enum { SOME_TERMS = sizeof some_terms / sizeof *some_terms, STAGED_OPERANDS = 6 };
+enum { SOME_TERMS = sizeof some_terms / sizeof *some_terms, JOINED_OPERANDS = 6 };
 
-struct staged_case {
+struct joined_case {
     struct kernel_class class;
+    bool spreads; /* errors over a tile */
     struct kernel_plan plan;
     int first;
 };
 
 /* The sums over the terms, in double, of each result; inputs and weights, or pairs of x and y, lie in `in`. */
-static void staged_reference(const struct kernel_class *class, const struct tensor *in, int result, double *sums,
+static void joined_reference(const struct kernel_class *class, const struct tensor *in, int result, double *sums,
                              double *magnitudes) {
     const struct conv_terms *t = &class->terms;
     if (class->pass == CONV_BACKWARD_WEIGHT) {
@@ -359,14 +365,14 @@ static void staged_reference(const struct kernel_class *class, const struct tens
         }
 }
 
-static void staged_check(const struct kernels *kernels, const struct staged_case *k, size_t number) {
+static void joined_check(const struct kernels *kernels, const struct joined_case *k, size_t number) {
     const struct kernel_class *class = &k->class;
     const struct conv_sizes *s = &class->sizes;
     const struct conv_terms *t = &class->terms;
     size_t y = (size_t)(s->n * s->o * s->oh * s->ow), x = (size_t)(s->n * s->c * s->h * s->w);
     size_t w = (size_t)(s->o * s->c * s->kh * s->kw);
     bool weight = class->pass == CONV_BACKWARD_WEIGHT, forward = class->pass == CONV_FORWARD;
-    struct tensor results[2], in[STAGED_OPERANDS], *result_list[2], *input_list[STAGED_OPERANDS];
+    struct tensor results[2], in[JOINED_OPERANDS], *result_list[2], *input_list[JOINED_OPERANDS];
     int inputs = weight ? 2 * t->inputs : t->inputs + t->weights, outputs = weight ? 1 : t->outputs;
     for (int i = 0; i < inputs; i++) {
         in[i] = tensor_random(weight ? (i % 2 ? y : x) : i >= t->inputs ? w : forward ? x : y);
@@ -381,11 +387,11 @@ static void staged_check(const struct kernels *kernels, const struct staged_case
         double *sums = calloc(results[o].count, sizeof *sums), *magnitudes = calloc(results[o].count, sizeof *sums);
         double largest = 0;
         assert_true(sums && magnitudes);
-        staged_reference(class, in, o, sums, magnitudes);
+        joined_reference(class, in, o, sums, magnitudes);
         for (size_t i = 0; i < results[o].count; i++) largest = fmax(largest, magnitudes[i]);
         /* The transforms spread an error over a tile: it is measured by the largest sum of magnitudes. */
-        for (size_t i = 0; i < results[o].count; i++) magnitudes[i] = 2 * largest;
-        assert_close(&results[o], sums, magnitudes, "staged", number);
+        for (size_t i = 0; i < results[o].count && k->spreads; i++) magnitudes[i] = 2 * largest;
+        assert_close(&results[o], sums, magnitudes, k->spreads ? "staged" : "product", number);
         free(sums);
         free(magnitudes);
         tensor_destroy(&results[o]);
@@ -393,46 +399,64 @@ static void staged_check(const struct kernels *kernels, const struct staged_case
     for (int i = 0; i < inputs; i++) tensor_destroy(&in[i]);
 }
 
-static void test_staged_winograd(void **state) {
-    (void)state;
-    static const struct conv_sizes rows[] = {
-        {3, 5, 9, 6, 7, 3, 3, 0, 0, 1, 1},  {2, 17, 8, 8, 20, 3, 3, 0, 0, 1, 1}, {5, 4, 2, 3, 33, 3, 3, 0, 0, 1, 1},
-        {1, 3, 11, 7, 6, 3, 3, 0, 0, 1, 0}, {2, 6, 5, 13, 5, 3, 3, 0, 0, 1, 2},
-    };
-    enum { ROWS = sizeof rows / sizeof *rows, CASES = ROWS * 4 };
+/* All passes and terms by one row of the choice, with its candidates in turn. Returns how many are in parts. */
+enum { JOINED_ROWS = 5 };
+static int check_joined(const char *variant, const struct conv_sizes rows[JOINED_ROWS]) {
     static const enum conv_pass passes_of[] = {CONV_FORWARD, CONV_BACKWARD_DATA, CONV_BACKWARD_WEIGHT};
     struct kernel_target target = {device_traits(device), FAMILY_GPU, 1};
-    static struct staged_case cases[CASES];
+    static struct joined_case cases[JOINED_ROWS * 4];
     struct kernels kernels;
     int count = 0, in_parts = 0;
+    bool staged = strcmp(variant, "staged") == 0;
     kernels_begin(&kernels, 1);
-    for (int r = 0; r < ROWS; r++)
+    for (int r = 0; r < JOINED_ROWS; r++)
         for (int k = 0; k < 4; k++) {
-            struct staged_case *c = &cases[count++];
+            struct joined_case *c = &cases[count++];
+            c->spreads = staged;
             struct kernel_choice list[CANDIDATES];
             struct wisdom *wisdom;
             enum conv_pass pass = passes_of[k % 3];
             int pairs = 1 + (r + k) % 2;
             c->class = (struct kernel_class){pass, with_result(&rows[r]), some_terms[(r + k) % SOME_TERMS]};
             if (pass == CONV_BACKWARD_WEIGHT) c->class.terms = (struct conv_terms){1, pairs, pairs, pairs == 1};
-            int found = kernels_candidates(&target, &c->class, kernels_variant("staged"), list);
+            int found = kernels_candidates(&target, &c->class, kernels_variant(variant), list);
             assert_true(found > 1);
             struct kernel_choice choice = list[1 + (r * 4 + k) % (found - 1)];
-            if (pass != CONV_BACKWARD_WEIGHT && c->class.sizes.n > 1) choice.parameters[8] = 2; /* images of a part */
-            if (pass == CONV_BACKWARD_WEIGHT) choice.parameters[7] = 1 + r % 3;                 /* parts of the sum */
+            if (!staged || pass == CONV_BACKWARD_WEIGHT)
+                choice.parameters[TILE_PARTS] = 1 + r % 3;
+            else if (c->class.sizes.n > 1)
+                choice.parameters[TILE_NUMBERS] = 2; /* images of a part */
             assert_true(kernels_fits(&target, &c->class, &choice));
             assert_ok(wisdom_of_one(&c->class, &choice, &wisdom));
             target.wisdom = wisdom;
             assert_ok(kernels_plan(&target, &c->class, &c->plan));
             target.wisdom = NULL;
             wisdom_destroy(wisdom);
-            in_parts += c->plan.launch_count > 4;
+            in_parts += staged ? c->plan.launch_count > 4 : c->plan.splits[c->class.terms.outputs - 1].launch > 0;
             c->first = plan_add(&kernels, &c->plan);
         }
-    assert_true(in_parts > 2);
     kernels_build(&kernels);
-    for (int i = 0; i < count; i++) staged_check(&kernels, &cases[i], (size_t)i);
+    for (int i = 0; i < count; i++) joined_check(&kernels, &cases[i], (size_t)i);
     kernels_end(&kernels);
+    return in_parts;
+}
+
+static void test_staged_winograd(void **state) {
+    (void)state;
+    static const struct conv_sizes rows[JOINED_ROWS] = {
+        {3, 5, 9, 6, 7, 3, 3, 0, 0, 1, 1},  {2, 17, 8, 8, 20, 3, 3, 0, 0, 1, 1}, {5, 4, 2, 3, 33, 3, 3, 0, 0, 1, 1},
+        {1, 3, 11, 7, 6, 3, 3, 0, 0, 1, 0}, {2, 6, 5, 13, 5, 3, 3, 0, 0, 1, 2},
+    };
+    assert_true(check_joined("staged", rows) > 2);
+}
+
+static void test_joined_products(void **state) {
+    (void)state;
+    static const struct conv_sizes rows[JOINED_ROWS] = {
+        {3, 37, 9, 6, 7, 3, 3, 0, 0, 1, 1}, {2, 17, 8, 8, 20, 3, 3, 0, 0, 1, 1},  {5, 4, 5, 6, 33, 5, 3, 0, 0, 2, 2},
+        {1, 3, 11, 7, 6, 3, 3, 0, 0, 1, 0}, {2, 40, 5, 13, 70, 1, 1, 0, 0, 1, 0},
+    };
+    assert_true(check_joined("product", rows) > 4);
 }
 
 /* --- matrix products --- */
@@ -540,19 +564,19 @@ static void test_choice(void **state) {
         int tile_m, tile_n, work_m, work_n;
         bool local, in_parts;
     } cases[] = {
-        {&small, gpu_product_conv(CONV_FORWARD, &wide), 128, 128, 8, 8, true, false},
-        {&large, gpu_product_conv(CONV_FORWARD, &wide), 128, 128, 8, 8, true, false},
-        {&narrow, gpu_product_conv(CONV_FORWARD, &wide), 64, 64, 4, 8, true, false},
-        {&small, gpu_product_conv(CONV_FORWARD, &few), 128, 64, 8, 8, true, true},
-        {&large, gpu_product_conv(CONV_FORWARD, &few), 64, 32, 4, 4, true, true},
-        {&narrow, gpu_product_conv(CONV_BACKWARD_DATA, &few), 64, 64, 4, 8, true, true},
-        {&large, gpu_product_conv(CONV_BACKWARD_WEIGHT, &wide), 128, 128, 8, 8, true, true},
-        {&small, gpu_product_conv(CONV_FORWARD, &first), 16, 256, 16, 4, false, false},
-        {&small, gpu_product_conv(CONV_BACKWARD_DATA, &first), 4, 256, 4, 4, false, false},
-        {&small, gpu_product_conv(CONV_BACKWARD_WEIGHT, &first), 64, 32, 4, 4, true, true},
+        {&small, product_of(CONV_FORWARD, &wide), 128, 128, 8, 8, true, false},
+        {&large, product_of(CONV_FORWARD, &wide), 128, 128, 8, 8, true, false},
+        {&narrow, product_of(CONV_FORWARD, &wide), 64, 64, 4, 8, true, false},
+        {&small, product_of(CONV_FORWARD, &few), 128, 64, 8, 8, true, true},
+        {&large, product_of(CONV_FORWARD, &few), 64, 32, 4, 4, true, true},
+        {&narrow, product_of(CONV_BACKWARD_DATA, &few), 64, 64, 4, 8, true, true},
+        {&large, product_of(CONV_BACKWARD_WEIGHT, &wide), 128, 128, 8, 8, true, true},
+        {&small, product_of(CONV_FORWARD, &first), 16, 256, 16, 4, false, false},
+        {&small, product_of(CONV_BACKWARD_DATA, &first), 4, 256, 4, 4, false, false},
+        {&small, product_of(CONV_BACKWARD_WEIGHT, &first), 64, 32, 4, 4, true, true},
         {&small, gpu_product_matmul(&head), 16, 16, 2, 2, true, true},
-        {&one, gpu_product_conv(CONV_FORWARD, &first), 4, 4, 4, 4, true, false},
-        {&processor, gpu_product_conv(CONV_FORWARD, &wide), 4, 8, 4, 8, true, false},
+        {&one, product_of(CONV_FORWARD, &first), 4, 4, 4, 4, true, false},
+        {&processor, product_of(CONV_FORWARD, &wide), 4, 8, 4, 8, true, false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct kernel_target target = {cases[i].traits, FAMILY_GPU, 1};
@@ -799,6 +823,7 @@ int main(void) {
         cmocka_unit_test(test_other_tiles),
         cmocka_unit_test(test_every_tile_of_convolutions),
         cmocka_unit_test(test_staged_winograd),
+        cmocka_unit_test(test_joined_products),
         cmocka_unit_test(test_matmul),
         cmocka_unit_test(test_every_tile_of_matmul),
         cmocka_unit_test(test_choice),

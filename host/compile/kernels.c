@@ -98,20 +98,22 @@ enum layout kernels_conv_layout(const struct kernel_target *target, int64_t chan
 
 void kernels_plan_product(const struct product_use *use, int results, int inputs, int packed,
                           struct kernel_plan *plan) {
-    struct plan_operand operands[PLAN_OPERANDS];
+    struct plan_operand operands[PLAN_OPERANDS] = {PLAN_RESULT(0)};
     int count = 0;
-    for (int k = 0; k < results; k++) operands[count++] = PLAN_RESULT(k);
-    if (use->finish.file) operands[0] = PLAN_SCRATCH(plan_scratch(plan, use->work_floats));
+    for (int k = 0; k < results; k++) {
+        const struct product_finish *finish = &use->finish[k];
+        operands[count++] = finish->use.file ? PLAN_SCRATCH(plan_scratch(plan, finish->work_floats)) : PLAN_RESULT(k);
+    }
     for (int k = 0; k < inputs; k++) {
         bool packs = use->packed_floats && k >= inputs - packed;
         operands[count++] = packs ? plan_pack(plan, &use->pack, use->packed_floats, k, 1) : PLAN_INPUT(k);
     }
     plan_launch(plan, &use->main, results, count, operands)->share = 1;
-    if (!use->finish.file) return;
-    plan_launch(plan, &use->finish, 1, 2, (struct plan_operand[]){PLAN_RESULT(0), operands[0]});
-    if (use->parts > 1) {
-        plan->parts = use->parts;
-        plan->split = operands[0].number;
+    for (int k = 0; k < results; k++) {
+        const struct product_finish *finish = &use->finish[k];
+        if (!finish->use.file) continue;
+        plan->splits[k] = (struct plan_split){finish->parts, operands[k].number, plan->launch_count};
+        plan_launch(plan, &finish->use, 1, 2, (struct plan_operand[]){PLAN_RESULT(k), operands[k]});
     }
 }
 
@@ -140,9 +142,14 @@ bool class_is_single(const struct kernel_class *class) {
 }
 
 /* --- the rows --- */
-static bool always(const struct kernel_target *target, const struct kernel_class *class) {
+static bool singles(const struct kernel_target *target, const struct kernel_class *class) {
     (void)target;
     return class_is_single(class);
+}
+
+static bool any_terms(const struct kernel_target *target, const struct kernel_class *class) {
+    (void)target, (void)class;
+    return true;
 }
 
 static bool winograd4_applies(const struct kernel_target *target, const struct kernel_class *class) {
@@ -242,15 +249,15 @@ static const struct kernel_variant kernel_variants[] = {
      conv_winograd_candidates, winograd4_own, winograd4_plan},
     {"winograd2", "Winograd F(2,3)", FAMILY_CPU, 3, true, WINOGRAD_ERROR, winograd2_applies, winograd2_fits,
      conv_winograd_candidates, winograd2_own, winograd2_plan},
-    {"direct", "direct", FAMILY_CPU, 3, false, DIRECT_ERROR, always, conv_direct_fits, conv_direct_candidates,
+    {"direct", "direct", FAMILY_CPU, 3, false, DIRECT_ERROR, singles, conv_direct_fits, conv_direct_candidates,
      conv_direct_own, conv_direct_plan},
     {"staged", "staged Winograd F(4,3)", FAMILY_GPU, TILE_NUMBERS + 1, true, WINOGRAD_ERROR, conv_staged_applies,
      conv_staged_fits, conv_staged_candidates, conv_staged_own, conv_staged_plan},
-    {"product", "tiled product", FAMILY_GPU, TILE_NUMBERS, false, DIRECT_ERROR, always, conv_product_fits,
+    {"product", "tiled product", FAMILY_GPU, TILE_NUMBERS, true, DIRECT_ERROR, any_terms, conv_product_fits,
      conv_product_candidates, conv_product_own, conv_product_plan},
     {"clblast", "CLBlast", FAMILY_AUTO, 0, false, DIRECT_ERROR, never, any_fits, no_candidates, no_numbers,
      product_call_plan, .product = true, .library = true},
-    {"own", "own product", FAMILY_AUTO, TILE_NUMBERS, false, DIRECT_ERROR, always, own_product_fits,
+    {"own", "own product", FAMILY_AUTO, TILE_NUMBERS, false, DIRECT_ERROR, singles, own_product_fits,
      own_product_candidates, own_product_own, own_product_plan, .product = true},
 };
 enum { VARIANTS = sizeof kernel_variants / sizeof *kernel_variants };

@@ -260,12 +260,13 @@ static int64_t choose_splits(const struct kernel_target *target, const struct co
 
 void kernels_cpu_sum(int64_t count, int64_t splits, struct product_use *use) {
     if (splits == 1) return;
-    use->work_floats = (size_t)(splits * count);
-    kernel_use_begin(&use->finish, "sum_cpu.cl");
-    kernel_use_define(&use->finish, "COUNT", count);
-    kernel_use_define(&use->finish, "PARTS", splits);
-    kernel_use_define(&use->finish, "SHARE", SUM_SHARE);
-    kernel_use_launch(&use->finish, (size_t)divide_up(count, SUM_SHARE), 1, 1, 1, 1, 1);
+    struct kernel_use *sum = &use->finish[0].use;
+    use->finish[0].work_floats = (size_t)(splits * count);
+    kernel_use_begin(sum, "sum_cpu.cl");
+    kernel_use_define(sum, "COUNT", count);
+    kernel_use_define(sum, "PARTS", splits);
+    kernel_use_define(sum, "SHARE", SUM_SHARE);
+    kernel_use_launch(sum, (size_t)divide_up(count, SUM_SHARE), 1, 1, 1, 1, 1);
 }
 
 static void plan_backward_weight(const struct kernel_target *target, const struct conv_sizes *s,

@@ -9,14 +9,17 @@
 #include "compile/integer.h"
 #include "compile/kernels.h"
 
-/* What most kernels of products are: an operand is packed, a product is computed, parts of it are added. */
+/* What most kernels of products are: operands are packed, products computed, parts of the results added. */
 struct product_use {
-    size_t packed_floats;     /* size of the packed second operand; 0: `main` reads it as it lies */
-    struct kernel_use pack;   /* (packed, second operand) */
-    size_t work_floats;       /* what `main` leaves for `finish` */
-    int parts;                /* > 1: `work` is so many results after each other, which `finish` adds in their order */
-    struct kernel_use main;   /* (results or work, inputs, packed or second operands) */
-    struct kernel_use finish; /* (result, work); no file: it is not needed */
+    size_t packed_floats;   /* size of a packed second operand; 0: `main` reads them as they lie */
+    struct kernel_use pack; /* (packed, second operand) */
+    struct kernel_use main; /* (results or work, inputs, packed or second operands) */
+    /* Of each result. */
+    struct product_finish {
+        size_t work_floats;    /* what `main` leaves in place of the result */
+        int parts;             /* > 1: that is so many results after each other, which are added in their order */
+        struct kernel_use use; /* (result, work); no file: `main` writes the result itself */
+    } finish[PLAN_RESULTS];
 };
 /* As a plan of so many results and inputs; the last `packed` inputs are those that are packed. */
 void kernels_plan_product(const struct product_use *use, int results, int inputs, int packed, struct kernel_plan *plan);
@@ -64,15 +67,24 @@ void conv_winograd_plan(const struct kernel_target *target, const struct kernel_
                         struct kernel_plan *plan);
 
 /* --- kernels_gpu.c: products in tiles --- */
+/* The convolutions of a class, in the order of their bits o * 4 + i * 2 + w of the mask. */
+enum { TERMS_MOST = 4 };
+struct term_list {
+    int count, input[TERMS_MOST], weight[TERMS_MOST];
+    unsigned sums[PLAN_RESULTS]; /* of each result: bit t for term t */
+};
+bool list_terms(const struct kernel_class *class, struct term_list *terms); /* false: there are more */
+
 enum product_pass { PRODUCT_MATMUL, PRODUCT_FORWARD, PRODUCT_BACKWARD_DATA, PRODUCT_BACKWARD_WEIGHT };
 /* Sizes of a product, see cl/product_gpu.cl: out [m,n] = A [m,k] B [k,n], `batch` times. A convolution forward or to
  * the data sums over k channels of each tap; a backward-weight has n channels for each tap. */
 struct gpu_product {
     enum product_pass pass;
     int64_t batch, m, n, k, taps;
-    bool a_along_k, b_along_k; /* whether neighbours in memory are neighbours along k */
+    bool a_along_k, b_along_k;   /* whether neighbours in memory are neighbours along k */
+    int64_t terms[PLAN_RESULTS]; /* products that each result is the sum of; 0: there is no such result */
 };
-struct gpu_product gpu_product_conv(enum conv_pass pass, const struct conv_sizes *sizes);
+struct gpu_product gpu_product_conv(const struct kernel_class *class);
 struct gpu_product gpu_product_matmul(const struct matmul_sizes *sizes);
 
 /* One way to compute products. */
@@ -91,11 +103,11 @@ bool gpu_tile_fits(const struct kernel_target *target, const struct gpu_product 
                    const struct product_tile *tile);
 /* The tile without wisdom; NULL where none fits. */
 const struct product_tile *gpu_tile_choose(const struct kernel_target *target, const struct gpu_product *product);
-/* In how many parts the sum is cut: by sizes and the device alone. */
+/* In how many parts the longest sum is cut, shorter ones in parts of the same length: by sizes and the device alone. */
 int64_t gpu_parts(const struct kernel_target *target, const struct gpu_product *product,
                   const struct product_tile *tile);
 /* The launches with a tile that fits, in `parts` parts or fewer, at least 1. */
-void gpu_plan_conv(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes,
+void gpu_plan_conv(const struct kernel_target *target, const struct kernel_class *class,
                    const struct product_tile *tile, int64_t parts, struct product_use *use);
 /* Which layers of the operands the layers of a batch of products belong to: see LAYER in cl/product_gpu.cl. */
 struct gpu_layers {

@@ -54,20 +54,50 @@ const struct product_tile *gpu_tiles(int *count) {
 }
 
 /* --- what is to be computed --- */
-struct gpu_product gpu_product_conv(enum conv_pass pass, const struct conv_sizes *s) {
-    int64_t taps = s->kh * s->kw;
-    switch (pass) {
-    case CONV_FORWARD:
-        return (struct gpu_product){PRODUCT_FORWARD, 1, s->o, s->n * s->oh * s->ow, s->c, taps, false, false};
-    case CONV_BACKWARD_DATA:
-        return (struct gpu_product){PRODUCT_BACKWARD_DATA, 1, s->c, s->n * s->h * s->w, s->o, taps, false, false};
-    default:
-        return (struct gpu_product){PRODUCT_BACKWARD_WEIGHT, 1, s->o, s->c, s->n * s->oh * s->ow, taps, true, true};
+bool list_terms(const struct kernel_class *class, struct term_list *terms) {
+    const struct conv_terms *t = &class->terms;
+    *terms = (struct term_list){0};
+    if (class->pass == CONV_BACKWARD_WEIGHT) {
+        terms->count = t->inputs;
+        for (int k = 0; k < t->inputs; k++) {
+            terms->input[k] = terms->weight[k] = k;
+            terms->sums[0] |= 1u << k;
+        }
+        return true;
     }
+    for (int bit = 0; bit < 8; bit++) {
+        if (!(t->mask >> bit & 1)) continue;
+        if (terms->count == TERMS_MOST) return false;
+        terms->input[terms->count] = bit >> 1 & 1;
+        terms->weight[terms->count] = bit & 1;
+        terms->sums[bit >> 2] |= 1u << terms->count++;
+    }
+    return true;
+}
+
+struct gpu_product gpu_product_conv(const struct kernel_class *class) {
+    const struct conv_sizes *s = &class->sizes;
+    struct gpu_product p = {.batch = 1, .taps = s->kh * s->kw};
+    struct term_list terms;
+    list_terms(class, &terms);
+    for (int r = 0; r < PLAN_RESULTS; r++) p.terms[r] = __builtin_popcount(terms.sums[r]);
+    switch (class->pass) {
+    case CONV_FORWARD:
+        p.pass = PRODUCT_FORWARD, p.m = s->o, p.n = s->n * s->oh * s->ow, p.k = s->c;
+        break;
+    case CONV_BACKWARD_DATA:
+        p.pass = PRODUCT_BACKWARD_DATA, p.m = s->c, p.n = s->n * s->h * s->w, p.k = s->o;
+        break;
+    case CONV_BACKWARD_WEIGHT:
+        p.pass = PRODUCT_BACKWARD_WEIGHT, p.m = s->o, p.n = s->c, p.k = s->n * s->oh * s->ow;
+        p.a_along_k = p.b_along_k = true;
+        break;
+    }
+    return p;
 }
 
 struct gpu_product gpu_product_matmul(const struct matmul_sizes *s) {
-    return (struct gpu_product){PRODUCT_MATMUL, s->batch, s->m, s->n, s->k, 1, !s->transpose_a, s->transpose_b};
+    return (struct gpu_product){PRODUCT_MATMUL, s->batch, s->m, s->n, s->k, 1, !s->transpose_a, s->transpose_b, {1}};
 }
 
 static bool is_packed(const struct gpu_product *p) {
@@ -80,7 +110,7 @@ struct layout_of_tiles {
     int64_t rows, columns; /* of tiles in a sheet */
     int64_t sheets;        /* a backward-weight's taps side by side, or 1: all taps' channels in one row */
     int64_t width;         /* columns of a sheet */
-    int64_t stripes;       /* of the whole sum */
+    int64_t stripes;       /* of a term of a sum */
 };
 
 static struct layout_of_tiles lay(const struct gpu_product *p, const struct product_tile *tile) {
@@ -142,8 +172,24 @@ static int64_t sub_group(const struct kernel_target *target, const struct produc
     return width && items % width == 0 ? width : 0;
 }
 
-static int64_t count_groups(const struct gpu_product *p, const struct layout_of_tiles *l) {
+static int64_t count_tiles(const struct gpu_product *p, const struct layout_of_tiles *l) {
     return p->batch * l->rows * l->columns * l->sheets;
+}
+
+/* Stripes of all results, and of the one with the longest sum. */
+static int64_t all_stripes(const struct gpu_product *p, const struct layout_of_tiles *l) {
+    return l->stripes * (p->terms[0] + p->terms[1]);
+}
+
+static int64_t most_stripes(const struct gpu_product *p, const struct layout_of_tiles *l) {
+    return l->stripes * max_of(p->terms[0], p->terms[1]);
+}
+
+/* Groups for the longest sums cut in so many parts, and others in parts as long. */
+static int64_t count_groups(const struct gpu_product *p, const struct layout_of_tiles *l, int64_t parts) {
+    int64_t stripes = divide_up(most_stripes(p, l), parts), all = 0;
+    for (int r = 0; r < PLAN_RESULTS; r++) all += divide_up(p->terms[r] * l->stripes, stripes);
+    return all * count_tiles(p, l);
 }
 
 /* Groups that fill the device: with many sums an item, one and a half items a lane hide the time that reading takes. A
@@ -158,10 +204,10 @@ static int64_t groups_wanted(const struct kernel_target *target, const struct la
 int64_t gpu_parts(const struct kernel_target *target, const struct gpu_product *p, const struct product_tile *tile) {
     enum { LEAST_SUM = 128, PARTS_MOST = 64 };
     struct layout_of_tiles l = lay(p, tile);
-    int64_t sum = l.stripes * l.depth, m = tile->tile_m, n = tile->tile_n;
-    int64_t parts = divide_up(groups_wanted(target, &l), count_groups(p, &l));
+    int64_t longest = most_stripes(p, &l), sum = longest * l.depth, m = tile->tile_m, n = tile->tile_n;
+    int64_t parts = divide_up(groups_wanted(target, &l) * longest, count_tiles(p, &l) * all_stripes(p, &l));
     parts = min_of(min_of(parts, PARTS_MOST), min_of(sum / LEAST_SUM, sum * (m + n) / (4 * m * n)));
-    return divide_up(l.stripes, divide_up(l.stripes, max_of(parts, 1)));
+    return divide_up(longest, divide_up(longest, max_of(parts, 1)));
 }
 
 /* Whether half of a tile, or more, would be padding. */
@@ -185,7 +231,7 @@ const struct product_tile *gpu_tile_choose(const struct kernel_target *target, c
         some = tile;
         if (is_mostly_empty(p, tile)) continue;
         struct layout_of_tiles l = lay(p, tile);
-        int64_t groups = count_groups(p, &l) * gpu_parts(target, p, tile);
+        int64_t groups = count_groups(p, &l, gpu_parts(target, p, tile));
         if (groups >= groups_wanted(target, &l)) return tile;
         if (groups * l.items > most) {
             most = groups * l.items;
@@ -196,13 +242,30 @@ const struct product_tile *gpu_tile_choose(const struct kernel_target *target, c
 }
 
 /* --- launches --- */
+/* The sum of the parts of a result. A backward-weight's lie tap by tap, which readers cannot add. */
+static void plan_finish(const struct kernel_target *target, const struct gpu_product *p, int64_t result, int64_t parts,
+                        struct product_finish *finish) {
+    bool weight = p->pass == PRODUCT_BACKWARD_WEIGHT;
+    finish->work_floats = (size_t)(parts * result);
+    finish->parts = weight ? 0 : (int)parts;
+    kernel_use_begin(&finish->use, "sum_parts_gpu.cl");
+    kernel_use_define(&finish->use, "COUNT", result);
+    kernel_use_define(&finish->use, "PARTS", parts);
+    kernel_use_define(&finish->use, "TAPS", weight ? p->taps : 1);
+    kernel_use_launch_items(&finish->use, target, result, 1);
+}
+
 static void plan(const struct kernel_target *target, const struct gpu_product *p, const struct product_tile *tile,
                  int64_t parts, struct product_use *use) {
-    struct kernel_use *main = &use->main, *finish = &use->finish;
+    struct kernel_use *main = &use->main;
     struct layout_of_tiles l = lay(p, tile);
-    int64_t stripes = divide_up(l.stripes, parts), result = p->batch * p->m * l.width * l.sheets;
-    parts = divide_up(l.stripes, stripes);
+    int64_t stripes = divide_up(most_stripes(p, &l), parts), result = p->batch * p->m * l.width * l.sheets, all = 0;
     bool weight = p->pass == PRODUCT_BACKWARD_WEIGHT;
+    for (int r = 0; r < PLAN_RESULTS; r++) {
+        parts = divide_up(p->terms[r] * l.stripes, stripes);
+        all += parts;
+        if (parts > 1) plan_finish(target, p, result, parts, &use->finish[r]);
+    }
     kernel_use_begin(main, "product_gpu.cl");
     kernel_use_define(main, "MATMUL", p->pass == PRODUCT_MATMUL);
     kernel_use_define(main, "FORWARD", p->pass == PRODUCT_FORWARD);
@@ -212,7 +275,9 @@ static void plan(const struct kernel_target *target, const struct gpu_product *p
     kernel_use_define(main, "N", l.width);
     kernel_use_define(main, "K", p->k);
     kernel_use_define(main, "BATCH", p->batch);
-    kernel_use_define(main, "PARTS", parts);
+    kernel_use_define(main, "TERMS_0", p->terms[0]);
+    kernel_use_define(main, "TERMS_1", p->terms[1]);
+    kernel_use_define(main, "PARTS_0", divide_up(p->terms[0] * l.stripes, stripes));
     kernel_use_define(main, "STRIPES_A_PART", stripes);
     kernel_use_define(main, "SHEETS", l.sheets);
     kernel_use_define(main, "TILES_N", l.columns);
@@ -228,16 +293,8 @@ static void plan(const struct kernel_target *target, const struct gpu_product *p
     kernel_use_define(main, "AHEAD", tile->ahead);
     int64_t width = sub_group(target, tile, l.items);
     if (width) kernel_use_define(main, "SUB_GROUP", width);
-    kernel_use_launch(main, (size_t)(l.columns * l.sheets * l.items), (size_t)l.rows, (size_t)(p->batch * parts),
+    kernel_use_launch(main, (size_t)(l.columns * l.sheets * l.items), (size_t)l.rows, (size_t)(p->batch * all),
                       (size_t)l.items, 1, 1);
-    use->work_floats = parts > 1 ? (size_t)(parts * result) : 0;
-    if (parts == 1) return;
-    if (!weight) use->parts = (int)parts;
-    kernel_use_begin(finish, "sum_parts_gpu.cl");
-    kernel_use_define(finish, "COUNT", result);
-    kernel_use_define(finish, "PARTS", parts);
-    kernel_use_define(finish, "TAPS", weight ? p->taps : 1);
-    kernel_use_launch_items(finish, target, result, 1);
 }
 
 static void pack_weights(const struct kernel_target *target, const struct gpu_product *p,
@@ -256,15 +313,35 @@ static void pack_weights(const struct kernel_target *target, const struct gpu_pr
     kernel_use_launch_items(&use->pack, target, pitch, rows);
 }
 
-void gpu_plan_conv(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes,
+/* Which operands the convolutions take that the results are sums of. */
+static void define_terms(const struct kernel_class *class, struct kernel_use *main) {
+    struct term_list terms;
+    unsigned inputs = 0, weights = 0;
+    list_terms(class, &terms);
+    for (int r = 0; r < PLAN_RESULTS; r++)
+        for (int t = 0, bit = 4 * r; t < terms.count; t++)
+            if (terms.sums[r] >> t & 1) {
+                inputs |= (unsigned)terms.input[t] << bit;
+                weights |= (unsigned)terms.weight[t] << bit++;
+            }
+    kernel_use_define(main, "OUTPUTS", class->terms.outputs);
+    kernel_use_define(main, "INPUTS", class->terms.inputs);
+    kernel_use_define(main, "WEIGHTS", class->terms.weights);
+    kernel_use_define(main, "A_TERMS", weights);
+    kernel_use_define(main, "B_TERMS", inputs);
+}
+
+void gpu_plan_conv(const struct kernel_target *target, const struct kernel_class *class,
                    const struct product_tile *tile, int64_t parts, struct product_use *use) {
-    struct gpu_product p = gpu_product_conv(pass, sizes);
+    const struct conv_sizes *sizes = &class->sizes;
+    struct gpu_product p = gpu_product_conv(class);
     plan(target, &p, tile, parts, use);
+    define_terms(class, &use->main);
     if (is_packed(&p)) pack_weights(target, &p, tile, use);
-    int64_t plane = pass == CONV_FORWARD ? sizes->oh * sizes->ow : sizes->h * sizes->w;
-    bool weight = pass == CONV_BACKWARD_WEIGHT;
+    int64_t plane = class->pass == CONV_FORWARD ? sizes->oh * sizes->ow : sizes->h * sizes->w;
+    bool weight = class->pass == CONV_BACKWARD_WEIGHT;
     kernel_use_define(&use->main, "RESULT", weight ? sizes->o * sizes->c * p.taps : p.m * p.n);
-    kernel_use_define(&use->main, "ROW_LENGTH", !weight ? plane : use->finish.file ? sizes->c : 1);
+    kernel_use_define(&use->main, "ROW_LENGTH", !weight ? plane : use->finish[0].use.file ? sizes->c : 1);
     kernel_use_define(&use->main, "PLANE", plane);
     kernel_use_define(&use->main, "TAPS", p.taps);
     kernel_use_define(&use->main, "CHANNELS", sizes->c);
@@ -285,6 +362,9 @@ void gpu_plan_matmul(const struct kernel_target *target, const struct matmul_siz
     plan(target, &p, tile, parts, use);
     kernel_use_define(&use->main, "RESULT", p.m * p.n);
     kernel_use_define(&use->main, "ROW_LENGTH", p.n);
+    kernel_use_define(&use->main, "OUTPUTS", 1);
+    kernel_use_define(&use->main, "INPUTS", 1);
+    kernel_use_define(&use->main, "WEIGHTS", 1);
     kernel_use_define(&use->main, "LAYERS", layers ? layers->layers : sizes->batch);
     kernel_use_define(&use->main, "A_TERMS", layers ? layers->a_terms : 0);
     kernel_use_define(&use->main, "B_TERMS", layers ? layers->b_terms : 0);
@@ -331,28 +411,28 @@ void gpu_tile_own(const struct kernel_target *target, const struct gpu_product *
 }
 
 void conv_product_own(const struct kernel_target *target, const struct kernel_class *class, int *numbers) {
-    const struct gpu_product p = gpu_product_conv(class->pass, &class->sizes);
+    const struct gpu_product p = gpu_product_conv(class);
     gpu_tile_own(target, &p, numbers);
 }
 
 bool conv_product_fits(const struct kernel_target *target, const struct kernel_class *class, const int *numbers) {
-    const struct gpu_product p = gpu_product_conv(class->pass, &class->sizes);
+    const struct gpu_product p = gpu_product_conv(class);
     return gpu_tile_asked(target, &p, numbers) != NULL;
 }
 
 int conv_product_candidates(const struct kernel_target *target, const struct kernel_class *class,
                             int list[][CHOICE_PARAMETERS], int most) {
-    const struct gpu_product p = gpu_product_conv(class->pass, &class->sizes);
+    const struct gpu_product p = gpu_product_conv(class);
     return gpu_tile_candidates(target, &p, list, most);
 }
 
 int conv_product_plan(const struct kernel_target *target, const struct kernel_class *class, const int *numbers,
                       struct kernel_plan *plan) {
-    const struct gpu_product p = gpu_product_conv(class->pass, &class->sizes);
+    const struct gpu_product p = gpu_product_conv(class);
     const struct product_tile *tile = gpu_tile_asked(target, &p, numbers);
     struct product_use use = {0};
     if (!tile) return error_set(RETORT_ELIMIT, "convolution weights with too many channels to be packed");
-    gpu_plan_conv(target, class->pass, &class->sizes, tile, gpu_parts_asked(target, &p, tile, numbers), &use);
+    gpu_plan_conv(target, class, tile, gpu_parts_asked(target, &p, tile, numbers), &use);
     kernels_plan_conv(&use, class, plan);
     return RETORT_OK;
 }

@@ -9,41 +9,14 @@
 
 #include "base/error.h"
 
-enum { POINTS = 36, SIDE = 4, TERMS_MOST = 4, PARTS_MOST = 16 };
+enum { POINTS = 36, SIDE = 4, PARTS_MOST = 16 };
 enum { PART_IMAGES = TILE_NUMBERS }; /* of the parameters: the one behind those of the tile */
 
 static int64_t tiles_of(const struct winograd_task *s, int64_t images) {
     return winograd_tiles(s, images, SIDE);
 }
 
-/* The terms of a class in the order of their products, each bit o * 4 + i * 2 + w of the mask. */
-struct terms {
-    int count, input[TERMS_MOST], weight[TERMS_MOST];
-    unsigned sums[2]; /* of each result: bit t for term t */
-};
-
-static bool list_terms(const struct kernel_class *class, struct terms *terms) {
-    const struct conv_terms *t = &class->terms;
-    *terms = (struct terms){0};
-    if (class->pass == CONV_BACKWARD_WEIGHT) {
-        terms->count = t->inputs;
-        for (int k = 0; k < t->inputs; k++) {
-            terms->input[k] = terms->weight[k] = k;
-            terms->sums[0] |= 1u << k;
-        }
-        return true;
-    }
-    for (int bit = 0; bit < 8; bit++) {
-        if (!(t->mask >> bit & 1)) continue;
-        if (terms->count == TERMS_MOST) return false;
-        terms->input[terms->count] = bit >> 1 & 1;
-        terms->weight[terms->count] = bit & 1;
-        terms->sums[bit >> 2] |= 1u << terms->count++;
-    }
-    return true;
-}
-
-static struct gpu_layers layers_of(const struct terms *terms) {
+static struct gpu_layers layers_of(const struct term_list *terms) {
     struct gpu_layers layers = {.layers = POINTS};
     for (int t = 0; t < terms->count; t++) {
         layers.a_terms |= (unsigned)terms->weight[t] << t;
@@ -53,8 +26,8 @@ static struct gpu_layers layers_of(const struct terms *terms) {
 }
 
 /* The products of one part. */
-static struct matmul_sizes products_of(enum conv_pass pass, const struct winograd_task *s, const struct terms *terms,
-                                       int64_t images) {
+static struct matmul_sizes products_of(enum conv_pass pass, const struct winograd_task *s,
+                                       const struct term_list *terms, int64_t images) {
     int64_t tiles = tiles_of(s, images), batch = (int64_t)POINTS * terms->count;
     if (pass == CONV_BACKWARD_WEIGHT)
         return (struct matmul_sizes){batch, s->out_channels, s->in_channels, tiles, false, true};
@@ -62,8 +35,8 @@ static struct matmul_sizes products_of(enum conv_pass pass, const struct winogra
 }
 
 /* Floats of the transformed tensors of a part. */
-static int64_t part_floats(const struct kernel_class *class, const struct winograd_task *s, const struct terms *terms,
-                           int64_t images) {
+static int64_t part_floats(const struct kernel_class *class, const struct winograd_task *s,
+                           const struct term_list *terms, int64_t images) {
     int64_t inputs = class->terms.inputs * s->in_channels;
     int64_t others = class->pass == CONV_BACKWARD_WEIGHT ? class->terms.inputs : terms->count;
     return POINTS * tiles_of(s, images) * (inputs + others * s->out_channels);
@@ -74,7 +47,7 @@ static double expected_speed(const struct device_traits *traits) {
     return 1e6 * (double)traits->lanes * (traits->max_clock_mhz ? traits->max_clock_mhz : 1000);
 }
 
-static double product_flops(const struct winograd_task *s, const struct terms *terms, int64_t images) {
+static double product_flops(const struct winograd_task *s, const struct term_list *terms, int64_t images) {
     return 2.0 * POINTS * terms->count * (double)tiles_of(s, images) * (double)(s->in_channels * s->out_channels);
 }
 
@@ -82,7 +55,7 @@ static double product_flops(const struct winograd_task *s, const struct terms *t
  * some microseconds each, are short beside its products; elsewhere parts would save nothing, and there are only as many
  * as keep memory within bounds. A backward-weight is computed whole. */
 static int64_t part_images(const struct kernel_target *target, const struct kernel_class *class,
-                           const struct winograd_task *s, const struct terms *terms) {
+                           const struct winograd_task *s, const struct term_list *terms) {
     static const double worth = 100e-6;    /* seconds */
     const int64_t most = (int64_t)1 << 26; /* floats */
     if (class->pass == CONV_BACKWARD_WEIGHT) return s->n;
@@ -102,12 +75,12 @@ static const struct product_tile *tile_of(const struct kernel_target *target, co
 
 /* Images of a part, as the numbers say or by the rules above. */
 static int64_t images_asked(const struct kernel_target *target, const struct kernel_class *class,
-                            const struct winograd_task *s, const struct terms *terms, const int *numbers) {
+                            const struct winograd_task *s, const struct term_list *terms, const int *numbers) {
     return numbers[0] ? min_of(numbers[PART_IMAGES], s->n) : part_images(target, class, s, terms);
 }
 
 void conv_staged_own(const struct kernel_target *target, const struct kernel_class *class, int *numbers) {
-    struct terms terms;
+    struct term_list terms;
     if (!list_terms(class, &terms)) return;
     const struct winograd_task s = winograd_task(class->pass, &class->sizes);
     int64_t images = part_images(target, class, &s, &terms);
@@ -118,7 +91,7 @@ void conv_staged_own(const struct kernel_target *target, const struct kernel_cla
 }
 
 bool conv_staged_fits(const struct kernel_target *target, const struct kernel_class *class, const int *numbers) {
-    struct terms terms;
+    struct term_list terms;
     if (!winograd_kernel(&class->sizes) || !list_terms(class, &terms) || terms.count == 0) return false;
     const struct winograd_task s = winograd_task(class->pass, &class->sizes);
     int64_t images = images_asked(target, class, &s, &terms, numbers);
@@ -133,7 +106,7 @@ bool conv_staged_fits(const struct kernel_target *target, const struct kernel_cl
 
 int conv_staged_candidates(const struct kernel_target *target, const struct kernel_class *class,
                            int list[][CHOICE_PARAMETERS], int most) {
-    struct terms terms;
+    struct term_list terms;
     if (!list_terms(class, &terms)) return 0;
     const struct winograd_task s = winograd_task(class->pass, &class->sizes);
     int64_t images = part_images(target, class, &s, &terms);
@@ -145,11 +118,12 @@ int conv_staged_candidates(const struct kernel_target *target, const struct kern
 }
 
 /* Whether the staged transform is expected to be faster than direct products: by operations, by bytes at fifteen
- * operations each, and by three more launches of some microseconds for each part. */
+ * operations each, and by three more launches of some microseconds for each part. Such a count is right within half as
+ * much again, and direct products are more exact and need less memory, so it has to say more than that. */
 bool conv_staged_applies(const struct kernel_target *target, const struct kernel_class *class) {
-    static const double launch = 5e-6, per_byte = 15;
+    static const double launch = 5e-6, per_byte = 15, surely = 1.6;
     static const int own[CHOICE_PARAMETERS] = {0};
-    struct terms terms;
+    struct term_list terms;
     if (!conv_staged_fits(target, class, own)) return false;
     list_terms(class, &terms);
     const struct winograd_task s = winograd_task(class->pass, &class->sizes);
@@ -161,7 +135,8 @@ bool conv_staged_applies(const struct kernel_target *target, const struct kernel
         18.0 * terms.count * (double)(s.n * s.out_height * s.out_width) * (double)(s.in_channels * s.out_channels);
     double moved = 4.0 * (maps + 2.0 * (double)part_floats(class, &s, &terms, s.n));
     double parts = (double)divide_up(s.n, part_images(target, class, &s, &terms));
-    return product_flops(&s, &terms, s.n) + per_byte * moved + 3 * parts * launch * speed < direct;
+    double staged = product_flops(&s, &terms, s.n) + per_byte * moved + 3 * parts * launch * speed;
+    return surely * staged < direct;
 }
 
 /* --- launches --- */
@@ -202,7 +177,7 @@ static struct plan_operand pack_weights(const struct kernel_target *target, cons
     return plan_pack(plan, &use, (size_t)(POINTS * weights * s->in_channels * s->out_channels), first, weights);
 }
 
-static void use_output(const struct kernel_target *target, const struct winograd_task *s, const struct terms *terms,
+static void use_output(const struct kernel_target *target, const struct winograd_task *s, const struct term_list *terms,
                        int outputs, int64_t tiles, struct kernel_use *use) {
     kernel_use_begin(use, "winograd_output_gpu.cl");
     kernel_use_define(use, "OUTPUTS", outputs);
@@ -225,7 +200,7 @@ static struct plan_operand part_of(struct plan_operand whole, int64_t first, int
 }
 
 static int plan_weight(const struct kernel_target *target, const struct kernel_class *class,
-                       const struct winograd_task *s, const struct terms *terms, const int *numbers,
+                       const struct winograd_task *s, const struct term_list *terms, const int *numbers,
                        struct kernel_plan *plan) {
     int64_t tiles = tiles_of(s, s->n), pairs = class->terms.inputs;
     const struct matmul_sizes sizes = products_of(class->pass, s, terms, s->n);
@@ -257,7 +232,7 @@ static int plan_weight(const struct kernel_target *target, const struct kernel_c
 
 int conv_staged_plan(const struct kernel_target *target, const struct kernel_class *class, const int *numbers,
                      struct kernel_plan *plan) {
-    struct terms terms;
+    struct term_list terms;
     list_terms(class, &terms);
     const struct winograd_task s = winograd_task(class->pass, &class->sizes);
     if (class->pass == CONV_BACKWARD_WEIGHT) return plan_weight(target, class, &s, &terms, numbers, plan);

@@ -131,17 +131,29 @@ done:
     return status;
 }
 
+/* Whether readers add up the parts of a result: the parts are the result then, and the launch that adds them is left
+ * out. */
+static bool readers_add(const struct kernel_plan *plan, struct value *const *results, int number) {
+    return plan->splits[number].parts > 1 && results[number]->parts > 1;
+}
+
 int launch_plan(struct launch_list *list, const struct kernel_plan *plan, struct value *const *results,
                 struct value *const *inputs, double flops) {
     int status = RETORT_OK;
     struct value *scratch[PLAN_SCRATCHES];
-    /* Parts that readers add up are the result; then the launch that would add them is left out. */
-    bool split = plan->parts > 1 && results[0]->parts > 1;
+    bool left_out[PLAN_LAUNCHES] = {false};
     for (int k = 0; k < plan->scratch_count; k++) {
-        scratch[k] = split && k == plan->split ? results[0] : value_create(list, NULL, LAYOUT_PLAIN, plan->scratch[k]);
+        scratch[k] = NULL;
+        for (int r = 0; r < PLAN_RESULTS; r++)
+            if (readers_add(plan, results, r) && k == plan->splits[r].scratch) {
+                scratch[k] = results[r];
+                left_out[plan->splits[r].launch] = true;
+            }
+        if (!scratch[k]) scratch[k] = value_create(list, NULL, LAYOUT_PLAIN, plan->scratch[k]);
         if (!scratch[k]) RAISE(RETORT_ENOMEM, "out of memory compiling hand-written kernels");
     }
-    for (int i = 0; i < plan->launch_count - split; i++) {
+    for (int i = 0; i < plan->launch_count; i++) {
+        if (left_out[i]) continue;
         const struct plan_launch *planned = &plan->launches[i];
         const struct kernel_use *use = plan_use(plan, planned);
         TRY(use ? add_plan_launch(list, planned, use, results, inputs, scratch, flops)

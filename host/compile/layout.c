@@ -165,13 +165,16 @@ static int parts_for_readers(const struct grouping *g, const struct node *node) 
     struct readers found = {.count = 0};
     if (!kernels_on_gpu(&g->target) || g->role[node->index] != ROLE_LIBRARY) return 0;
     if (!find_readers(g, node, &found) || !found.count) return 0;
-    if (operation_plan(g, &g->groups[g->group_of[node->index]], &plan) < 0) {
+    const struct group *group = &g->groups[g->group_of[node->index]];
+    if (operation_plan(g, group, &plan) < 0) {
         error_clear(); /* lowering says it again */
         return 0;
     }
-    int64_t with = found.count * plan.parts, without = plan.parts + 1 + found.count;
+    int number = 0;
+    while (group->members.items[number] != node) number++;
+    int parts = plan.splits[number].parts, with = found.count * parts, without = parts + 1 + found.count;
     int64_t more = 4 * shape_count(node->shape) * (with - without);
-    return plan.parts > 1 && plan.parts <= MOST_PARTS && more <= most_more ? plan.parts : 0;
+    return parts > 1 && parts <= MOST_PARTS && more <= most_more ? parts : 0;
 }
 
 /* Gives a computed node its memory: an output's, a place in a concatenation, or its own. */

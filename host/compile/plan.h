@@ -34,7 +34,7 @@ struct plan_operand {
      : (operand)->kind == OPERAND_INPUT ? (inputs)[(operand)->number]  \
                                         : (scratch)[(operand)->number])
 
-enum { PLAN_CALL = -1, PLAN_USES = 12, PLAN_LAUNCHES = 64, PLAN_OPERANDS = 8, PLAN_SCRATCHES = 8 };
+enum { PLAN_CALL = -1, PLAN_USES = 12, PLAN_LAUNCHES = 64, PLAN_OPERANDS = 8, PLAN_SCRATCHES = 8, PLAN_RESULTS = 2 };
 struct plan_launch {
     int use;          /* its number in the plan: launches on parts of a batch have the same kernel. PLAN_CALL: none */
     struct gemm call; /* what a library computes instead, on c, a, b */
@@ -49,9 +49,13 @@ struct kernel_plan {
     struct plan_launch launches[PLAN_LAUNCHES];
     size_t scratch[PLAN_SCRATCHES]; /* elements of 4 bytes */
     int use_count, launch_count, scratch_count;
-    int parts; /* > 1: the last launch adds up result 0 from so many parts of its size, which lie one after another in
-                  scratch memory `split`. Whoever reads the result can do that instead: see value.parts */
-    int split;
+    /* Of each result. Whoever reads one with parts can add them up instead: see value.parts. */
+    struct plan_split {
+        int parts;   /* > 1: launch number `launch` adds the result up from so many parts of its size, which lie one
+                        after another in scratch memory */
+        int scratch; /* its number */
+        int launch;
+    } splits[PLAN_RESULTS];
 };
 
 /* Memory between two launches; its number. Plans have a fixed number of scratches, uses and launches, which assertions
