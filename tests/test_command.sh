@@ -437,6 +437,13 @@ if [ -n "${RETORT_FALSE_DRIVER:-}" ]; then
   RETORT_TEST_BAD="corrupt _cpu_cl" disturbed expect "no kernel is right" 1 \
     'cannot compute a convolution.* is the last kernel for it.*retort devices.*update the driver' \
     run small.yaml --set network.width=16 --out no
+  # On GPUs own matrix products are tested too.
+  sed 's/^network:.*/network: {kind: mlp, width: 8, depth: 1, norm: none}/' small.yaml >products.yaml
+  RETORT_MERGE=off RETORT_TEST_KIND=gpu RETORT_TEST_BAD="corrupt t2_0_product_gpu" disturbed expect \
+    "a wrong kernel for products is replaced" 0 \
+    'own is not used for a product, .*result is wrong.*; own [0-9 ]+ is used instead' run products.yaml --out products \
+    --set device.family=gpu --set outer.steps=2 --set evaluate.networks=1 --set evaluate.steps=[4] --no-tune
+  has "which the run remembers" '^bad	.*	product .*	own$' products/wisdom
   # A GPU's driver that computes merged kernels wrongly, whose names have a plus: each gets a launch of its own.
   RETORT_TEST_KIND=gpu RETORT_TEST_BAD="corrupt ___" disturbed expect "merged kernels are wrong" 0 \
     'kernels wrongly that are merged into one launch .*each gets a launch of its own' run small.yaml --out no --dry-run
