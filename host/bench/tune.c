@@ -20,7 +20,7 @@
  * is not known before it has run, so the built-in one must stay below a part of it. */
 #define LONGEST_LAUNCH 0.1
 #define BUILT_IN_SHARE 0.25
-/* Operations that take less than that on any GPU, by any kernel. */
+/* Operations that take less than the longest launch on any GPU, by any kernel. */
 #define SURELY_SHORT 1e9
 /* Of a class's time, what the search may take: the best is measured again in the rest. */
 #define SEARCH_SHARE 0.85
@@ -205,7 +205,7 @@ static int64_t *size_of_many(struct kernel_class *class, int64_t *few) {
 }
 
 /* Leaves built_in_seconds, 0 where it is not right. What may take long on a GPU is measured with few images first, or
- * whatever there are many of, and then by what they take with as many as stay below the longest launch. */
+ * whatever there are many of, and then, by what those take, with as many as stay below the longest launch. */
 static int measure_built_in(struct search *search, const struct kernel_choice *built_in) {
     int status = RETORT_OK;
     const struct tune_spec *spec = search->spec;
