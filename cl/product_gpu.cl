@@ -13,8 +13,8 @@
  * (tap, channel) in TILES_N tiles for each of SHEETS taps, or for all taps together where SHEETS is 1.
  *
  * Convolutions of the same sizes are joined: NAME(OUTPUTS results, INPUTS first operands, WEIGHTS second ones), or, of
- * a backward-weight, NAME(out, x, y, other x, other y). Result r is the sum of TERMS_r convolutions, one after another
- * along k. Bits 4 r + t of A_TERMS and B_TERMS tell which operands the t-th of them takes.
+ * a backward-weight, NAME(out, x, y, other x, other y). Result r is the sum of TERMS_r convolutions, 1 or 2, one after
+ * the other along k. Bits 2 r + t of A_TERMS and B_TERMS tell which operands the t-th of them takes.
  *
  * A group of ITEMS work-items computes a tile of TILE_M rows and TILE_N columns, each item WORK_M x WORK_N of them.
  * Stripes of DEPTH along k pass through local memory: an item asks for its numbers of the next stripe, works on the
@@ -96,7 +96,7 @@
 /* Where the operands of a stripe begin. The layers of Winograd's products are terms too, of LAYERS each: bit t of A_TERMS
  * tells whether the t-th takes the first or the second LAYERS of A. Of a convolution A is the second operand. */
 #define LAYER(terms) ((ulong)((terms) >> layer / LAYERS & 1) * LAYERS + layer % LAYERS)
-#define TAKES_SECOND(terms, stripe) ((terms) >> (4 * number + (stripe) / STRIPES) & 1)
+#define TAKES_SECOND(terms, stripe) ((terms) >> (2 * number + ((stripe) >= STRIPES)) & 1)
 #if MATMUL
 #define A_OF(stripe) (first0 + first0_offset + LAYER(A_TERMS) * (M * K))
 #define B_OF(stripe) (second0 + second0_offset + LAYER(B_TERMS) * (K * N))
@@ -112,7 +112,7 @@
 #else
 #define B_OF(stripe) (first0 + first0_offset)
 #endif
-#define IN_TERM(stripe) (TERMS_0 + TERMS_1 > OUTPUTS ? (stripe) % STRIPES : (stripe))
+#define IN_TERM(stripe) (TERMS_0 + TERMS_1 > OUTPUTS && (stripe) >= STRIPES ? (stripe) - STRIPES : (stripe))
 #endif
 /* Functions of this kernel. */
 #define OWN_(name, function) name##_##function

@@ -103,6 +103,7 @@ def describe(what, text, items):
         elsewhere = ''.join(side for side in 'AB' if numbers.get('LOCAL_' + side) == 0)
         kind = f'product {name} {tile[0]}x{tile[1]} of {work[0]}x{work[1]}'
         kind += f' {elsewhere} global' if elsewhere else ''
+        kind += ' joined' if numbers.get('TERMS_0', 1) + numbers.get('TERMS_1', 0) > 1 else ''
         return Kernel(kind, text, numbers['M'] * numbers['N'] * numbers['K'])
     rows = re.fullmatch(r'fused \d+ of \[(.*)\]', what)
     if rows:

@@ -319,7 +319,7 @@ static void define_terms(const struct kernel_class *class, struct kernel_use *ma
     unsigned inputs = 0, weights = 0;
     list_terms(class, &terms);
     for (int r = 0; r < PLAN_RESULTS; r++)
-        for (int t = 0, bit = 4 * r; t < terms.count; t++)
+        for (int t = 0, bit = 2 * r; t < terms.count; t++)
             if (terms.sums[r] >> t & 1) {
                 inputs |= (unsigned)terms.input[t] << bit;
                 weights |= (unsigned)terms.weight[t] << bit++;
@@ -416,8 +416,11 @@ void conv_product_own(const struct kernel_target *target, const struct kernel_cl
 }
 
 bool conv_product_fits(const struct kernel_target *target, const struct kernel_class *class, const int *numbers) {
+    enum { MOST = 2 }; /* terms of a result */
+    struct term_list terms;
     const struct gpu_product p = gpu_product_conv(class);
-    return gpu_tile_asked(target, &p, numbers) != NULL;
+    return list_terms(class, &terms) && max_of(p.terms[0], p.terms[1]) <= MOST
+           && gpu_tile_asked(target, &p, numbers) != NULL;
 }
 
 int conv_product_candidates(const struct kernel_target *target, const struct kernel_class *class,

@@ -15,8 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A kernel is built in about a second at most, so there are limits to what one is made of. */
-enum { MOST_FUNCTIONS = 8, MOST_TEXT = 40000 };
+/* A kernel is built in about a second at most, so there are limits to what one is made of. Of more functions on GPUs
+ * some compilers move registers to memory. */
+enum { MOST_FUNCTIONS = 8, MOST_GPU_FUNCTIONS = 6, MOST_TEXT = 40000 };
 
 /* A launch is small up to so many operations per processor, which take about ten times as long as starting a launch;
  * and how many operations a byte of its operands counts as. */
@@ -198,13 +199,15 @@ struct batch {
 
 /* Whether a kernel of these parts and this launch stays within the limits; a buffer that several use is counted for
  * each. */
-static bool fits(const struct batch *batch, const struct launch *launch, bool *is_new) {
+static bool fits(const struct batch *batch, bool gpu, const struct launch *launch, bool *is_new) {
     *is_new = true;
     for (size_t k = 0; k < batch->parts.count; k++) *is_new &= !is_same_launch(batch->parts.items[k], launch);
     size_t group = fixed_group(launch);
     if (group && batch->group && group != batch->group) return false;
     return batch->buffers + launch->buffer_count <= LAUNCH_MAX_BUFFERS
-           && (!*is_new || (batch->functions < MOST_FUNCTIONS && batch->text + strlen(launch->text) <= MOST_TEXT));
+           && (!*is_new
+               || (batch->functions < (gpu ? MOST_GPU_FUNCTIONS : MOST_FUNCTIONS)
+                   && batch->text + strlen(launch->text) <= MOST_TEXT));
 }
 
 /* How many launches stand behind each other that wait for a launch, itself counted. */
@@ -266,7 +269,7 @@ static int fill(const struct merging *m, const struct launch *large, struct batc
     for (size_t i = 0; i < list->launches.count; i++) {
         struct launch *launch = list->launches.items[i];
         bool is_new, wanted = large ? is_same_launch(large, launch) || goes_along(m, large, i) : m->small[i];
-        if (!wanted || !is_ready(m, i) || !fits(batch, launch, &is_new)) continue;
+        if (!wanted || !is_ready(m, i) || !fits(batch, m->gpu, launch, &is_new)) continue;
         TRY(add_part(batch, launch, is_new));
         m->taken[i / 64] |= (uint64_t)1 << (i % 64);
     }
