@@ -29,7 +29,7 @@ static const char help[] =
     "  --resume                goes on from the newest good checkpoint in the folder\n"
     "  --checkpoint-every S    seconds of work between checkpoints (20)\n"
     "  --dry-run               reads everything, builds the kernels, runs nothing, writes nothing\n"
-    "  --tune-seconds S        on a GPU of which nothing is known yet, kernels are tuned first, so long at most (60)\n"
+    "  --tune-seconds S        on a GPU of which nothing is known yet, kernels are tuned first, for about so long (60)\n"
     "  --no-tune               goes without; `retort tune` does it at any time\n"
     "  --profile               device time per kernel beside the device's peaks: a table at the end, a line of\n"
     "                          metrics.jsonl\n"
@@ -97,7 +97,7 @@ static int tune_first(const struct descriptor *descriptor, struct session *sessi
     TRY(session_choose_kernels(session, NULL, "own")); /* as in `retort tune` */
     TRY(run_classes(descriptor, session, &tuner.list, &tuner.count));
     tuner.path = path;
-    log_info("tuning kernels for %s, which is new here: %.0f s at most (--no-tune goes without)",
+    log_info("tuning kernels for %s, which is new here, for about %.0f s (--no-tune goes without)",
              tuner.target.traits->name, seconds);
     TRY(tuner_run(&tuner, &total));
     log_info("tuned: %d better choice%s for %d of %zu classes of launches, %.1f %% less time in them; kept in %s",

@@ -73,7 +73,7 @@ int library_create_for(struct device *device, const struct kernel_target *target
         return error_set(RETORT_EINVAL, "RETORT_CONV=%s in the environment: no such way to compute convolutions",
                          target->preferred);
     const char *merge = getenv("RETORT_MERGE");
-    if (merge && strcmp(merge, "auto") != 0 && strcmp(merge, "off") != 0)
+    if (merge && *merge && strcmp(merge, "auto") != 0 && strcmp(merge, "off") != 0)
         return error_set(RETORT_EINVAL, "RETORT_MERGE=%s in the environment: expected auto or off", merge);
     struct kernel_target settled = *target;
     char words[GEMM_WORDS];

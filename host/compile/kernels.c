@@ -79,14 +79,20 @@ struct kernel_class class_of_product(const struct matmul_sizes *sizes) {
     return (struct kernel_class){.terms = CONV_SINGLE, .product = *sizes};
 }
 
+/* A variable of the environment; NULL where it is empty too, as shells leave it. */
+static const char *environment(const char *name) {
+    const char *value = getenv(name);
+    return value && *value ? value : NULL;
+}
+
 struct kernel_target kernels_target(const struct device_traits *traits, enum family family) {
-    const char *merge = getenv("RETORT_MERGE");
+    const char *merge = environment("RETORT_MERGE");
     if (family == FAMILY_AUTO) family = traits->kind == DEVICE_CPU ? FAMILY_CPU : FAMILY_GPU;
     return (struct kernel_target){.traits = traits,
                                   .family = family,
                                   .lanes = family == FAMILY_CPU ? (int)traits->vector_width : 1,
-                                  .preferred = getenv("RETORT_CONV"),
-                                  .gemm = getenv("RETORT_GEMM"),
+                                  .preferred = environment("RETORT_CONV"),
+                                  .gemm = environment("RETORT_GEMM"),
                                   .single = merge && strcmp(merge, "off") == 0};
 }
 
