@@ -693,6 +693,7 @@ static void test_work_of_launches(void **state) {
 static void test_most_elements(void **state) {
     enum { MOST_ELEMENTS = INT32_MAX - (1 << 16) }; /* passes.c */
     (void)state;
+    if (TEST_SMALL) skip();
     struct graph *g;
     struct library *fresh;
     struct executable *executable;
