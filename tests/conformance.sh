@@ -13,7 +13,7 @@ build=$source_root/build
 place=$build/conformance
 shared=$source_root/../shared/oracle
 
-implementations=() device='' limit=900 jobs=$(nproc) checks=()
+implementations=() device='' limit=1800 jobs=$(nproc) checks=()
 while [ $# -gt 0 ]; do
   case $1 in
   --device | --limit | --jobs | --check)
@@ -198,7 +198,6 @@ inability() {
 excuse() {
   case $implementation:$check in
   oclgrind:oracle_*) echo "600 it interprets every work-item" ;;
-  rusticl:kernels_cpu) echo "120 llvmpipe compiles kernels with many live vectors for minutes" ;;
   esac
 }
 

@@ -266,7 +266,7 @@ static void check_convolutions(const struct device_traits *traits, size_t step) 
 
 static void test_convolutions(void **state) {
     (void)state;
-    check_convolutions(device_traits(device), 1);
+    check_convolutions(device_traits(device), 1 + TEST_SMALL);
 }
 
 /* Other tiles than this device's own traits lead to: small work-groups, and a device that is easily filled. */
@@ -416,7 +416,7 @@ static void test_staged_winograd(void **state) {
     int count = 0, in_parts = 0;
     kernels_begin(&kernels, 1);
     for (int r = 0; r < ROWS; r++)
-        for (int k = 0; k < 4; k++) {
+        for (int k = 0; k < 4 - TEST_SMALL; k++) {
             struct staged_case *c = &cases[count++];
             struct kernel_choice list[CANDIDATES];
             struct wisdom *wisdom;
