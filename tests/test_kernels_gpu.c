@@ -415,8 +415,8 @@ static void test_staged_winograd(void **state) {
     struct kernels kernels;
     int count = 0, in_parts = 0;
     kernels_begin(&kernels, 1);
-    for (int r = 0; r < ROWS; r++)
-        for (int k = 0; k < 4 - TEST_SMALL; k++) {
+    for (int r = 0; r < ROWS; r++) /* Where tests are small, one pass of each row. */
+        for (int k = TEST_SMALL ? (r + 2) % 3 : 0; k < 4; k += TEST_SMALL ? 4 : 1) {
             struct staged_case *c = &cases[count++];
             struct kernel_choice list[CANDIDATES];
             struct wisdom *wisdom;
@@ -438,7 +438,7 @@ static void test_staged_winograd(void **state) {
             in_parts += c->plan.launch_count > 4;
             c->first = plan_add(&kernels, &c->plan);
         }
-    assert_true(in_parts > 2);
+    assert_true(in_parts > (TEST_SMALL ? 0 : 2));
     kernels_build(&kernels);
     for (int i = 0; i < count; i++) staged_check(&kernels, &cases[i], (size_t)i);
     kernels_end(&kernels);
