@@ -539,17 +539,28 @@ static struct graph *long_sums(void) {
     return g;
 }
 
-/* On a device with so many units that long sums are cut in the GPU family, the parts are added by launches more. None
- * is merged with others, which GPUs do and CPUs do not. */
+/* A GPU in place of this device: launches are not merged, and it has lanes enough to cut long sums. */
+static struct kernel_target described_gpu(struct device_traits *traits, unsigned lanes) {
+    struct kernel_target target = kernels_target(device_traits(device), FAMILY_GPU);
+    *traits = *device_traits(device);
+    traits->kind = DEVICE_GPU;
+    traits->max_work_group = 256;
+    traits->lanes = lanes;
+    target.traits = traits;
+    target.single = true;
+    return target;
+}
+
+/* On a device so large that long sums are cut in the GPU family, the parts are added by launches more. */
 static void test_sums_in_parts(void **state) {
     (void)state;
+    static const unsigned lanes[] = {1, 20000};
     int count[2];
     for (int wide = 0; wide < 2; wide++) {
         struct prepared p = {.graph = long_sums(), .name = "sums in parts"};
         struct library *fresh;
-        device_set_units(device, wide ? 4000 : 0);
-        struct kernel_target target = kernels_target(device_traits(device), FAMILY_GPU);
-        target.single = true;
+        struct device_traits traits;
+        const struct kernel_target target = described_gpu(&traits, lanes[wide]);
         assert_ok(library_create_for(device, &target, &fresh));
         assert_ok(executable_create(fresh, p.graph, p.name, &p.executable));
         assert_ok(library_build(fresh));
@@ -559,7 +570,6 @@ static void test_sums_in_parts(void **state) {
         graph_destroy(p.graph);
         library_destroy(fresh);
     }
-    device_set_units(device, 0);
     assert_int_equal(count[1], count[0] + 3); /* the weights' derivative has too short a sum */
 }
 
@@ -576,18 +586,6 @@ static struct graph *parts_and_readers(void) {
     graph_output(g, "elements",
                  node_tanh(node_matmul(in(g, "c", SHAPE(1, 700)), in(g, "d", SHAPE(700, 33)), false, false)));
     return g;
-}
-
-/* A GPU in place of this device: launches are not merged, and it has lanes enough to cut long sums. */
-static struct kernel_target described_gpu(struct device_traits *traits, unsigned lanes) {
-    struct kernel_target target = kernels_target(device_traits(device), FAMILY_GPU);
-    *traits = *device_traits(device);
-    traits->kind = DEVICE_GPU;
-    traits->max_work_group = 256;
-    traits->lanes = lanes;
-    target.traits = traits;
-    target.single = true;
-    return target;
 }
 
 /* How often a word stands in the kernels that would be built now. */
