@@ -11,11 +11,12 @@ enum { CLASSES = 3, TRAIN = 300, TEST = 90, SIDE = 8 };
 static const char recipe[] = "data: {kind: npy, path: bars.npz}\n" /* a path from the folder given below */
                              "network: {depth: 2, width: 8}\n"     /* two convolution blocks of 8 channels */
                              "inner: {steps: 20, lr: 0.02}\n"      /* training steps on the set */
+                             "set: {ipc: 1, init: real}\n"         /* one image a class, from a real one */
                              "method: {window: 10, range: 2}\n"    /* of which so many are differentiated */
-                             "outer: {steps: 40, lr: 0.03, real_batch: 60}\n"
+                             "outer: {steps: 60, lr: 0.03, real_batch: 60}\n"
                              "evaluate: {networks: 3, steps: [60]}\n";
 
-static volatile sig_atomic_t stop; /* an int, here as nearly everywhere */
+static volatile int stop;
 
 static void on_signal(int number) {
     (void)number;

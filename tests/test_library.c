@@ -160,6 +160,7 @@ static void test_whole(void **state) {
     assert_int_equal(shape->classes, CLASSES);
     assert_int_equal(shape->ipc, 1);
     assert_null(retort_set_soft_labels(set));
+    assert_true(retort_set_inner_lr(set) == 0.02);
     for (int k = 0; k < CLASSES; k++) assert_int_equal(retort_set_labels(set)[k], k);
     assert_string_equal(retort_set_class_name(set, 2), "2");
     assert_null(retort_set_class_name(set, CLASSES));
@@ -198,7 +199,8 @@ static void test_soft(void **state) {
     assert_int_equal(retort_set_shape(set)->count, 2 * CLASSES);
     assert_non_null(retort_set_soft_labels(set));
     for (int i = 0; i < 2 * CLASSES; i++) assert_int_equal(retort_set_labels(set)[i], i / 2);
-    assert_true(retort_set_soft_labels(set)[0] > 0.5f && retort_set_inner_lr(set) > 0);
+    assert_true(retort_set_soft_labels(set)[0] > 0.5f && retort_set_inner_lr(set) > 0
+                && retort_set_inner_lr(set) != 0.02);
     retort_set_destroy(set);
 }
 
@@ -229,8 +231,16 @@ static void test_evaluate(void **state) {
     assert_int_equal(alone->step, 20);
     assert_int_equal(alone->chosen_on_test, 0);
     if (distilled->step == 20) assert_true(alone->runs[0] == distilled->runs[0]);
+    double mean = alone->mean;
     retort_evaluation_destroy(one);
     retort_evaluation_destroy(two);
+
+    one = NULL;
+    const struct retort_evaluate_options memory = {
+        .labels = classes, .text = recipe, .folder = folder, .settings = options.settings};
+    assert_ok(retort_evaluate(images, &memory, &one));
+    assert_true(retort_evaluation_accuracy(one, RETORT_DISTILLED)->mean == mean);
+    retort_evaluation_destroy(one);
 
     volatile int stop = 1;
     one = NULL;
@@ -270,6 +280,7 @@ static void test_mistakes(void **state) {
     float seen[CLASSES * PIXELS];
     assert_int_equal(retort_set_shape(set)->classes, CLASSES);
     assert_int_equal(retort_set_shape(set)->ipc, 0);
+    assert_true(retort_set_inner_lr(set) == 0);
     assert_error(retort_set_pixels(set, seen, NULL), RETORT_EINVAL, "normalisation.npz");
     assert_error(retort_set_normalise(set, seen, 1), RETORT_EINVAL, "normalisation.npz");
     retort_set_destroy(set);

@@ -52,6 +52,9 @@ static int read_descriptor(const struct evaluation_request *request, const struc
                            struct descriptor *descriptor) {
     int status = RETORT_OK;
     char *recipe = NULL;
+    if (request->text)
+        return public_parse("descriptor", request->folder, request->text, request->overrides, request->override_count,
+                            descriptor);
     const char *path = request->with ? request->with : place->recipe;
     if (*path) {
         status = descriptor_read(path, request->overrides, request->override_count, descriptor);
@@ -134,7 +137,7 @@ int evaluation_compute(const struct evaluation_request *request, struct retort_e
     struct evaluate_plans plans;
     if (!request->labels)
         TRY(set_find(request->set, &place));
-    else if (!request->with)
+    else if (!request->with && !request->text)
         RAISE(RETORT_EINVAL, "a pair of files says nothing of data and protocol; name a descriptor with --with");
     TRY(read_descriptor(request, &place, &descriptor));
     TRY(session_open(&descriptor, NULL, 0, NULL, &session));
@@ -165,8 +168,12 @@ int retort_evaluate(const char *set, const struct retort_evaluate_options *optio
     arena_init(&arena);
     if (!options) options = &none;
     TRY(public_check_reserved("retort_evaluate_options", options->reserved));
-    struct evaluation_request request = {
-        .set = set, .labels = options->labels, .with = options->descriptor, .interrupt = options->interrupt};
+    struct evaluation_request request = {.set = set,
+                                         .labels = options->labels,
+                                         .with = options->descriptor,
+                                         .text = options->text,
+                                         .folder = options->folder,
+                                         .interrupt = options->interrupt};
     request.overrides = public_overrides(options->settings, &arena, &request.override_count);
     if (arena.failed) RAISE(RETORT_ENOMEM, "out of memory");
     TRY(evaluation_compute(&request, evaluation));

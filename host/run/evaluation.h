@@ -11,6 +11,8 @@ struct evaluation_request {
     const char *set;    /* a run folder or a set folder; with `labels` a .npy file of images */
     const char *labels; /* a .npy file, or NULL */
     const char *with;   /* a descriptor instead of the set's own recipe, or NULL */
+    const char *text;   /* or its text, whose paths start at `folder` */
+    const char *folder;
     const struct schema_override *overrides;
     size_t override_count;
     const volatile int *interrupt;

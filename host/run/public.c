@@ -32,6 +32,18 @@ struct schema_override *public_overrides(const char *const *settings, struct are
     return overrides;
 }
 
+int public_parse(const char *name, const char *folder, const char *text, const struct schema_override *overrides,
+                 size_t count, struct descriptor *descriptor) {
+    int status = RETORT_OK;
+    /* Absolute, so that the copy in the run folder means the same files. */
+    char *real = realpath(folder ? folder : ".", NULL);
+    if (!real) RAISE(RETORT_EINVAL, "%s: the folder %s, where its paths start, is not there", name, folder);
+    TRY(descriptor_parse(name, real, text, strlen(text), overrides, count, descriptor));
+done:
+    free(real);
+    return status;
+}
+
 const char *retort_version(void) {
     return RETORT_VERSION;
 }

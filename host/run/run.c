@@ -80,16 +80,12 @@ static int create_text(const char *name, const char *folder, const char *text, c
                        size_t override_count, const struct retort_run_options *options, struct retort_run **run) {
     int status = RETORT_OK;
     struct retort_run *fresh = NULL;
-    /* Absolute, so that the copy in the run folder means the same files. */
-    char *real = realpath(folder ? folder : ".", NULL);
-    if (!real) RAISE(RETORT_EINVAL, "%s: the folder %s, where its paths start, is not there", name, folder);
     TRY(begin_create(options, &fresh));
-    TRY(descriptor_parse(name, real, text, strlen(text), overrides, override_count, &fresh->descriptor));
+    TRY(public_parse(name, folder, text, overrides, override_count, &fresh->descriptor));
     TRY(settle_folder(fresh));
     *run = fresh;
     fresh = NULL;
 done:
-    free(real);
     retort_run_destroy(fresh);
     return status;
 }

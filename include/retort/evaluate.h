@@ -38,9 +38,12 @@ enum retort_accuracy_of {
 /** How to evaluate. Zeros are the defaults. */
 struct retort_evaluate_options {
     /** A .npy file of labels, [N] whole numbers or [N,classes] soft ones. The set is then no folder but a .npy file of
-     * images [N,C,H,W]: floats are in the space that networks train in, uint8 are pixels. Needs `descriptor`. */
+     * images [N,C,H,W]: floats are in the space that networks train in, uint8 are pixels. Needs `descriptor` or
+     * `text`. */
     const char *labels;
-    const char *descriptor;        /**< data, network and protocol from here instead of the set's own recipe */
+    const char *descriptor;        /**< data, network and protocol from this file instead of the set's own recipe */
+    const char *text;              /**< or from this text, as retort_run_create_text() reads one */
+    const char *folder;            /**< where relative paths in `text` start; NULL: the working directory */
     const char *const *settings;   /**< keys to override, "evaluate.networks=5", NULL-terminated; NULL: none */
     const volatile int *interrupt; /**< non-zero: stop, #RETORT_EINTERRUPTED. May be NULL */
     const void *reserved[8];       /**< NULL: room for later versions */

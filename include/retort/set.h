@@ -60,7 +60,7 @@ const float *retort_set_soft_labels(const struct retort_set *set);
 /** The name of class `index`, 0 to K - 1; NULL outside. Valid until the set is destroyed. */
 const char *retort_set_class_name(const struct retort_set *set, int index);
 
-/** The learning rate that was learned with the images; 0: none was, the recipe's is meant. */
+/** The learning rate of training on it: learned with the images, or the recipe's; 0 where the folder does not tell. */
 double retort_set_inner_lr(const struct retort_set *set);
 
 /** The text of set.json: recipe (`recipe`, a whole descriptor), seed, device, hashes. Valid until the set is destroyed.
