@@ -8,6 +8,7 @@
 #include "run/score.h"
 #include "run/session.h"
 #include "run/set_folder.h"
+#include "run/stored_set.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -25,9 +26,11 @@ static const char help[] =
     "  retort eval runs/quickstart-0 --set evaluate.protocol=dc --set evaluate.networks=5\n"
     "  retort eval runs/quickstart-0 --set evaluate.network.width=128 --seed 7\n"
     "  retort eval images.npy labels.npy --with configs/quickstart.yaml\n\n"
-    "RUN is a run folder, SET a folder with images.npy and labels.npy. IMAGES is [N,C,H,W]: floating-point values are "
-    "in\n"
-    "the space the networks train in, uint8 ones are pixels; LABELS is [N] whole numbers or [N,classes] soft ones.\n\n"
+    "RUN is a run folder, SET a folder with images.npy and labels.npy, or what `retort export` wrote: its folder, or "
+    "the\n"
+    ".npz or .safetensors file. IMAGES is [N,C,H,W]: floating-point values are in the space the networks train in, "
+    "uint8\n"
+    "ones are pixels; LABELS is [N] whole numbers or [N,classes] soft ones.\n\n"
     "  --with DESCRIPTOR   data, network and protocol from here instead of the set's own recipe\n"
     "  --set KEY=VALUE     overrides a key; may be repeated\n"
     "  --seed N            the same as --set seed=N\n"
@@ -38,15 +41,10 @@ static const char help[] =
 
 /* What is to be evaluated. */
 struct target {
-    char folder[FILE_PATH_MAX];  /* of the set; "" with a pair of files */
-    char recipe[FILE_PATH_MAX];  /* a descriptor; "" where set.json holds it */
-    const char *images, *labels; /* a pair of files */
+    const char *images, *labels; /* a pair of files, */
+    struct set_place place;      /* or a set, */
+    char recipe[FILE_PATH_MAX];  /* of this descriptor; "" where the set itself tells its recipe */
 };
-
-static bool has_file(const char *folder, const char *name) {
-    char path[FILE_PATH_MAX];
-    return path_join(folder, name, path) == RETORT_OK && file_exists(path);
-}
 
 static int find_target(const struct options *options, struct target *target) {
     int status = RETORT_OK;
@@ -58,20 +56,8 @@ static int find_target(const struct options *options, struct target *target) {
             RAISE(RETORT_EINVAL, "a pair of files says nothing of data and protocol; name a descriptor with --with");
         return RETORT_OK;
     }
-    if (!file_exists(first)) RAISE(RETORT_EINVAL, "%s is not there; name a run folder or a set", first);
-    if (!folder_exists(first))
-        RAISE(RETORT_EINVAL, "%s is a file; name a folder, or both files: IMAGES LABELS --with DESCRIPTOR", first);
-    if (has_file(first, "set/images.npy")) {
-        TRY(path_join(first, "set", target->folder));
-        if (has_file(first, "descriptor.yaml")) TRY(path_join(first, "descriptor.yaml", target->recipe));
-    } else if (has_file(first, "images.npy"))
-        snprintf(target->folder, sizeof target->folder, "%s", first);
-    else if (has_file(first, "descriptor.yaml"))
-        RAISE(RETORT_EINVAL,
-              "the run in %s is not finished: it has no set yet; go on with: retort run --resume --out %s", first,
-              first);
-    else
-        RAISE(RETORT_EINVAL, "%s is neither a run folder nor a set: it holds no images.npy", first);
+    TRY(set_find(first, &target->place));
+    if (*target->place.run) TRY(path_join(target->place.run, "descriptor.yaml", target->recipe));
 done:
     return status;
 }
@@ -84,10 +70,9 @@ static int read_descriptor(const struct options *options, const struct target *t
         status = descriptor_read(path, options->overrides, options->override_count, descriptor);
         return status == RETORT_EIO ? RETORT_EINVAL : status;
     }
-    if (!has_file(target->folder, "set.json"))
-        RAISE(RETORT_EINVAL, "%s has no set.json with a recipe; name a descriptor with --with", target->folder);
-    TRY(set_folder_recipe(target->folder, &recipe));
-    TRY(descriptor_parse("set.json", target->folder, recipe, strlen(recipe), options->overrides,
+    TRY(set_folder_recipe(target->place.path, &recipe));
+    const char *folder = target->place.kind == SET_IS_FOLDER ? target->place.path : ".";
+    TRY(descriptor_parse("the set's recipe", folder, recipe, strlen(recipe), options->overrides,
                          options->override_count, descriptor));
 done:
     free(recipe);
@@ -95,14 +80,15 @@ done:
 }
 
 static void print_scores(const struct options *options, const struct descriptor *descriptor,
-                         const struct session *session, const struct distilled_set *set, const struct scores *scores) {
+                         const struct session *session, const struct distilled_set *set, const char *sha256,
+                         const struct scores *scores) {
     const struct device_traits *traits = device_traits(session->device);
     json_t *accuracy = scores_json(scores, session->data.holdout.count > 0);
     if (options->given[OPTION_JSON]) {
-        json_t *result = json_pack("{s:s, s:I, s:s, s:I, s:o, s:{s:f, s:f}}", "device", traits->name, "seed",
+        json_t *result = json_pack("{s:s, s:I, s:s, s:I, s:s, s:o, s:{s:f, s:f}}", "device", traits->name, "seed",
                                    (json_int_t)descriptor->seed, "protocol", scores->protocol, "images",
-                                   (json_int_t)set->count, "accuracy", accuracy, "seconds", "evaluate", scores->seconds,
-                                   "build_kernels", device_build_seconds(session->device));
+                                   (json_int_t)set->count, "set_sha256", sha256, "accuracy", accuracy, "seconds",
+                                   "evaluate", scores->seconds, "build_kernels", device_build_seconds(session->device));
         json_dumpf(result, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
         putchar('\n');
         json_decref(result);
@@ -120,6 +106,7 @@ static int evaluate(const struct options *options, const volatile int *interrupt
     struct distilled_set set = {0};
     struct scores scores = {0};
     struct evaluate_plans plans;
+    char sha256[65];
     TRY(find_target(options, &target));
     TRY(read_descriptor(options, &target, &descriptor));
     TRY(session_open(&descriptor, NULL, 0, NULL, &session));
@@ -127,12 +114,13 @@ static int evaluate(const struct options *options, const volatile int *interrupt
     if (target.images)
         TRY(set_read_arrays(target.images, target.labels, &session, &set));
     else
-        TRY(set_folder_read(target.folder, &session, &set));
+        TRY(set_folder_read(target.place.path, &session, &set));
+    TRY(distilled_set_hash(&set, sha256));
     /* By kernels that this device computes rightly: where some are refused, others are planned and tested. */
     for (int refused = 1; refused;)
         TRY(session_test_kernels(&session, scores_plan(&descriptor, &session, NULL, &plans), true, &refused));
     TRY(scores_compute(&descriptor, &session, &set, NULL, NULL, NULL, interrupt, &scores));
-    print_scores(options, &descriptor, &session, &set, &scores);
+    print_scores(options, &descriptor, &session, &set, sha256, &scores);
 done:
     scores_finish(&scores);
     distilled_set_finish(&set);
