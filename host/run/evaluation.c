@@ -7,6 +7,7 @@
 #include "run/score.h"
 #include "run/session.h"
 #include "run/set_folder.h"
+#include "run/stored_set.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -22,49 +23,22 @@ _Static_assert((int)RETORT_DISTILLED == SCORE_DISTILLED && (int)RETORT_RANDOM ==
                    && (int)RETORT_FULL == SCORE_FULL,
                "rows of scores are those of the public API");
 
-static bool has_file(const char *folder, const char *name) {
-    char path[FILE_PATH_MAX];
-    return path_join(folder, name, path) == RETORT_OK && file_exists(path);
-}
-
-int set_find(const char *path, struct set_place *place) {
-    int status = RETORT_OK;
-    struct set_place found = {0};
-    if (!file_exists(path)) RAISE(RETORT_EINVAL, "%s is not there; name a run folder or a set", path);
-    if (!folder_exists(path))
-        RAISE(RETORT_EINVAL, "%s is a file; name a folder, or both files: IMAGES LABELS --with DESCRIPTOR", path);
-    if (has_file(path, "set/images.npy")) {
-        TRY(path_join(path, "set", found.folder));
-        if (has_file(path, "descriptor.yaml")) TRY(path_join(path, "descriptor.yaml", found.recipe));
-    } else if (has_file(path, "images.npy"))
-        snprintf(found.folder, sizeof found.folder, "%s", path);
-    else if (has_file(path, "descriptor.yaml"))
-        RAISE(RETORT_EINVAL,
-              "the run in %s is not finished: it has no set yet; go on with: retort run --resume --out %s", path, path);
-    else
-        RAISE(RETORT_EINVAL, "%s is neither a run folder nor a set: it holds no images.npy", path);
-    *place = found;
-done:
-    return status;
-}
-
 static int read_descriptor(const struct evaluation_request *request, const struct set_place *place,
                            struct descriptor *descriptor) {
     int status = RETORT_OK;
-    char *recipe = NULL;
+    char *recipe = NULL, path[FILE_PATH_MAX] = "";
     if (request->text)
         return public_parse("descriptor", request->folder, request->text, request->overrides, request->override_count,
                             descriptor);
-    const char *path = request->with ? request->with : place->recipe;
-    if (*path) {
-        status = descriptor_read(path, request->overrides, request->override_count, descriptor);
+    if (!request->with && *place->run) TRY(path_join(place->run, "descriptor.yaml", path));
+    if (request->with || *path) {
+        status = descriptor_read(request->with ? request->with : path, request->overrides, request->override_count,
+                                 descriptor);
         return status == RETORT_EIO ? RETORT_EINVAL : status;
     }
-    if (!has_file(place->folder, "set.json"))
-        RAISE(RETORT_EINVAL, "%s has no set.json with a recipe; name a descriptor with --with", place->folder);
-    TRY(set_folder_recipe(place->folder, &recipe));
-    TRY(descriptor_parse("set.json", place->folder, recipe, strlen(recipe), request->overrides, request->override_count,
-                         descriptor));
+    TRY(set_folder_recipe(place->path, &recipe));
+    TRY(public_parse("the set's recipe", place->kind == SET_IS_FOLDER ? place->path : NULL, recipe, request->overrides,
+                     request->override_count, descriptor));
 done:
     free(recipe);
     return status;
@@ -105,6 +79,7 @@ static int take_outcome(const struct descriptor *descriptor, const struct sessio
                         struct retort_evaluation **evaluation) {
     int status = RETORT_OK;
     json_t *result = NULL;
+    char sha256[65];
     struct retort_evaluation *fresh = calloc(1, sizeof *fresh);
     if (!fresh) RAISE(RETORT_ENOMEM, "out of memory");
     for (int i = 0; i < SCORE_ROWS; i++) {
@@ -112,10 +87,12 @@ static int take_outcome(const struct descriptor *descriptor, const struct sessio
         TRY(take_row(&scores->rows[i], &fresh->rows[i]));
         fresh->has[i] = true;
     }
-    result = json_pack("{s:s, s:I, s:s, s:I, s:o, s:{s:f, s:f}}", "device", device_traits(session->device)->name,
-                       "seed", (json_int_t)descriptor->seed, "protocol", scores->protocol, "images",
-                       (json_int_t)set->count, "accuracy", scores_json(scores, session->data.holdout.count > 0),
-                       "seconds", "evaluate", scores->seconds, "build_kernels", device_build_seconds(session->device));
+    TRY(distilled_set_hash(set, sha256));
+    result =
+        json_pack("{s:s, s:I, s:s, s:I, s:s, s:o, s:{s:f, s:f}}", "device", device_traits(session->device)->name,
+                  "seed", (json_int_t)descriptor->seed, "protocol", scores->protocol, "images", (json_int_t)set->count,
+                  "set_sha256", sha256, "accuracy", scores_json(scores, session->data.holdout.count > 0), "seconds",
+                  "evaluate", scores->seconds, "build_kernels", device_build_seconds(session->device));
     fresh->json = result ? json_dumps(result, JSON_INDENT(2) | JSON_REAL_PRECISION(15)) : NULL;
     if (!fresh->json) RAISE(RETORT_ENOMEM, "out of memory");
     *evaluation = fresh;
@@ -145,7 +122,7 @@ int evaluation_compute(const struct evaluation_request *request, struct retort_e
     if (request->labels)
         TRY(set_read_arrays(request->set, request->labels, &session, &set));
     else
-        TRY(set_folder_read(place.folder, &session, &set));
+        TRY(set_folder_read(place.path, &session, &set));
     /* By kernels that this device computes rightly: where some are refused, others are planned and tested. */
     for (int refused = 1; refused;)
         TRY(session_test_kernels(&session, scores_plan(&descriptor, &session, NULL, &plans), true, &refused));

@@ -2,13 +2,12 @@
 #ifndef RETORT_RUN_EVALUATION_H
 #define RETORT_RUN_EVALUATION_H
 
-#include "base/file.h"
 #include "retort/evaluate.h"
 #include "run/schema.h"
 
 /* What is to be evaluated, and how. */
 struct evaluation_request {
-    const char *set;    /* a run folder or a set folder; with `labels` a .npy file of images */
+    const char *set;    /* what set_find finds; with `labels` a .npy file of images */
     const char *labels; /* a .npy file, or NULL */
     const char *with;   /* a descriptor instead of the set's own recipe, or NULL */
     const char *text;   /* or its text, whose paths start at `folder` */
@@ -18,13 +17,5 @@ struct evaluation_request {
     const volatile int *interrupt;
 };
 int evaluation_compute(const struct evaluation_request *request, struct retort_evaluation **evaluation);
-
-/* Where a set lies, and the recipe with it. */
-struct set_place {
-    char folder[FILE_PATH_MAX]; /* that holds images.npy */
-    char recipe[FILE_PATH_MAX]; /* the run's descriptor; "" where set.json has to hold it */
-};
-/* Finds the set of a run folder, or a set folder itself. RETORT_EINVAL tells what is there instead. */
-int set_find(const char *path, struct set_place *place);
 
 #endif

@@ -3,8 +3,7 @@
 #include "base/locale.h"
 #include "data/data.h"
 #include "retort/set.h"
-#include "run/evaluation.h"
-#include "run/json_file.h"
+#include "run/stored_set.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,75 +33,66 @@ void retort_set_destroy(struct retort_set *set) {
 }
 
 /* --- reading --- */
-static int read_images(const char *folder, struct retort_set *set) {
+static int take_images(const struct stored_set *stored, struct retort_set *set) {
     int status = RETORT_OK;
-    char path[FILE_PATH_MAX];
-    struct npy npy = {0};
-    TRY(path_join(folder, "images.npy", path));
-    TRY(npy_read(path, &npy));
-    if (npy.rank != 4 || npy_count(&npy) < 1 || npy.size[1] > INT32_MAX || npy.size[2] > INT32_MAX
-        || npy.size[3] > INT32_MAX)
-        RAISE(RETORT_EFORMAT, "%s: found an array of rank %d, expected images [N,C,H,W]", path, npy.rank);
-    if (npy.type == NPY_UINT8)
-        RAISE(RETORT_EFORMAT, "%s: found uint8 pixels, expected images as networks train on them (float32)", path);
-    TRY(npy_to_float(&npy, path, &set->images));
-    set->shape.count = npy.size[0];
-    set->shape.channels = (int)npy.size[1];
-    set->shape.height = (int)npy.size[2];
-    set->shape.width = (int)npy.size[3];
+    const struct npy *npy = &stored->images;
+    if (npy->rank != 4 || npy_count(npy) < 1 || npy->size[1] > INT32_MAX || npy->size[2] > INT32_MAX
+        || npy->size[3] > INT32_MAX)
+        RAISE(RETORT_EFORMAT, "%s: found an array of rank %d, expected images [N,C,H,W]", stored->images_name,
+              npy->rank);
+    if (npy->type == NPY_UINT8)
+        RAISE(RETORT_EFORMAT, "%s: found uint8 pixels, expected images as networks train on them (float32)",
+              stored->images_name);
+    TRY(npy_to_float(npy, stored->images_name, &set->images));
+    set->shape.count = npy->size[0];
+    set->shape.channels = (int)npy->size[1];
+    set->shape.height = (int)npy->size[2];
+    set->shape.width = (int)npy->size[3];
 done:
-    npy_finish(&npy);
     return status;
 }
 
-/* Learned labels tell the number of classes; of whole numbers, the largest does, until set.json says better. */
-static int read_labels(const char *folder, struct retort_set *set) {
+/* Learned labels tell the number of classes; of whole numbers, the largest does, until `about` says better. */
+static int take_labels(const struct stored_set *stored, struct retort_set *set) {
     int status = RETORT_OK;
-    char path[FILE_PATH_MAX];
-    struct npy npy = {0};
-    TRY(path_join(folder, "labels.npy", path));
-    TRY(npy_read(path, &npy));
-    bool soft = npy.type == NPY_FLOAT32 || npy.type == NPY_FLOAT64;
-    if (npy.rank != (soft ? 2 : 1) || npy.size[0] != set->shape.count
-        || (soft && (npy.size[1] < 1 || npy.size[1] > INT32_MAX)))
+    const struct npy *npy = &stored->labels;
+    const char *name = stored->labels_name;
+    bool soft = npy->type == NPY_FLOAT32 || npy->type == NPY_FLOAT64;
+    if (npy->rank != (soft ? 2 : 1) || npy->size[0] != set->shape.count
+        || (soft && (npy->size[1] < 1 || npy->size[1] > INT32_MAX)))
         RAISE(RETORT_EFORMAT,
-              "%s: expected labels of %lld images, whole numbers [N] or floating-point ones [N,classes]", path,
+              "%s: expected labels of %lld images, whole numbers [N] or floating-point ones [N,classes]", name,
               (long long)set->shape.count);
     if (soft) {
-        TRY(npy_to_float(&npy, path, &set->soft));
-        set->shape.classes = (int)npy.size[1];
-    } else
-        TRY(npy_to_int(&npy, path, &set->labels));
-    for (int64_t i = 0; !soft && i < set->shape.count; i++) {
+        TRY(npy_to_float(npy, name, &set->soft));
+        set->shape.classes = (int)npy->size[1];
+        return RETORT_OK;
+    }
+    TRY(npy_to_int(npy, name, &set->labels));
+    for (int64_t i = 0; i < set->shape.count; i++) {
         if (set->labels[i] < 0 || set->labels[i] == INT32_MAX)
-            RAISE(RETORT_EFORMAT, "%s: label %d of image %lld, expected classes from 0", path, set->labels[i],
+            RAISE(RETORT_EFORMAT, "%s: label %d of image %lld, expected classes from 0", name, set->labels[i],
                   (long long)i);
         if (set->labels[i] >= set->shape.classes) set->shape.classes = set->labels[i] + 1;
     }
 done:
-    npy_finish(&npy);
     return status;
 }
 
-/* What set.json tells: classes, their number of images, the learning rate. A bare pair of arrays has none. */
-static int read_about(const char *folder, struct retort_set *set, json_t **about) {
-    int status = RETORT_OK, classes;
-    char path[FILE_PATH_MAX];
-    TRY(path_join(folder, "set.json", path));
-    if (!file_exists(path)) {
-        *about = json_object();
-        return RETORT_OK;
-    }
-    TRY(json_file_read(path, about));
-    if (json_unpack(*about, "{s:i, s:i, s:F}", "classes", &classes, "ipc", &set->shape.ipc, "inner_lr", &set->inner_lr)
+/* Classes, their number of images, the learning rate. Of a bare pair of arrays nothing is told. */
+static int heed_about(const struct stored_set *stored, struct retort_set *set) {
+    int classes;
+    if (!stored->about) return RETORT_OK;
+    if (json_unpack(stored->about, "{s:i, s:i, s:F}", "classes", &classes, "ipc", &set->shape.ipc, "inner_lr",
+                    &set->inner_lr)
             < 0
         || classes < set->shape.classes || (set->soft && classes != set->shape.classes) || set->shape.ipc < 0
         || (set->shape.ipc && (int64_t)set->shape.ipc * classes != set->shape.count))
-        RAISE(RETORT_EFORMAT, "%s: its classes, ipc and inner_lr are missing or are not those of the arrays beside it",
-              path);
+        return error_set(RETORT_EFORMAT,
+                         "%s: its classes, ipc and inner_lr are missing or are not those of the arrays beside it",
+                         stored->about_name);
     set->shape.classes = classes;
-done:
-    return status;
+    return RETORT_OK;
 }
 
 static int name_classes(const json_t *about, struct retort_set *set) {
@@ -134,41 +124,46 @@ static int label_rows(struct retort_set *set) {
     return RETORT_OK;
 }
 
-static int read_normalisation(const char *folder, struct retort_set *set) {
+/* Bare arrays have none. */
+static int read_normalisation(const struct set_place *place, const struct stored_set *stored, struct retort_set *set) {
     int status = RETORT_OK;
     char path[FILE_PATH_MAX];
-    TRY(path_join(folder, "normalisation.npz", path));
-    if (!file_exists(path)) return RETORT_OK;
-    TRY(normalisation_load(path, &set->normalisation));
+    if (!stored->about) return RETORT_OK;
+    if (place->kind == SET_IS_FOLDER) {
+        TRY(path_join(place->path, "normalisation.npz", path));
+        if (!file_exists(path)) return RETORT_OK;
+    }
+    TRY(stored_set_read_normalisation(place, &set->normalisation));
     const struct normalisation *n = &set->normalisation;
     if (n->channels != set->shape.channels || n->height != set->shape.height || n->width != set->shape.width)
-        RAISE(RETORT_EFORMAT, "%s is of images of %d x %d x %d, but those beside it are %d x %d x %d", path,
-              n->channels, n->height, n->width, set->shape.channels, set->shape.height, set->shape.width);
+        RAISE(RETORT_EFORMAT, "%s: the normalisation is of images of %d x %d x %d, but these are %d x %d x %d",
+              place->path, n->channels, n->height, n->width, set->shape.channels, set->shape.height, set->shape.width);
     set->has_normalisation = true;
 done:
     return status;
 }
 
-int retort_set_read(const char *folder, struct retort_set **set) {
+int retort_set_read(const char *path, struct retort_set **set) {
     int status = RETORT_OK;
     locale_t before = locale_enter_c();
     struct set_place place;
-    json_t *about = NULL;
+    struct stored_set stored = {0};
     struct retort_set *fresh = calloc(1, sizeof *fresh);
     if (!fresh) RAISE(RETORT_ENOMEM, "out of memory");
-    TRY(set_find(folder, &place));
-    TRY(read_images(place.folder, fresh));
-    TRY(read_labels(place.folder, fresh));
-    TRY(read_about(place.folder, fresh, &about));
-    TRY(name_classes(about, fresh));
+    TRY(set_find(path, &place));
+    TRY(stored_set_read(&place, &stored));
+    TRY(take_images(&stored, fresh));
+    TRY(take_labels(&stored, fresh));
+    TRY(heed_about(&stored, fresh));
+    TRY(name_classes(stored.about, fresh));
     TRY(label_rows(fresh));
-    TRY(read_normalisation(place.folder, fresh));
-    fresh->about = json_dumps(about, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
+    TRY(read_normalisation(&place, &stored, fresh));
+    fresh->about = stored.about ? json_dumps(stored.about, JSON_INDENT(2) | JSON_REAL_PRECISION(15)) : strdup("{}");
     if (!fresh->about) RAISE(RETORT_ENOMEM, "out of memory");
     *set = fresh;
     fresh = NULL;
 done:
-    json_decref(about);
+    stored_set_finish(&stored);
     retort_set_destroy(fresh);
     uselocale(before);
     return status;
@@ -205,7 +200,8 @@ const char *retort_set_about(const struct retort_set *set) {
 
 static int need_normalisation(const struct retort_set *set) {
     if (set->has_normalisation) return RETORT_OK;
-    return error_set(RETORT_EINVAL, "the set has no normalisation.npz beside its images: its pixels are not known");
+    return error_set(RETORT_EINVAL,
+                     "the set has no normalisation beside its images (normalisation.npz): its pixels are not known");
 }
 
 int retort_set_pixels(const struct retort_set *set, float *pixels, int *exact) {

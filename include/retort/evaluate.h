@@ -37,7 +37,7 @@ enum retort_accuracy_of {
 
 /** How to evaluate. Zeros are the defaults. */
 struct retort_evaluate_options {
-    /** A .npy file of labels, [N] whole numbers or [N,classes] soft ones. The set is then no folder but a .npy file of
+    /** A .npy file of labels, [N] whole numbers or [N,classes] soft ones. The set is then a .npy file of
      * images [N,C,H,W]: floats are in the space that networks train in, uint8 are pixels. Needs `descriptor` or
      * `text`. */
     const char *labels;
@@ -53,7 +53,7 @@ struct retort_evaluate_options {
 struct retort_evaluation;
 
 /** Trains and tests.
- * @param set a finished run folder, a set folder, or with `labels` a .npy file
+ * @param set what retort_set_read() takes, or with `labels` a .npy file
  * @param options NULL: the defaults
  * @param[out] evaluation the caller's, for retort_evaluation_destroy() */
 int retort_evaluate(const char *set, const struct retort_evaluate_options *options,

@@ -33,11 +33,12 @@ struct retort_set_shape {
     int ipc;       /**< images of each class, rows then being grouped by class; 0 where the classes differ in it */
 };
 
-/** Reads a finished run folder, or the folder `set/` of one, wherever it has been moved to.
- * @param folder with set/images.npy or images.npy in it
+/** Reads a set, wherever it has been moved to.
+ * @param path a finished run folder, the folder `set/` of one, or what `retort export` wrote: its folder, or the .npz
+ * or .safetensors file
  * @param[out] set the caller's, for retort_set_destroy()
  * @return #RETORT_EINVAL where there is no set; #RETORT_EFORMAT where a file of it is damaged; #RETORT_EIO. */
-int retort_set_read(const char *folder, struct retort_set **set);
+int retort_set_read(const char *path, struct retort_set **set);
 
 /** Frees it, with all that the functions below gave; NULL is fine. */
 void retort_set_destroy(struct retort_set *set);

@@ -238,23 +238,23 @@ def _array(pointer, dtype, shape):
 class Set:
     """A distilled set: retort.load reads one.
 
-    folder        where it was read
+    path          where it was read
     images        float32 [N,C,H,W] in the space that networks are trained in
     labels        int32 [N], the class of each; where labels were learned, the one that it began with
     soft_labels   float32 [N,K] learned labels, at least 0; None where they were not learned
     class_names   K strings
-    inner_lr      the learning rate of training on them: learned with the images, or the recipe's; None where the folder
-                  does not tell
+    inner_lr      the learning rate of training on them: learned with the images, or the recipe's; None where
+                  nothing tells
     about         set.json: recipe, seed, device, hashes
     """
 
-    def __init__(self, folder):
+    def __init__(self, path):
         pointer = ffi.new("struct retort_set **")
-        check(lib.retort_set_read(chars(folder), pointer))
+        check(lib.retort_set_read(chars(path), pointer))
         self._set = set_ = ffi.gc(pointer[0], lib.retort_set_destroy)
         shape = lib.retort_set_shape(set_)
         n, k = shape.count, shape.classes
-        self.folder = os.path.abspath(os.fspath(folder))
+        self.path = os.path.abspath(os.fspath(path))
         self.images = _array(lib.retort_set_images(set_), np.float32, (n, shape.channels, shape.height, shape.width))
         self.labels = _array(lib.retort_set_labels(set_), np.int32, (n,))
         soft = lib.retort_set_soft_labels(set_)
@@ -268,7 +268,7 @@ class Set:
 
     def __repr__(self):
         n, c, h, w = self.images.shape
-        return f"<retort.Set: {n} images of {c} x {h} x {w}, {len(self.class_names)} classes, {self.folder}>"
+        return f"<retort.Set: {n} images of {c} x {h} x {w}, {len(self.class_names)} classes, {self.path}>"
 
     def pixels(self):
         """The images with the normalisation undone, float32 [N,C,H,W] in [0,1] or a little outside. Where the data were
@@ -286,15 +286,16 @@ class Set:
         return out
 
 
-def load(folder):
-    """Reads the set of a finished run folder, or a set folder; no device is needed."""
-    return Set(folder)
+def load(path):
+    """Reads a set: of a finished run folder, of a set folder, or of what `retort export` wrote (its folder, or the .npz
+    or .safetensors file). No device is needed."""
+    return Set(path)
 
 
 def evaluate(set, *, descriptor=None, settings=None):
     """Trains fresh networks on a set, tests them, and does the same with random real images. Returns an Evaluation.
 
-    set          a run folder, a set folder, a Set, or (images, labels): float arrays as networks train on them or uint8
+    set          a Set, what load takes, or (images, labels): float arrays as networks train on them or uint8
                  pixels, [N,C,H,W], and [N] or [N,K] labels, with a descriptor
     descriptor   data, network and protocol from this path or dict instead of the set's own recipe
     settings     keys to override: {"evaluate.networks": 10}
@@ -311,7 +312,7 @@ def evaluate(set, *, descriptor=None, settings=None):
             options.descriptor = kept[0]
         pointer = ffi.new("struct retort_evaluation **")
         with tempfile.TemporaryDirectory(prefix="retort-") as folder:
-            path = set.folder if isinstance(set, Set) else set
+            path = set.path if isinstance(set, Set) else set
             if isinstance(set, tuple):
                 path, labels = os.path.join(folder, "images.npy"), os.path.join(folder, "labels.npy")
                 np.save(path, np.ascontiguousarray(set[0]))

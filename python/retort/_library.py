@@ -75,7 +75,7 @@ struct retort_set_shape {
     int classes;
     int ipc;
 };
-int retort_set_read(const char *folder, struct retort_set **set);
+int retort_set_read(const char *path, struct retort_set **set);
 void retort_set_destroy(struct retort_set *set);
 const struct retort_set_shape *retort_set_shape(const struct retort_set *set);
 const float *retort_set_images(const struct retort_set *set);

@@ -111,6 +111,19 @@ def test_set(finished, data):
         found.normalise(np.zeros((2, 1, 4, 4)))
 
 
+@pytest.mark.parametrize("kind", ["npz", "safetensors", "png"])
+def test_exported_sets(finished, tmp_path, kind):
+    if "RETORT_PROGRAM" not in os.environ:
+        pytest.skip("RETORT_PROGRAM names no program that exports")
+    place = tmp_path / "exported"
+    subprocess.run([os.environ["RETORT_PROGRAM"], "export", finished[0].folder, "--format", kind, "--out", place],
+                   check=True, capture_output=True)
+    found, origin = retort.load(place), finished[0].set
+    assert np.array_equal(found.images, origin.images) and np.array_equal(found.pixels(), origin.pixels())
+    assert found.labels.tolist() == origin.labels.tolist() and found.class_names == origin.class_names
+    assert found.about["set_sha256"] == origin.about["set_sha256"]
+
+
 def test_learned_labels(descriptor, tmp_path):
     settings = {"set.labels": "soft", "set.ipc": 2, "inner.learn_lr": True, "evaluate.networks": 1}
     found = retort.run(descriptor, tmp_path / "soft", settings=settings).set
