@@ -1,10 +1,11 @@
 /** @file
  * Everything, and the version.
  *
- * Every fallible function returns a code of #retort_status; the message belongs to the calling thread. Different runs,
- * sets and evaluations may be used by different threads at the same time, one of them by one thread at a time. Nothing
- * here ends the process, or prints anything but to standard error (retort_log_verbosity()). OpenCL does not survive
- * fork(): do not use the library in a child process of one that has used it. */
+ * Every fallible function returns a code of #retort_status; the message belongs to the calling thread. Different runs
+ * may be executed by different threads at the same time, each by one thread at a time; sets and evaluations, once
+ * there, may be read by any number. Nothing here ends the process, or prints anything but to standard error
+ * (retort_log_verbosity()). OpenCL does not survive fork(): do not use the library in a child process of one that has
+ * used it. */
 #ifndef RETORT_RETORT_H
 #define RETORT_RETORT_H
 

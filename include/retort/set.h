@@ -54,8 +54,8 @@ const float *retort_set_images(const struct retort_set *set);
  * known, the largest). Valid until the set is destroyed. */
 const int32_t *retort_set_labels(const struct retort_set *set);
 
-/** Learned labels, [N,K] values of at least 0 that need not sum to 1; NULL where labels were not learned. Valid until
- * the set is destroyed. */
+/** Learned labels y, [N,K] values of at least 0 that need not sum to 1: the loss of an image with logits z is
+ * -sum_k y_k log softmax(z)_k. NULL where labels were not learned. Valid until the set is destroyed. */
 const float *retort_set_soft_labels(const struct retort_set *set);
 
 /** The name of class `index`, 0 to K - 1; NULL outside. Valid until the set is destroyed. */
