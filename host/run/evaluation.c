@@ -117,7 +117,8 @@ int evaluation_compute(const struct evaluation_request *request, struct retort_e
     else if (!request->with && !request->text)
         RAISE(RETORT_EINVAL, "a pair of files says nothing of data and protocol; name a descriptor with --with");
     TRY(read_descriptor(request, &place, &descriptor));
-    TRY(session_open(&descriptor, NULL, 0, NULL, &session));
+    TRY(session_open(&descriptor, 0, false, &session));
+    TRY(session_choose_kernels(&session, NULL, NULL));
     if (session.data.test.count == 0) RAISE(RETORT_EINVAL, "data.path holds no test images to test on");
     if (request->labels)
         TRY(set_read_arrays(request->set, request->labels, &session, &set));
@@ -125,7 +126,7 @@ int evaluation_compute(const struct evaluation_request *request, struct retort_e
         TRY(set_folder_read(place.path, &session, &set));
     /* By kernels that this device computes rightly: where some are refused, others are planned and tested. */
     for (int refused = 1; refused;)
-        TRY(session_test_kernels(&session, scores_plan(&descriptor, &session, NULL, &plans), true, &refused));
+        TRY(session_test_kernels(&session, scores_plan(&descriptor, &session, &set, NULL, &plans), true, &refused));
     TRY(scores_compute(&descriptor, &session, &set, NULL, NULL, NULL, request->interrupt, &scores));
     TRY(take_outcome(&descriptor, &session, &set, &scores, evaluation));
 done:
