@@ -58,7 +58,7 @@ expect "no verb" 2 '^usage: retort VERB'
 expect "unknown verb" 2 'unknown verb rnu \(did you mean run\?\)' rnu
 expect "unknown verb, nothing near" 2 'unknown verb frobnicate$' frobnicate
 expect "unknown option of the program" 2 'did you mean --version\?' --versoin
-for verb in run eval devices check tune "bench step"; do
+for verb in run eval export devices check tune "bench step"; do
   expect "$verb --help" 0 "^usage: retort $verb" $verb --help
   expect "$verb: unknown option" 2 "retort $verb: unknown option --jsno \(did you mean --json\?\)" $verb --jsno
 done
@@ -117,6 +117,11 @@ expect "eval: not there" 2 'gone is not there' eval gone
 expect "eval: neither run nor set" 2 'neither a run folder nor a set' eval full
 expect "eval: a pair without descriptor" 2 'name a descriptor with --with' eval a.npy b.npy
 expect "eval: one file" 2 'is a file; name a folder, or both files' eval small.yaml
+expect "export: nothing" 2 'what\? Name a run folder or a set' export
+expect "export: two sets" 2 'one set at a time, found b after a' export a b
+expect "export: not there" 2 'gone is not there; name a run folder or a set' export gone
+expect "export: neither run nor set" 2 'full is neither a run folder nor a set' export full
+expect "export: no such format" 2 '--format zip: expected npz, safetensors or png' export full --format zip
 expect "check: no case" 2 'which cases\?' check
 expect "check: not there" 1 'gone/case\.yaml' check gone
 expect "check: wrong family" 2 '--family x: expected auto, cpu or gpu' check --family x full
@@ -496,6 +501,29 @@ expect "eval of a run" 0 '^distilled +[0-9.]+ ' eval whole
 accuracies out | sed 's/^  //' >a
 accuracies whole/result.json | sed 's/^  //' >b
 same "eval repeats the run's accuracies" a b
+# --- exports, read back ---
+for format in npz safetensors png; do
+  expect "export: $format" 0 '^to load +exported-'$format'/README\.md' export whole --format $format --out exported-$format
+  "$program" eval exported-$format --json >out 2>err
+  has "eval of an export: $format: the set is the same" \
+    "\"set_sha256\": \"$(cat whole/set/images.npy whole/set/labels.npy | sha256sum | cut -c1-64)\"" out
+  accuracies out | sed 's/^  //' >a
+  same "eval of an export: $format: and so are the accuracies" a b
+done
+expect "export: without a device, beside the run" 0 '"folder": "whole-npz"' export whole --json
+expect "export: nothing is overwritten" 2 'whole-npz is not empty, and nothing in it will be overwritten' export whole
+expect "export of an export" 0 '^folder +again-png' export exported-safetensors/set.safetensors --format png --out again-png
+same "export of an export: the arrays are the same file" exported-npz/set.npz again-png/set.npz
+expect "eval of a file" 0 '^distilled ' eval exported-npz/set.npz --set evaluate.networks=1 --set 'evaluate.steps=[2]'
+expect "eval of an export: another normalisation" 2 'was made for mean_sd' eval exported-npz --set data.normalise=none
+cp -r whole/set changed && cp changed/images.npy changed.npy
+tail -c 4 changed.npy | cmp -s - <(printf '\0\0\0\0') && last='\1\0\0\0' || last='\0\0\0\0'
+(head -c -4 changed.npy; printf "$last") >changed/images.npy
+expect "eval of a set that was changed says so" 0 'changed/images\.npy and the labels are not those that were distilled' \
+  eval changed --set evaluate.networks=1 --set 'evaluate.steps=[2]'
+echo '{"classes": 10}' >changed/set.json
+expect "export of a set that tells too little" 1 'changed/set\.json: expected classes, ipc, class_names and recipe' export changed
+
 expect "eval of a set, another protocol" 0 '^protocol +dc' eval whole/set --set evaluate.protocol=dc \
   --set evaluate.epochs=3 --set evaluate.networks=1
 expect "eval of two files" 0 '^random ' eval whole/set/images.npy whole/set/labels.npy --with small.yaml

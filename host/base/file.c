@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -156,6 +157,34 @@ bool folder_cache(char folder[FILE_PATH_MAX]) {
                                         : error_set(RETORT_EIO, "no folder for caches");
     if (status < 0) error_clear();
     return status == RETORT_OK;
+}
+
+int folder_check_room(const char *path, uint64_t bytes) {
+    int status = RETORT_OK;
+    char place[FILE_PATH_MAX];
+    struct statvfs system;
+    snprintf(place, sizeof place, "%s", path);
+    while (!file_exists(place)) {
+        char *slash = strrchr(place, '/');
+        if (!slash)
+            strcpy(place, ".");
+        else if (slash == place)
+            strcpy(place, "/");
+        else
+            *slash = '\0';
+    }
+    if (!folder_exists(place)) RAISE(RETORT_EIO, "cannot write into %s: %s is a file; move it away", path, place);
+    if (access(place, W_OK) < 0) RAISE(RETORT_EIO, "cannot write into %s: %s", place, strerror(errno));
+    /* Some file systems do not tell their size. */
+    if (statvfs(place, &system) < 0 || system.f_blocks == 0) goto done;
+    uint64_t left = (uint64_t)system.f_bavail * system.f_frsize;
+    if (left < bytes)
+        RAISE(RETORT_EIO,
+              "about %.1f MB will be written into %s, where %.1f MB are left; make room, or take another "
+              "folder with --out",
+              (double)bytes * 1e-6, path, (double)left * 1e-6);
+done:
+    return status;
 }
 
 int folder_remove(const char *path) {

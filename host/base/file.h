@@ -27,6 +27,9 @@ bool file_exists(const char *path);
 bool folder_exists(const char *path);
 bool folder_empty(const char *path); /* true also where it does not exist */
 int folder_create(const char *path); /* with parents; fine where it exists */
+/* RETORT_EIO where the folder, or the nearest one above it that exists, cannot be written to or has less than `bytes`
+ * left: for what would be found out late. */
+int folder_check_room(const char *path, uint64_t bytes);
 int folder_remove(const char *path); /* with its content; fine where it does not exist */
 /* XDG_CACHE_HOME/retort, or ~/.cache/retort; false where neither can be. It may not exist yet. */
 bool folder_cache(char folder[FILE_PATH_MAX]);

@@ -1,18 +1,12 @@
 /* `retort eval`: what a distilled set is worth, by training fresh networks on it. */
 #include "base/error.h"
-#include "base/file.h"
 #include "command/interrupt.h"
 #include "command/options.h"
 #include "command/report.h"
-#include "run/descriptor.h"
-#include "run/score.h"
-#include "run/session.h"
-#include "run/set_folder.h"
+#include "run/evaluation.h"
 
 #include <jansson.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 static const char help[] =
     "usage: retort eval RUN [OPTIONS]\n"
@@ -25,9 +19,11 @@ static const char help[] =
     "  retort eval runs/quickstart-0 --set evaluate.protocol=dc --set evaluate.networks=5\n"
     "  retort eval runs/quickstart-0 --set evaluate.network.width=128 --seed 7\n"
     "  retort eval images.npy labels.npy --with configs/quickstart.yaml\n\n"
-    "RUN is a run folder, SET a folder with images.npy and labels.npy. IMAGES is [N,C,H,W]: floating-point values are "
-    "in\n"
-    "the space the networks train in, uint8 ones are pixels; LABELS is [N] whole numbers or [N,classes] soft ones.\n\n"
+    "RUN is a run folder, SET a folder with images.npy and labels.npy, or what `retort export` wrote: its folder, or "
+    "the\n"
+    ".npz or .safetensors file. IMAGES is [N,C,H,W]: floating-point values are in the space the networks train in, "
+    "uint8\n"
+    "ones are pixels; LABELS is [N] whole numbers or [N,classes] soft ones.\n\n"
     "  --with DESCRIPTOR   data, network and protocol from here instead of the set's own recipe\n"
     "  --set KEY=VALUE     overrides a key; may be repeated\n"
     "  --seed N            the same as --set seed=N\n"
@@ -36,109 +32,27 @@ static const char help[] =
     "  --quiet, -q         only warnings and errors\n\n"
     "Exit status: 0 done, 1 failed, 2 wrong usage or descriptor, 130 interrupted.\n";
 
-/* What is to be evaluated. */
-struct target {
-    char folder[FILE_PATH_MAX];  /* of the set; "" with a pair of files */
-    char recipe[FILE_PATH_MAX];  /* a descriptor; "" where set.json holds it */
-    const char *images, *labels; /* a pair of files */
-};
-
-static bool has_file(const char *folder, const char *name) {
-    char path[FILE_PATH_MAX];
-    return path_join(folder, name, path) == RETORT_OK && file_exists(path);
-}
-
-static int find_target(const struct options *options, struct target *target) {
-    int status = RETORT_OK;
-    const char *first = options->operands[0];
-    if (options->operand_count == 2) {
-        target->images = first;
-        target->labels = options->operands[1];
-        if (!options->given[OPTION_WITH])
-            RAISE(RETORT_EINVAL, "a pair of files says nothing of data and protocol; name a descriptor with --with");
-        return RETORT_OK;
-    }
-    if (!file_exists(first)) RAISE(RETORT_EINVAL, "%s is not there; name a run folder or a set", first);
-    if (!folder_exists(first))
-        RAISE(RETORT_EINVAL, "%s is a file; name a folder, or both files: IMAGES LABELS --with DESCRIPTOR", first);
-    if (has_file(first, "set/images.npy")) {
-        TRY(path_join(first, "set", target->folder));
-        if (has_file(first, "descriptor.yaml")) TRY(path_join(first, "descriptor.yaml", target->recipe));
-    } else if (has_file(first, "images.npy"))
-        snprintf(target->folder, sizeof target->folder, "%s", first);
-    else if (has_file(first, "descriptor.yaml"))
-        RAISE(RETORT_EINVAL,
-              "the run in %s is not finished: it has no set yet; go on with: retort run --resume --out %s", first,
-              first);
-    else
-        RAISE(RETORT_EINVAL, "%s is neither a run folder nor a set: it holds no images.npy", first);
-done:
-    return status;
-}
-
-static int read_descriptor(const struct options *options, const struct target *target, struct descriptor *descriptor) {
-    int status = RETORT_OK;
-    char *recipe = NULL;
-    const char *path = options->given[OPTION_WITH] ? options->value[OPTION_WITH] : target->recipe;
-    if (*path) {
-        status = descriptor_read(path, options->overrides, options->override_count, descriptor);
-        return status == RETORT_EIO ? RETORT_EINVAL : status;
-    }
-    if (!has_file(target->folder, "set.json"))
-        RAISE(RETORT_EINVAL, "%s has no set.json with a recipe; name a descriptor with --with", target->folder);
-    TRY(set_folder_recipe(target->folder, &recipe));
-    TRY(descriptor_parse("set.json", target->folder, recipe, strlen(recipe), options->overrides,
-                         options->override_count, descriptor));
-done:
-    free(recipe);
-    return status;
-}
-
-static void print_scores(const struct options *options, const struct descriptor *descriptor,
-                         const struct session *session, const struct distilled_set *set, const struct scores *scores) {
-    const struct device_traits *traits = device_traits(session->device);
-    json_t *accuracy = scores_json(scores, session->data.holdout.count > 0);
-    if (options->given[OPTION_JSON]) {
-        json_t *result = json_pack("{s:s, s:I, s:s, s:I, s:o, s:{s:f, s:f}}", "device", traits->name, "seed",
-                                   (json_int_t)descriptor->seed, "protocol", scores->protocol, "images",
-                                   (json_int_t)set->count, "accuracy", accuracy, "seconds", "evaluate", scores->seconds,
-                                   "build_kernels", device_build_seconds(session->device));
-        json_dumpf(result, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
-        putchar('\n');
-        json_decref(result);
-    } else {
-        report_accuracy(scores->protocol, accuracy);
-        json_decref(accuracy);
-    }
-}
-
 static int evaluate(const struct options *options, const volatile int *interrupt) {
     int status = RETORT_OK;
-    struct target target = {0};
-    struct descriptor descriptor = {0};
-    struct session session = {0};
-    struct distilled_set set = {0};
-    struct scores scores = {0};
-    struct evaluate_plans plans;
-    TRY(find_target(options, &target));
-    TRY(read_descriptor(options, &target, &descriptor));
-    TRY(session_open(&descriptor, 0, false, &session));
-    TRY(session_choose_kernels(&session, NULL, NULL));
-    if (session.data.test.count == 0) RAISE(RETORT_EINVAL, "data.path holds no test images to test on");
-    if (target.images)
-        TRY(set_read_arrays(target.images, target.labels, &session, &set));
-    else
-        TRY(set_folder_read(target.folder, &session, &set));
-    /* By kernels that this device computes rightly: where some are refused, others are planned and tested. */
-    for (int refused = 1; refused;)
-        TRY(session_test_kernels(&session, scores_plan(&descriptor, &session, &set, NULL, &plans), true, &refused));
-    TRY(scores_compute(&descriptor, &session, &set, NULL, NULL, NULL, interrupt, &scores));
-    print_scores(options, &descriptor, &session, &set, &scores);
+    struct retort_evaluation *evaluation = NULL;
+    json_t *result = NULL;
+    TRY(evaluation_compute(
+        &(struct evaluation_request){.set = options->operands[0],
+                                     .labels = options->operand_count == 2 ? options->operands[1] : NULL,
+                                     .with = options->value[OPTION_WITH],
+                                     .overrides = options->overrides,
+                                     .override_count = options->override_count,
+                                     .interrupt = interrupt},
+        &evaluation));
+    if (options->given[OPTION_JSON])
+        puts(retort_evaluation_json(evaluation));
+    else {
+        result = json_loads(retort_evaluation_json(evaluation), 0, NULL);
+        report_accuracy(json_string_value(json_object_get(result, "protocol")), json_object_get(result, "accuracy"));
+    }
 done:
-    scores_finish(&scores);
-    distilled_set_finish(&set);
-    session_close(&session);
-    descriptor_finish(&descriptor);
+    json_decref(result);
+    retort_evaluation_destroy(evaluation);
     return status;
 }
 

@@ -17,6 +17,7 @@ enum option_name {
     OPTION_FAMILY,
     OPTION_SEED,
     OPTION_OUT,
+    OPTION_FORMAT,
     OPTION_SET,
     OPTION_RESUME,
     OPTION_DRY_RUN,
@@ -90,6 +91,7 @@ int command_bench(int argc, char **argv);
 int command_check(int argc, char **argv);
 int command_devices(int argc, char **argv);
 int command_eval(int argc, char **argv);
+int command_export(int argc, char **argv);
 int command_kernels(int argc, char **argv);
 int command_run(int argc, char **argv);
 int command_tune(int argc, char **argv);

@@ -102,6 +102,7 @@ struct npy {
 int64_t npy_count(const struct npy *npy);
 int npy_read(const char *path, struct npy *npy);
 int npy_read_member(const char *npz_path, const char *member, struct npy *npy);
+int npz_has(const char *npz_path, const char *member, bool *has);
 int npy_write(const char *path, enum npy_type type, int rank, const int64_t *size, const void *data); /* atomic */
 /* Several arrays as one .npz (stored zip), atomically. */
 struct npy_member {
@@ -112,10 +113,37 @@ struct npy_member {
     const void *data;
 };
 int npz_write(const char *path, const struct npy_member *members, size_t count);
+/* Goes on with the hash by the bytes that npy_write would write. */
+struct hash;
+int npy_hash(struct hash *hash, enum npy_type type, int rank, const int64_t *size, const void *data);
 /* Converts to float32 or int32, refusing NaN and infinities (float) or what does not fit (int); new array. */
 int npy_to_float(const struct npy *npy, const char *name, float **values);
 int npy_to_int(const struct npy *npy, const char *name, int32_t **values);
 void npy_finish(struct npy *npy);
+
+/* --- safetensors: arrays by name, and words beside them (https://github.com/huggingface/safetensors) --- */
+/* `words`: keys and values in turn, NULL-terminated. Atomic; equal arrays and words make equal files. */
+int safetensors_write(const char *path, const struct npy_member *members, size_t count, const char *const *words);
+/* RETORT_EFORMAT where there is none of the name, RETORT_EUNSUPPORTED where its numbers are of a type that struct npy
+ * has not. */
+int safetensors_read_member(const char *path, const char *member, struct npy *npy);
+/* *text is the caller's to free(), NULL where the file has no such key. */
+int safetensors_read_words(const char *path, const char *key, char **text);
+
+/* A normalisation's arrays among those of such a file, or of an .npz: named as in normalisation.npz, with a prefix. */
+struct array_file {
+    const char *path, *prefix;
+    int (*read)(const char *path, const char *member, struct npy *npy);
+};
+int normalisation_read(const struct array_file *file, struct normalisation *normalisation);
+/* The same as members to write; they borrow from both structs. */
+struct normalisation_arrays {
+    struct npy_member members[5];
+    size_t count;
+    int32_t shape[3];
+    int64_t kind_size, three, channels, size, square[2];
+};
+void normalisation_arrays(const struct normalisation *normalisation, struct normalisation_arrays *arrays);
 
 /* --- drawing rows --- */
 /* `count` rows of a data set, uniform without repetition, copied out: images [count,C,H,W], labels [count].

@@ -13,6 +13,7 @@
 #include <cblas.h>
 #include <lapacke.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -287,31 +288,53 @@ done:
 
 /* --- keeping --- */
 
-int normalisation_save(const struct normalisation *normalisation, const char *path) {
+void normalisation_arrays(const struct normalisation *normalisation, struct normalisation_arrays *arrays) {
     const char *kind = normalise_words[normalisation->kind];
-    int32_t shape[3] = {normalisation->channels, normalisation->height, normalisation->width};
-    int64_t kind_size = (int64_t)strlen(kind), three = 3, channels = normalisation->channels;
-    int64_t size = (int64_t)image_size(normalisation), square[2] = {size, size};
     bool zca = is_zca(normalisation->kind);
-    struct npy_member members[5] = {{"kind", NPY_UINT8, 1, &kind_size, kind}, {"shape", NPY_INT32, 1, &three, shape}};
-    size_t count = 2;
+    int64_t size = (int64_t)image_size(normalisation);
+    *arrays =
+        (struct normalisation_arrays){.count = 2,
+                                      .shape = {normalisation->channels, normalisation->height, normalisation->width},
+                                      .kind_size = (int64_t)strlen(kind),
+                                      .three = 3,
+                                      .channels = normalisation->channels,
+                                      .size = size,
+                                      .square = {size, size}};
+    struct npy_member *members = arrays->members;
+    size_t *count = &arrays->count;
+    members[0] = (struct npy_member){"kind", NPY_UINT8, 1, &arrays->kind_size, kind};
+    members[1] = (struct npy_member){"shape", NPY_INT32, 1, &arrays->three, arrays->shape};
     if (normalisation->mean)
-        members[count++] = (struct npy_member){"mean", NPY_FLOAT64, 1, zca ? &size : &channels, normalisation->mean};
-    if (normalisation->sd) members[count++] = (struct npy_member){"sd", NPY_FLOAT64, 1, &channels, normalisation->sd};
+        members[(*count)++] =
+            (struct npy_member){"mean", NPY_FLOAT64, 1, zca ? &arrays->size : &arrays->channels, normalisation->mean};
+    if (normalisation->sd)
+        members[(*count)++] = (struct npy_member){"sd", NPY_FLOAT64, 1, &arrays->channels, normalisation->sd};
     if (zca) {
-        members[count++] = (struct npy_member){"whiten", NPY_FLOAT32, 2, square, normalisation->whiten};
-        members[count++] = (struct npy_member){"unwhiten", NPY_FLOAT32, 2, square, normalisation->unwhiten};
+        members[(*count)++] = (struct npy_member){"whiten", NPY_FLOAT32, 2, arrays->square, normalisation->whiten};
+        members[(*count)++] = (struct npy_member){"unwhiten", NPY_FLOAT32, 2, arrays->square, normalisation->unwhiten};
     }
-    return npz_write(path, members, count);
+}
+
+int normalisation_save(const struct normalisation *normalisation, const char *path) {
+    struct normalisation_arrays arrays;
+    normalisation_arrays(normalisation, &arrays);
+    return npz_write(path, arrays.members, arrays.count);
+}
+
+static int read_member(const struct array_file *file, const char *name, struct npy *npy) {
+    char whole[64];
+    snprintf(whole, sizeof whole, "%s%s", file->prefix, name);
+    return file->read(file->path, whole, npy);
 }
 
 /* A member of an exact type and shape, all of it finite; the caller gets its data. */
-static int load_member(const char *path, const char *name, enum npy_type type, int rank, const int64_t *size,
-                       void *data_pointer) {
+static int load_member(const struct array_file *file, const char *name, enum npy_type type, int rank,
+                       const int64_t *size, void *data_pointer) {
     int status = RETORT_OK;
     struct npy npy = {0};
     float *finite = NULL;
-    TRY(npy_read_member(path, name, &npy));
+    const char *path = file->path;
+    TRY(read_member(file, name, &npy));
     if (npy.type != type || npy.rank != rank || memcmp(npy.size, size, (size_t)rank * sizeof *size) != 0)
         RAISE(RETORT_EFORMAT,
               "%s: the member '%s' has not the type and shape of this normalisation; the file is damaged", path, name);
@@ -330,11 +353,16 @@ static bool is_word(const struct npy *npy, const char *word) {
 }
 
 int normalisation_load(const char *path, struct normalisation *normalisation) {
+    return normalisation_read(&(struct array_file){path, "", npy_read_member}, normalisation);
+}
+
+int normalisation_read(const struct array_file *file, struct normalisation *normalisation) {
     int status = RETORT_OK;
+    const char *path = file->path;
     struct normalisation result = {0};
     struct npy kind = {0};
     int32_t *shape = NULL;
-    TRY(npy_read_member(path, "kind", &kind));
+    TRY(read_member(file, "kind", &kind));
     int found = 0;
     while (found < KIND_COUNT && !is_word(&kind, normalise_words[found])) found++;
     if (is_word(&kind, former_zca)) found = NORMALISE_ZCA_KIP;
@@ -342,7 +370,7 @@ int normalisation_load(const char *path, struct normalisation *normalisation) {
         RAISE(RETORT_EFORMAT,
               "%s: the member 'kind' names no known normalisation; expected none, mean_sd, zca or zca_pixel", path);
     result.kind = (enum normalise_kind)found;
-    TRY(load_member(path, "shape", NPY_INT32, 1, (int64_t[]){3}, &shape));
+    TRY(load_member(file, "shape", NPY_INT32, 1, (int64_t[]){3}, &shape));
     int64_t size;
     for (int i = 0; i < 3; i++)
         if (shape[i] < 1) RAISE(RETORT_EFORMAT, "%s: images of %d x %d x %d", path, shape[0], shape[1], shape[2]);
@@ -353,14 +381,14 @@ int normalisation_load(const char *path, struct normalisation *normalisation) {
     result.height = shape[1];
     result.width = shape[2];
     if (result.kind == NORMALISE_MEAN_SD) {
-        TRY(load_member(path, "mean", NPY_FLOAT64, 1, (int64_t[]){shape[0]}, &result.mean));
-        TRY(load_member(path, "sd", NPY_FLOAT64, 1, (int64_t[]){shape[0]}, &result.sd));
+        TRY(load_member(file, "mean", NPY_FLOAT64, 1, (int64_t[]){shape[0]}, &result.mean));
+        TRY(load_member(file, "sd", NPY_FLOAT64, 1, (int64_t[]){shape[0]}, &result.sd));
         for (int c = 0; c < shape[0]; c++)
             if (!(result.sd[c] > 0)) RAISE(RETORT_EFORMAT, "%s: the sd of channel %d is %g", path, c, result.sd[c]);
     } else if (is_zca(result.kind)) {
-        if (result.kind == NORMALISE_ZCA_PIXEL) TRY(load_member(path, "mean", NPY_FLOAT64, 1, &size, &result.mean));
-        TRY(load_member(path, "whiten", NPY_FLOAT32, 2, (int64_t[]){size, size}, &result.whiten));
-        TRY(load_member(path, "unwhiten", NPY_FLOAT32, 2, (int64_t[]){size, size}, &result.unwhiten));
+        if (result.kind == NORMALISE_ZCA_PIXEL) TRY(load_member(file, "mean", NPY_FLOAT64, 1, &size, &result.mean));
+        TRY(load_member(file, "whiten", NPY_FLOAT32, 2, (int64_t[]){size, size}, &result.whiten));
+        TRY(load_member(file, "unwhiten", NPY_FLOAT32, 2, (int64_t[]){size, size}, &result.unwhiten));
     }
     *normalisation = result;
     result = (struct normalisation){0};

@@ -294,7 +294,7 @@ done:
     return status;
 }
 
-static int npz_has(const char *path, const char *member, bool *has) {
+int npz_has(const char *path, const char *member, bool *has) {
     int status = RETORT_OK;
     zip_t *archive = NULL;
     struct text name;
@@ -357,6 +357,19 @@ int npy_write(const char *path, enum npy_type type, int rank, const int64_t *siz
 done:
     if (stream) fclose(stream);
     if (status < 0 && temporary[0]) unlink(temporary);
+    text_finish(&header);
+    return status;
+}
+
+int npy_hash(struct hash *hash, enum npy_type type, int rank, const int64_t *size, const void *data) {
+    int status = RETORT_OK;
+    size_t bytes;
+    struct text header;
+    text_init(&header);
+    TRY(header_write("an array", type, rank, size, &header, &bytes));
+    hash_update(hash, header.data, header.length);
+    hash_update(hash, data, bytes);
+done:
     text_finish(&header);
     return status;
 }

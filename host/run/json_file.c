@@ -24,19 +24,26 @@ int json_file_read(const char *path, json_t **value) {
     int status = RETORT_OK;
     unsigned char *text = NULL;
     size_t size;
-    json_error_t error;
     TRY(file_read(path, 64 << 20, &text, &size));
-    json_t *parsed = json_loadb((const char *)text, size, JSON_REJECT_DUPLICATES, &error);
+    TRY(json_parse(path, (const char *)text, size, value));
+done:
+    free(text);
+    return status;
+}
+
+int json_parse(const char *name, const char *text, size_t size, json_t **value) {
+    int status = RETORT_OK;
+    json_error_t error;
+    json_t *parsed = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
     if (!parsed && json_error_code(&error) == json_error_out_of_memory)
-        RAISE(RETORT_ENOMEM, "out of memory reading %s", path);
-    if (!parsed) RAISE(RETORT_EFORMAT, "%s:%d: not JSON: %s", path, error.line, error.text);
+        RAISE(RETORT_ENOMEM, "out of memory reading %s", name);
+    if (!parsed) RAISE(RETORT_EFORMAT, "%s:%d: not JSON: %s", name, error.line, error.text);
     if (!json_is_object(parsed)) {
         json_decref(parsed);
-        RAISE(RETORT_EFORMAT, "%s: expected a JSON object", path);
+        RAISE(RETORT_EFORMAT, "%s: expected a JSON object", name);
     }
     *value = parsed;
 done:
-    free(text);
     return status;
 }
 

@@ -11,6 +11,7 @@
 #include "run/metrics.h"
 #include "run/preview.h"
 #include "run/profile.h"
+#include "run/public.h"
 #include "run/run_folder.h"
 #include "run/score.h"
 #include "run/session.h"
@@ -37,23 +38,38 @@ struct retort_run {
 };
 
 /* --- making one --- */
-int run_create(const char *descriptor, const struct schema_override *overrides, size_t override_count,
-               const struct retort_run_options *options, struct retort_run **run) {
-    int status = RETORT_OK;
-    char kept[FILE_PATH_MAX];
+static int begin_create(const struct retort_run_options *options, struct retort_run **run) {
     struct retort_run *fresh = calloc(1, sizeof *fresh);
     if (!fresh) return error_set(RETORT_ENOMEM, "out of memory");
     fresh->folder.lock = -1;
     fresh->options = *options;
     if (!(fresh->options.checkpoint_every > 0)) fresh->options.checkpoint_every = CHECKPOINT_SECONDS;
+    *run = fresh;
+    return RETORT_OK;
+}
+
+/* Once the descriptor is read. */
+static int settle_folder(struct retort_run *run) {
+    int status = RETORT_OK;
+    TRY(run_folder_name(&run->descriptor, run->options.out, &run->folder));
+    TRY(run_folder_check(&run->folder, &run->descriptor, run->options.resume, &run->begun));
+done:
+    return status;
+}
+
+int run_create(const char *descriptor, const struct schema_override *overrides, size_t override_count,
+               const struct retort_run_options *options, struct retort_run **run) {
+    int status = RETORT_OK;
+    char kept[FILE_PATH_MAX];
+    struct retort_run *fresh = NULL;
+    TRY(begin_create(options, &fresh));
     if (!descriptor && (!options->resume || !options->out)) RAISE(RETORT_EINVAL, "no descriptor was named");
     if (!descriptor) TRY(path_join(options->out, "descriptor.yaml", kept));
     status = descriptor_read(descriptor ? descriptor : kept, overrides, override_count, &fresh->descriptor);
     /* A descriptor that cannot be read is the caller's mistake, as one that cannot be understood is. */
     if (status == RETORT_EIO) status = RETORT_EINVAL;
     TRY(status);
-    TRY(run_folder_name(&fresh->descriptor, options->out, &fresh->folder));
-    TRY(run_folder_check(&fresh->folder, &fresh->descriptor, options->resume, &fresh->begun));
+    TRY(settle_folder(fresh));
     *run = fresh;
     fresh = NULL;
 done:
@@ -61,24 +77,50 @@ done:
     return status;
 }
 
-int retort_run_create(const char *descriptor, const struct retort_run_options *options, struct retort_run **run) {
+static int create_text(const char *name, const char *folder, const char *text, const struct schema_override *overrides,
+                       size_t override_count, const struct retort_run_options *options, struct retort_run **run) {
     int status = RETORT_OK;
+    struct retort_run *fresh = NULL;
+    TRY(begin_create(options, &fresh));
+    TRY(public_parse(name, folder, text, overrides, override_count, &fresh->descriptor));
+    TRY(settle_folder(fresh));
+    *run = fresh;
+    fresh = NULL;
+done:
+    retort_run_destroy(fresh);
+    return status;
+}
+
+/* A descriptor in memory has a name and a folder; one on disk is named by its path alone. */
+static int create_public(const char *name, const char *folder, const char *text,
+                         const struct retort_run_options *options, struct retort_run **run) {
+    int status = RETORT_OK;
+    const struct retort_run_options none = {0};
     locale_t before = locale_enter_c();
     struct arena arena;
     arena_init(&arena);
-    size_t count = 0;
-    while (options->settings && options->settings[count]) count++;
-    struct schema_override *overrides = arena_array(&arena, count, sizeof *overrides);
-    for (size_t i = 0; overrides && i < count; i++) {
-        overrides[i].option = arena_printf(&arena, "setting %s", options->settings[i]);
-        overrides[i].assignment = options->settings[i];
-    }
+    size_t count;
+    if (!options) options = &none;
+    TRY(public_check_reserved("retort_run_options", options->reserved));
+    struct schema_override *overrides = public_overrides(options->settings, &arena, &count);
     if (arena.failed) RAISE(RETORT_ENOMEM, "out of memory");
-    TRY(run_create(descriptor, overrides, count, options, run));
+    if (text)
+        TRY(create_text(name, folder, text, overrides, count, options, run));
+    else
+        TRY(run_create(name, overrides, count, options, run));
 done:
     arena_finish(&arena);
     uselocale(before);
     return status;
+}
+
+int retort_run_create(const char *descriptor, const struct retort_run_options *options, struct retort_run **run) {
+    return create_public(descriptor, NULL, NULL, options, run);
+}
+
+int retort_run_create_text(const char *name, const char *folder, const char *text,
+                           const struct retort_run_options *options, struct retort_run **run) {
+    return create_public(name, folder, text, options, run);
 }
 
 void retort_run_destroy(struct retort_run *run) {

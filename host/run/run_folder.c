@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 int run_folder_name(const struct descriptor *descriptor, const char *out, struct run_folder *folder) {
@@ -191,40 +190,11 @@ done:
 }
 
 /* --- checks of what is written late --- */
-/* Whether a folder, or the nearest one above it that exists, can be written to and has room. */
-static int check_place(const char *path, uint64_t bytes) {
-    int status = RETORT_OK;
-    char place[FILE_PATH_MAX];
-    struct statvfs system;
-    snprintf(place, sizeof place, "%s", path);
-    while (!file_exists(place)) {
-        char *slash = strrchr(place, '/');
-        if (!slash)
-            strcpy(place, ".");
-        else if (slash == place)
-            strcpy(place, "/");
-        else
-            *slash = '\0';
-    }
-    if (!folder_exists(place)) RAISE(RETORT_EIO, "cannot write into %s: %s is a file; move it away", path, place);
-    if (access(place, W_OK) < 0) RAISE(RETORT_EIO, "cannot write into %s: %s", place, strerror(errno));
-    /* Some file systems do not tell their size. */
-    if (statvfs(place, &system) < 0 || system.f_blocks == 0) goto done;
-    uint64_t left = (uint64_t)system.f_bavail * system.f_frsize;
-    if (left < bytes)
-        RAISE(RETORT_EIO,
-              "the run will write about %.1f MB into %s, where %.1f MB are left; make room, or take another "
-              "folder with --out",
-              (double)bytes * 1e-6, path, (double)left * 1e-6);
-done:
-    return status;
-}
-
 int run_folder_check_room(const struct run_folder *folder, uint64_t bytes) {
     int status = RETORT_OK;
     const char *const folders[] = {folder->path, folder->checkpoints, folder->set};
     const char *const files[] = {folder->metrics, folder->preview, folder->scores, folder->result};
-    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) TRY(check_place(folders[i], bytes));
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) TRY(folder_check_room(folders[i], bytes));
     for (size_t i = 0; i < sizeof files / sizeof *files; i++)
         if (folder_exists(files[i])) RAISE(RETORT_EIO, "cannot write %s: it is a folder; move it away", files[i]);
 done:

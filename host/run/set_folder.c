@@ -2,8 +2,10 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "run/digest.h"
 #include "run/json_file.h"
+#include "run/stored_set.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -120,23 +122,22 @@ done:
 }
 
 /* --- reading --- */
-static int read_images(const char *path, const struct session *session, struct distilled_set *set) {
+static int take_images(struct stored_set *stored, const struct session *session, struct distilled_set *set) {
     int status = RETORT_OK;
-    struct npy npy = {0};
+    struct npy *npy = &stored->images;
     const struct dataset *train = &session->data.train;
-    TRY(npy_read(path, &npy));
-    if (npy.rank != 4 || npy.size[0] < 1 || npy.size[1] != train->channels || npy.size[2] != train->height
-        || npy.size[3] != train->width) {
+    if (npy->rank != 4 || npy->size[0] < 1 || npy->size[1] != train->channels || npy->size[2] != train->height
+        || npy->size[3] != train->width) {
         char found[160] = "";
-        for (int i = 0; i < npy.rank; i++)
+        for (int i = 0; i < npy->rank; i++)
             snprintf(found + strlen(found), sizeof found - strlen(found), "%s%lld", i ? "," : "",
-                     (long long)npy.size[i]);
-        RAISE(RETORT_EFORMAT, "%s: found shape [%s], expected [N,%d,%d,%d], as the descriptor's data", path, found,
-              train->channels, train->height, train->width);
+                     (long long)npy->size[i]);
+        RAISE(RETORT_EFORMAT, "%s: found shape [%s], expected [N,%d,%d,%d], as the descriptor's data",
+              stored->images_name, found, train->channels, train->height, train->width);
     }
-    bool pixels = npy.type == NPY_UINT8;
-    TRY(npy_to_float(&npy, path, &set->images));
-    set->count = npy.size[0];
+    bool pixels = npy->type == NPY_UINT8;
+    TRY(npy_to_float(npy, stored->images_name, &set->images));
+    set->count = npy->size[0];
     set->channels = train->channels;
     set->height = train->height;
     set->width = train->width;
@@ -146,30 +147,28 @@ static int read_images(const char *path, const struct session *session, struct d
         TRY(normalisation_apply(&session->data.normalisation, set->images, set->count));
     }
 done:
-    npy_finish(&npy);
     return status;
 }
 
-static int read_labels(const char *path, struct distilled_set *set) {
+static int take_labels(struct stored_set *stored, struct distilled_set *set) {
     int status = RETORT_OK;
-    struct npy npy = {0};
-    TRY(npy_read(path, &npy));
-    bool floating = npy.type == NPY_FLOAT32 || npy.type == NPY_FLOAT64;
-    if (npy.rank < 1 || npy.size[0] != set->count)
-        RAISE(RETORT_EFORMAT, "%s: labels of %lld images, expected %lld", path,
-              npy.rank < 1 ? 1LL : (long long)npy.size[0], (long long)set->count);
-    if (npy.rank == 2 && floating && npy.size[1] == set->classes)
-        TRY(npy_to_float(&npy, path, &set->soft));
-    else if (npy.rank == 1 && !floating) {
-        TRY(npy_to_int(&npy, path, &set->hard));
+    const char *name = stored->labels_name;
+    struct npy *npy = &stored->labels;
+    bool floating = npy->type == NPY_FLOAT32 || npy->type == NPY_FLOAT64;
+    if (npy->rank < 1 || npy->size[0] != set->count)
+        RAISE(RETORT_EFORMAT, "%s: labels of %lld images, expected %lld", name,
+              npy->rank < 1 ? 1LL : (long long)npy->size[0], (long long)set->count);
+    if (npy->rank == 2 && floating && npy->size[1] == set->classes)
+        TRY(npy_to_float(npy, name, &set->soft));
+    else if (npy->rank == 1 && !floating) {
+        TRY(npy_to_int(npy, name, &set->hard));
         for (int64_t i = 0; i < set->count; i++)
             if (set->hard[i] < 0 || set->hard[i] >= set->classes)
-                RAISE(RETORT_EFORMAT, "%s: label %d of image %lld, expected 0 to %d", path, set->hard[i], (long long)i,
+                RAISE(RETORT_EFORMAT, "%s: label %d of image %lld, expected 0 to %d", name, set->hard[i], (long long)i,
                       set->classes - 1);
     } else
-        RAISE(RETORT_EFORMAT, "%s: expected whole numbers [N], or floating-point ones [N,%d]", path, set->classes);
+        RAISE(RETORT_EFORMAT, "%s: expected whole numbers [N], or floating-point ones [N,%d]", name, set->classes);
 done:
-    npy_finish(&npy);
     return status;
 }
 
@@ -223,68 +222,90 @@ done:
     return status;
 }
 
-static int read_arrays(const char *images, const char *labels, const struct session *session,
-                       struct distilled_set *set) {
+/* Of what is known about the set, its word on inner_lr, ipc and normalisation is heeded; arrays that are no longer
+ * those that were distilled are taken, with a warning. */
+static int heed_about(const struct stored_set *stored, const struct session *session, struct distilled_set *set) {
     int status = RETORT_OK;
-    TRY(read_images(images, session, set));
-    TRY(read_labels(labels, set));
+    const char *normalisation, *sha256 = NULL, *ours = normalise_words[session->data.normalisation.kind];
+    char found[65];
+    if (json_unpack(stored->about, "{s:i, s:F, s:s, s?s}", "ipc", &set->ipc, "inner_lr", &set->inner_lr,
+                    "normalisation", &normalisation, "set_sha256", &sha256)
+            < 0
+        || set->ipc < 0 || !(set->inner_lr >= 0))
+        RAISE(RETORT_EFORMAT, "%s: expected ipc, inner_lr and normalisation", stored->about_name);
+    if (strcmp(normalisation, ours) != 0)
+        RAISE(RETORT_EINVAL, "data.normalise is %s, but %s was made for %s; use the same", ours, stored->images_name,
+              normalisation);
+    TRY(stored_set_hash(stored, found));
+    if (sha256 && strcmp(sha256, found) != 0)
+        log_warning("%s and the labels are not those that were distilled: their SHA-256 is %.12s..., that of the set "
+                    "was %.12s...",
+                    stored->images_name, found, sha256);
 done:
+    return status;
+}
+
+static int take_stored(struct stored_set *stored, const struct session *session, struct distilled_set *set) {
+    int status = RETORT_OK;
+    struct distilled_set fresh = {0};
+    if (stored->about) TRY(heed_about(stored, session, &fresh));
+    TRY(take_images(stored, session, &fresh));
+    TRY(take_labels(stored, &fresh));
+    if (fresh.ipc && fresh.count != (int64_t)fresh.ipc * fresh.classes)
+        RAISE(RETORT_EFORMAT, "%s holds %lld images, expected %d for each of %d classes", stored->images_name,
+              (long long)fresh.count, fresh.ipc, fresh.classes);
+    if (!fresh.ipc) TRY(group_by_class(&fresh));
+    *set = fresh;
+    return RETORT_OK;
+done:
+    distilled_set_finish(&fresh);
     return status;
 }
 
 int set_read_arrays(const char *images, const char *labels, const struct session *session, struct distilled_set *set) {
     int status = RETORT_OK;
-    struct distilled_set fresh = {0};
-    TRY(read_arrays(images, labels, session, &fresh));
-    TRY(group_by_class(&fresh));
-    *set = fresh;
-    return RETORT_OK;
+    struct stored_set stored = {0};
+    TRY(stored_set_read_pair(images, labels, &stored));
+    TRY(take_stored(&stored, session, set));
 done:
-    distilled_set_finish(&fresh);
+    stored_set_finish(&stored);
     return status;
 }
 
-int set_folder_read(const char *folder, const struct session *session, struct distilled_set *set) {
+int set_folder_read(const char *path, const struct session *session, struct distilled_set *set) {
     int status = RETORT_OK;
-    json_t *about = NULL;
-    struct distilled_set fresh = {0};
-    struct set_paths paths;
-    TRY(find_paths(folder, &paths));
-    if (!file_exists(paths.about)) return set_read_arrays(paths.images, paths.labels, session, set);
-    TRY(json_file_read(paths.about, &about));
-    const char *normalisation;
-    if (json_unpack(about, "{s:i, s:F, s:s}", "ipc", &fresh.ipc, "inner_lr", &fresh.inner_lr, "normalisation",
-                    &normalisation)
-            < 0
-        || fresh.ipc < 0 || !(fresh.inner_lr >= 0))
-        RAISE(RETORT_EFORMAT, "%s: expected ipc, inner_lr and normalisation", paths.about);
-    const char *ours = normalise_words[session->data.normalisation.kind];
-    if (strcmp(normalisation, ours) != 0)
-        RAISE(RETORT_EINVAL, "data.normalise is %s, but %s was made for %s; use the same", ours, folder, normalisation);
-    TRY(read_arrays(paths.images, paths.labels, session, &fresh));
-    if (fresh.ipc && fresh.count != (int64_t)fresh.ipc * fresh.classes)
-        RAISE(RETORT_EFORMAT, "%s holds %lld images, expected %d for each of %d classes", paths.images,
-              (long long)fresh.count, fresh.ipc, fresh.classes);
-    if (!fresh.ipc) TRY(group_by_class(&fresh));
-    *set = fresh;
-    json_decref(about);
-    return RETORT_OK;
+    struct set_place place;
+    struct stored_set stored = {0};
+    TRY(set_find(path, &place));
+    TRY(stored_set_read(&place, &stored));
+    TRY(take_stored(&stored, session, set));
 done:
-    json_decref(about);
-    distilled_set_finish(&fresh);
+    stored_set_finish(&stored);
     return status;
 }
 
-int set_folder_recipe(const char *folder, char **text) {
+int set_folder_recipe(const char *path, char **text) {
     int status = RETORT_OK;
     json_t *about = NULL;
-    struct set_paths paths;
-    TRY(find_paths(folder, &paths));
-    TRY(json_file_read(paths.about, &about));
+    struct set_place place;
+    TRY(set_find(path, &place));
+    TRY(stored_set_read_about(&place, &about));
     char *dumped = json_dumps(json_object_get(about, "recipe"), JSON_COMPACT);
-    if (!dumped) RAISE(RETORT_EFORMAT, "%s has no recipe; name a descriptor with --with", paths.about);
+    if (!dumped)
+        RAISE(RETORT_EINVAL, "nothing tells how %s was made: it has no recipe; name a descriptor with --with",
+              place.path);
     *text = dumped;
 done:
     json_decref(about);
     return status;
+}
+
+int distilled_set_hash(const struct distilled_set *set, char sha256[65]) {
+    const struct stored_set stored = {
+        .images = {NPY_FLOAT32, 4, {set->count, set->channels, set->height, set->width}, set->images},
+        .labels = {set->soft ? NPY_FLOAT32 : NPY_INT32,
+                   set->soft ? 2 : 1,
+                   {set->count, set->classes},
+                   set->soft ? (void *)set->soft : set->hard}};
+    return stored_set_hash(&stored, sha256);
 }

@@ -36,9 +36,12 @@ int set_folder_write(const char *folder, const struct distilled_set *set, const 
 /* Reads images and labels from two .npy files: float images are in network space, uint8 ones are pixels and are
  * normalised; rows may come in any order. Checked against the session's data. */
 int set_read_arrays(const char *images, const char *labels, const struct session *session, struct distilled_set *set);
-/* Reads a folder; where there is a set.json, its word on inner_lr and normalisation is heeded. */
-int set_folder_read(const char *folder, const struct session *session, struct distilled_set *set);
-/* The recipe of a folder's set.json as YAML text, for descriptor_parse; the caller's to free(). */
-int set_folder_recipe(const char *folder, char **text);
+/* Reads the set that a path names: of a run, of a folder, or an exported one (set_find of stored_set.h). Where
+ * something tells how it was made (set.json), that word on inner_lr and normalisation is heeded. */
+int set_folder_read(const char *path, const struct session *session, struct distilled_set *set);
+/* The recipe of such a set as YAML text, for descriptor_parse; the caller's to free(). */
+int set_folder_recipe(const char *path, char **text);
+/* What set.json calls set_sha256. */
+int distilled_set_hash(const struct distilled_set *set, char sha256[65]);
 
 #endif
