@@ -482,11 +482,29 @@ static void test_class_names(void **state) {
     assert_ok(parse(LEAST, NULL, 0, &d));
     assert_null(d.data.class_names);
     descriptor_finish(&d);
+    refused(LEAST, "--set", "data.skip_corrupt=true", "data.skip_corrupt|folder and csv|not idx");
     refused(LEAST, "--set", "data.class_names=[]", "data.class_names|an empty one");
     refused(LEAST, "--set", "data.class_names=cat", "found 'cat'|a list of names, or as_found");
     refused(LEAST, "--set", "data.class_names=[a, [b]]", "found a list|a list of names");
     refused(LEAST, "--set", "data.class_names=[a, a]", "'a' is listed twice");
     refused(text, "--set", "data.class_names=[a, b, c]", "3 names of 2 classes");
+}
+
+/* Keys that a run's copy of its descriptor lacks, since an earlier version wrote it, mean what was done then. */
+static void test_copies(void **state) {
+    (void)state;
+    struct descriptor d;
+    assert_ok(parse(LEAST, NULL, 0, &d));
+    assert_true(d.data.test == 0.2);
+    descriptor_finish(&d);
+    assert_ok(descriptor_parse_copy("d.yaml", "/", LEAST, strlen(LEAST), NULL, 0, &d));
+    assert_true(d.data.test == 0);
+    assert_int_equal(d.inner.steps, 200);
+    descriptor_finish(&d);
+    const struct schema_override asked = {"--set", "data.test=0.3"};
+    assert_ok(descriptor_parse_copy("d.yaml", "/", LEAST, strlen(LEAST), &asked, 1, &d));
+    assert_true(d.data.test == 0.3);
+    descriptor_finish(&d);
 }
 
 /* Every recipe of configs/ is one. */
@@ -533,6 +551,7 @@ int main(void) {
         cmocka_unit_test(test_files),
         cmocka_unit_test(test_damaged),
         cmocka_unit_test(test_class_names),
+        cmocka_unit_test(test_copies),
         cmocka_unit_test(test_reference),
         cmocka_unit_test(test_recipes),
         cmocka_unit_test(test_nearest),

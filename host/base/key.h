@@ -32,6 +32,8 @@ struct schema_key {
     int items;
     const char *const *words; /* KEY_CHOICE: NULL-terminated */
     const char *zero;         /* the word that stands for 0 (KEY_INT, KEY_LONG, KEY_SIZE, KEY_BYTES) or for none */
+    const char *before;       /* as YAML: what a copy in a run's or set's folder means that an earlier version wrote,
+                                 without the key; NULL: the default */
     const char *standard;     /* the default, as YAML; NULL: `inherit`, or the key must be given */
     const char *inherit;      /* the key whose value is the default */
     const char *help;         /* one sentence */

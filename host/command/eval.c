@@ -81,14 +81,16 @@ static int read_descriptor(const struct options *options, const struct target *t
     char *recipe = NULL;
     const char *path = options->given[OPTION_WITH] ? options->value[OPTION_WITH] : target->recipe;
     if (*path) {
-        status = descriptor_read(path, options->overrides, options->override_count, descriptor);
+        status = options->given[OPTION_WITH]
+                     ? descriptor_read(path, options->overrides, options->override_count, descriptor)
+                     : descriptor_read_copy(path, options->overrides, options->override_count, descriptor);
         return status == RETORT_EIO ? RETORT_EINVAL : status;
     }
     if (!has_file(target->folder, "set.json"))
         RAISE(RETORT_EINVAL, "%s has no set.json with a recipe; name a descriptor with --with", target->folder);
     TRY(set_folder_recipe(target->folder, &recipe));
-    TRY(descriptor_parse("set.json", target->folder, recipe, strlen(recipe), options->overrides,
-                         options->override_count, descriptor));
+    TRY(descriptor_parse_copy("set.json", target->folder, recipe, strlen(recipe), options->overrides,
+                              options->override_count, descriptor));
 done:
     free(recipe);
     return status;
@@ -123,7 +125,8 @@ static int evaluate(const struct options *options, const volatile int *interrupt
     TRY(find_target(options, &target));
     TRY(read_descriptor(options, &target, &descriptor));
     TRY(session_open(&descriptor, NULL, 0, NULL, &session));
-    if (session.data.test.count == 0) RAISE(RETORT_EINVAL, "data.path holds no test images to test on");
+    if (session.data.test.count == 0)
+        RAISE(RETORT_EINVAL, "data.path holds no test images to test on; give it a test part (docs/data.md)");
     if (target.images)
         TRY(set_read_arrays(target.images, target.labels, &session, &set));
     else

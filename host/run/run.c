@@ -53,6 +53,7 @@ int run_create(const char *descriptor, const struct schema_override *overrides, 
     TRY(status);
     TRY(run_folder_name(&fresh->descriptor, options->out, &fresh->folder));
     TRY(run_folder_check(&fresh->folder, &fresh->descriptor, options->resume, &fresh->begun));
+    if (fresh->begun) TRY(run_folder_adopt(&fresh->folder, &fresh->descriptor));
     *run = fresh;
     fresh = NULL;
 done:

@@ -106,7 +106,8 @@ static struct evaluate_problem problem_of(const struct descriptor *descriptor, c
 int scores_plan(const struct descriptor *descriptor, const struct session *session, const struct evaluate_plans *frozen,
                 struct evaluate_plans *plans) {
     if (session->data.test.count == 0) {
-        log_warning("data.path holds no test images: the set will not be evaluated");
+        log_warning("data.path holds no test images and none are kept aside (data.test): the set will not be "
+                    "evaluated");
         return RETORT_OK;
     }
     const struct evaluate_problem problem =

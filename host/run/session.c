@@ -12,6 +12,18 @@
 /* Debian's package puts Fashion-MNIST here; whoever follows the quick start without it should hear its name. */
 #define FASHION_MNIST "/usr/share/datasets/fashion-mnist"
 
+/* What was read, file by file, and what was made of it. */
+static void tell_data(const struct data_set_pair *data) {
+    const struct dataset *train = &data->train;
+    for (const char *line = text_get(&data->story); *line;) {
+        size_t length = strcspn(line, "\n");
+        log_info("data: %.*s", (int)length, line);
+        line += length + (line[length] == '\n');
+    }
+    log_info("data: %lld training and %lld test images of %d classes, %d x %d x %d", (long long)train->count,
+             (long long)data->test.count, train->classes, train->channels, train->height, train->width);
+}
+
 static int load_data(const struct descriptor *descriptor, struct session *session) {
     int status = RETORT_OK;
     const char *path = descriptor->data.path;
@@ -92,9 +104,7 @@ int session_open(const struct descriptor *descriptor, const char *wisdom, unsign
     if (strcmp(fresh.wisdom_name, "none") != 0) log_info("kernels: by wisdom %s", fresh.wisdom_name);
     target.wisdom = fresh.wisdom;
     TRY(load_data(descriptor, &fresh));
-    const struct dataset *train = &fresh.data.train;
-    log_info("data: %lld training and %lld test images of %d classes, %d x %d x %d", (long long)train->count,
-             (long long)fresh.data.test.count, train->classes, train->channels, train->height, train->width);
+    tell_data(&fresh.data);
     TRY(describe_networks(descriptor, &fresh));
     TRY(test_compiled(&fresh, &target));
     TRY(library_create_for(fresh.device, &target, &fresh.library));
