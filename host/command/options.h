@@ -41,6 +41,7 @@ enum option_name {
     OPTION_LIST,
     OPTION_TUNE_SECONDS,
     OPTION_NO_TUNE,
+    OPTION_SHEET,
     OPTION_QUIET,
     OPTION_JSON,
     OPTION_COUNT
@@ -88,6 +89,7 @@ int report_failure(const char *verb, int status);
 
 int command_bench(int argc, char **argv);
 int command_check(int argc, char **argv);
+int command_data(int argc, char **argv);
 int command_devices(int argc, char **argv);
 int command_eval(int argc, char **argv);
 int command_kernels(int argc, char **argv);

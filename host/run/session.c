@@ -24,12 +24,12 @@ static void tell_data(const struct data_set_pair *data) {
              (long long)data->test.count, train->classes, train->channels, train->height, train->width);
 }
 
-static int load_data(const struct descriptor *descriptor, struct session *session) {
+int session_read_data(const struct descriptor *descriptor, struct data_set_pair *data) {
     int status = RETORT_OK;
     const char *path = descriptor->data.path;
     if (strncmp(path, FASHION_MNIST, strlen(FASHION_MNIST)) == 0 && !file_exists(path))
         RAISE(RETORT_EIO, "data.path: %s is not there; install it: apt-get install dataset-fashion-mnist", path);
-    status = data_load(&descriptor->data, descriptor->seed, &session->data);
+    status = data_load(&descriptor->data, descriptor->seed, data);
     if (status < 0) error_context("data.path");
 done:
     return status;
@@ -103,7 +103,7 @@ int session_open(const struct descriptor *descriptor, const char *wisdom, unsign
     wisdom_name(fresh.wisdom, fresh.wisdom_name);
     if (strcmp(fresh.wisdom_name, "none") != 0) log_info("kernels: by wisdom %s", fresh.wisdom_name);
     target.wisdom = fresh.wisdom;
-    TRY(load_data(descriptor, &fresh));
+    TRY(session_read_data(descriptor, &fresh.data));
     tell_data(&fresh.data);
     TRY(describe_networks(descriptor, &fresh));
     TRY(test_compiled(&fresh, &target));

@@ -14,6 +14,8 @@ struct session {
     struct network network, evaluate_network;
 };
 
+/* Reads the data of a descriptor alone, without a device. */
+int session_read_data(const struct descriptor *descriptor, struct data_set_pair *data);
 /* Opens the device under the descriptor's ceiling and reads the data. `wisdom` is a file, "" for none; NULL: the
  * user's. `units`: compute units to choose kernels for; 0: those of the device. `gemm`: who computed matrix products
  * when the run began, "clblast" or "own"; NULL or "": as the descriptor says. */
