@@ -58,7 +58,7 @@ expect "no verb" 2 '^usage: retort VERB'
 expect "unknown verb" 2 'unknown verb rnu \(did you mean run\?\)' rnu
 expect "unknown verb, nothing near" 2 'unknown verb frobnicate$' frobnicate
 expect "unknown option of the program" 2 'did you mean --version\?' --versoin
-for verb in run eval export devices check tune "bench step"; do
+for verb in run eval export data devices check tune "bench step"; do
   expect "$verb --help" 0 "^usage: retort $verb" $verb --help
   expect "$verb: unknown option" 2 "retort $verb: unknown option --jsno \(did you mean --json\?\)" $verb --jsno
 done
@@ -494,6 +494,21 @@ expect "dm: resumed" 0 '^distilled|finished already' run matching.yaml "${matchi
 same "dm: the set is the same" matched/set/images.npy matched-again/set/images.npy
 
 expect "a ceiling too low" 1 'memory|ceiling|bytes|MiB' run small.yaml --set memory=4KiB --out low
+
+# --- data ---
+expect "data: files, classes, sizes" 0 "^5 +Sandal +6000 +0 +1000" data small.yaml --set data.train_limit=all \
+  --set data.test_limit=all
+expect "data: every file is named" 0 "^ +test: $fashion/t10k-labels-idx1-ubyte.gz: their labels" data small.yaml
+has "data: pixels before they are normalised" '^0 +0\.28[0-9]+ +0\.35[0-9]+ +0\.0000 +1\.0000' out
+expect "data: a contact sheet" 0 'sheet.png: the first images' data small.yaml --sheet sheet.png
+has "data: the sheet is a PNG" 'PNG' sheet.png
+expect "data: for programs" 0 '"name": "Ankle boot"' data small.yaml --json
+expect "data: no descriptor" 2 'which descriptor' data
+expect "data: a mistake in it" 2 'data.tset: unknown key \(did you mean data.test' data small.yaml --set data.tset=1
+mkdir -p pairs && cp "$fashion/t10k-images-idx3-ubyte.gz" pairs/own-images.idx3-ubyte.gz &&
+  cp "$fashion/t10k-labels-idx1-ubyte.gz" pairs/own-labels.idx1-ubyte.gz
+expect "data: a test part where there is none" 0 '8000 training, 0 held out, 2000 test' data small.yaml \
+  --set data.path="$work/pairs" --set data.train_limit=all
 
 # --- foreign sets and bad bytes ---
 expect "eval of a run" 0 '^distilled +[0-9.]+ ' eval whole

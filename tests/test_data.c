@@ -307,6 +307,72 @@ static void test_holdout(void **state) {
     data_finish(&again);
 }
 
+/* The part for testing that data without one gets. */
+static void test_test_part(void **state) {
+    (void)state;
+    enum { ALL = 23, VALUES = ALL * 4 };
+    float images[VALUES];
+    int32_t labels[ALL];
+    char path[FILE_PATH_MAX];
+    /* 12, 8, 2 and 1 images of the four classes. */
+    for (int i = 0; i < VALUES; i++) images[i] = (float)i / VALUES;
+    for (int i = 0; i < ALL; i++) labels[i] = i < 12 ? 0 : i < 20 ? 1 : i < 22 ? 2 : 3;
+    assert_ok(path_join(folder, "parts.npz", path));
+    struct npy_member members[] = {{"images", NPY_FLOAT32, 4, (int64_t[]){ALL, 1, 2, 2}, images},
+                                   {"labels", NPY_INT32, 1, (int64_t[]){ALL}, labels},
+                                   {"test_images", NPY_FLOAT32, 4, (int64_t[]){1, 1, 2, 2}, images},
+                                   {"test_labels", NPY_INT32, 1, (int64_t[]){1}, labels}};
+    assert_ok(npz_write(path, members, 2));
+    struct data_spec spec = {.kind = DATA_NPY, .path = path, .test = 0.2};
+    struct data_set_pair data, other, whole, held;
+    assert_ok(data_load(&spec, 1, &data));
+    static const int64_t wanted[4] = {2, 2, 1, 0}; /* rounded, at least one of two, never the only one */
+    for (int c = 0; c < 4; c++) assert_int_equal(data.test.class_begin[c + 1] - data.test.class_begin[c], wanted[c]);
+    assert_int_equal(data.test.count, 5);
+    assert_int_equal(data.train.count, 18);
+    assert_non_null(strstr(text_get(&data.story), "test: 5 images, taken from train"));
+    assert_non_null(strstr(text_get(&data.story), "with 1 (2) to 10 (0) training images"));
+    /* Every row is in one of the two, with its label, and the split is the same for every seed of a run. */
+    int64_t train = 0, test = 0;
+    for (int64_t i = 0; i < ALL; i++) {
+        const float *image = images + 4 * i;
+        if (test < 5 && memcmp(image, data.test.images + 4 * test, 16) == 0)
+            assert_int_equal(data.test.labels[test++], labels[i]);
+        else {
+            assert_memory_equal(image, data.train.images + 4 * train, 16);
+            assert_int_equal(data.train.labels[train++], labels[i]);
+        }
+    }
+    assert_ok(data_load(&spec, 2, &other));
+    assert_memory_equal(data.test.images, other.test.images, 5 * 4 * sizeof(float));
+    /* The normalisation knows nothing of it; the data is the same data; the held-out split is of what is left. */
+    spec.test = 0;
+    spec.normalise = NORMALISE_MEAN_SD;
+    assert_ok(data_load(&spec, 1, &whole));
+    assert_int_equal(whole.test.count, 0);
+    assert_true(whole.fingerprint == data.fingerprint);
+    spec.test = 0.2;
+    spec.holdout = 0.2;
+    assert_ok(data_load(&spec, 1, &held));
+    assert_int_equal(held.test.count, 5);
+    assert_int_equal(held.holdout.count, 3);
+    assert_int_equal(held.train.count, 15);
+    assert_true(fabs(held.normalisation.mean[0] - whole.normalisation.mean[0]) > 1e-4);
+    data_finish(&data);
+    data_finish(&other);
+    data_finish(&whole);
+    data_finish(&held);
+    /* Where there is one, it stays. */
+    assert_ok(npz_write(path, members, 4));
+    spec.holdout = 0;
+    assert_ok(data_load(&spec, 1, &data));
+    assert_int_equal(data.test.count, 1);
+    assert_int_equal(data.train.count, ALL);
+    data_finish(&data);
+    spec.test = 1;
+    assert_int_equal(data_load(&spec, 1, &data), RETORT_EINVAL);
+}
+
 /* The row of the set that an image was copied from. */
 static int64_t find_row(const struct dataset *dataset, const float *image) {
     int64_t size = value_count(dataset) / dataset->count;
@@ -651,6 +717,8 @@ static void test_fashion_mnist(void **state) {
     assert_float_equal(data.normalisation.sd[0], 0.3530, 5e-5);
     for (int c = 0; c < 10; c++) assert_int_equal(data.train.class_begin[c], 6000 * c);
     assert_int_equal(data.train.labels[0], 9); /* the ankle boot that opens the set */
+    assert_string_equal(data.train.class_names[9], "Ankle boot");
+    assert_string_equal(data.test.class_names[0], "T-shirt/top");
     data_finish(&data);
 }
 
@@ -680,6 +748,7 @@ static void test_mnist(void **state) {
     check_set(&data, 60000, 10000, 1, 28, 10);
     assert_float_equal(data.normalisation.mean[0], 0.1307, 5e-5);
     assert_float_equal(data.normalisation.sd[0], 0.3081, 5e-5);
+    assert_string_equal(data.train.class_names[9], "9"); /* as many images and labels as Fashion-MNIST */
     data_finish(&data);
 }
 
@@ -761,6 +830,7 @@ int main(void) {
         cmocka_unit_test(test_bad_normalisation),
         cmocka_unit_test(test_former_name),
         cmocka_unit_test(test_holdout),
+        cmocka_unit_test(test_test_part),
         cmocka_unit_test(test_draw),
         cmocka_unit_test(test_rows),
         cmocka_unit_test(test_augment),

@@ -460,22 +460,107 @@ static void test_reference(void **state) {
     text_finish(&printed);
 }
 
-/* Every recipe of configs/ is one. */
+static void test_class_names(void **state) {
+    (void)state;
+    static const char text[] = "data: {kind: idx, path: i, classes: [2, 0], class_names: [\"a \\\"b\\\"\", 7]}\n"
+                               "outer: {steps: 10}\n";
+    struct descriptor d, again;
+    struct text written;
+    text_init(&written);
+    assert_ok(parse(text, NULL, 0, &d));
+    assert_int_equal(d.data.class_name_count, 2);
+    assert_string_equal(d.data.class_names[0], "a \"b\"");
+    assert_string_equal(d.data.class_names[1], "7");
+    descriptor_write(&d, &written);
+    assert_ok(parse(text_get(&written), NULL, 0, &again));
+    assert_string_equal(again.data.class_names[0], "a \"b\"");
+    json_t *json = descriptor_json(&d);
+    assert_string_equal(
+        json_string_value(json_array_get(json_object_get(json_object_get(json, "data"), "class_names"), 1)), "7");
+    json_decref(json);
+    text_finish(&written);
+    descriptor_finish(&d);
+    descriptor_finish(&again);
+    assert_ok(parse(LEAST, NULL, 0, &d));
+    assert_null(d.data.class_names);
+    descriptor_finish(&d);
+    refused(LEAST, "--set", "data.skip_corrupt=true", "data.skip_corrupt|folder and csv|not idx");
+    refused(LEAST, "--set", "data.class_names=[]", "data.class_names|an empty one");
+    refused(LEAST, "--set", "data.class_names=cat", "found 'cat'|a list of names, or as_found");
+    refused(LEAST, "--set", "data.class_names=[a, [b]]", "found a list|a list of names");
+    refused(LEAST, "--set", "data.class_names=[a, a]", "'a' is listed twice");
+    refused(text, "--set", "data.class_names=[a, b, c]", "3 names of 2 classes");
+}
+
+/* Keys that a run's copy of its descriptor lacks, since an earlier version wrote it, mean what was done then. */
+static void test_copies(void **state) {
+    (void)state;
+    struct descriptor d;
+    assert_ok(parse(LEAST, NULL, 0, &d));
+    assert_true(d.data.test == 0.2);
+    descriptor_finish(&d);
+    assert_ok(descriptor_parse_copy("d.yaml", "/", LEAST, strlen(LEAST), NULL, 0, &d));
+    assert_true(d.data.test == 0);
+    assert_int_equal(d.inner.steps, 200);
+    descriptor_finish(&d);
+    const struct schema_override asked = {"--set", "data.test=0.3"};
+    assert_ok(descriptor_parse_copy("d.yaml", "/", LEAST, strlen(LEAST), &asked, 1, &d));
+    assert_true(d.data.test == 0.3);
+    descriptor_finish(&d);
+}
+
+/* The size of the images that a recipe of configs/ is for, and the number of classes. */
+static void recipe_image(const char *path, const struct descriptor *d, int image[3], int *classes) {
+    bool pictures = d->data.kind == DATA_FOLDER || d->data.kind == DATA_CSV;
+    int side = d->data.kind == DATA_IDX || d->data.kind == DATA_NPY ? 28 : 32;
+    if (pictures) side = d->data.height ? d->data.height : 64; /* Tiny-ImageNet's as they are */
+    image[0] = d->data.kind == DATA_IDX || d->data.grey ? 1 : 3;
+    image[1] = image[2] = side;
+    *classes = d->data.class_count             ? d->data.class_count
+               : strstr(path, "imagenet-1k")   ? 1000
+               : strstr(path, "tiny-imagenet") ? 200
+               : d->data.kind == DATA_CIFAR100 ? 100
+                                               : 10;
+}
+
+/* Every recipe of configs/ is one whose networks fit its images and whose batches fit its classes, and it says what it
+ * costs, or that this was not measured. */
 static void test_recipes(void **state) {
     (void)state;
+    static const char *const folders[] = {"configs/*.yaml", "configs/features/*.yaml"};
+    static const size_t least[] = {30, 14};
     const char *source = getenv("RETORT_SOURCE");
     if (!source) skip();
-    char pattern[FILE_PATH_MAX];
-    glob_t found;
-    assert_ok(path_join(source, "configs/*.yaml", pattern));
-    assert_int_equal(glob(pattern, 0, NULL, &found), 0);
-    assert_true(found.gl_pathc >= 2);
-    for (size_t i = 0; i < found.gl_pathc; i++) {
-        struct descriptor d;
-        assert_ok(descriptor_read(found.gl_pathv[i], NULL, 0, &d));
-        descriptor_finish(&d);
+    for (int f = 0; f < 2; f++) {
+        char pattern[FILE_PATH_MAX];
+        glob_t found;
+        assert_ok(path_join(source, folders[f], pattern));
+        assert_int_equal(glob(pattern, 0, NULL, &found), 0);
+        assert_true(found.gl_pathc >= least[f]);
+        for (size_t i = 0; i < found.gl_pathc; i++) {
+            const char *path = found.gl_pathv[i];
+            struct descriptor d;
+            struct network network;
+            int image[3], classes;
+            unsigned char *text;
+            size_t size;
+            assert_ok(descriptor_read(path, NULL, 0, &d));
+            recipe_image(path, &d, image, &classes);
+            assert_ok(network_describe(&d.network, image[0], image[1], image[2], classes, &network));
+            assert_ok(network_describe(&d.evaluate_network, image[0], image[1], image[2], classes, &network));
+            assert_true(d.inner.batch_classes <= classes);
+            if (d.data.class_names && d.data.class_name_count != classes) fail_msg("%s: class_names", path);
+            if (d.data.normalise == NORMALISE_ZCA_KIP) assert_true(image[0] * image[1] * image[2] <= 16384);
+            assert_ok(file_read(path, 0, &text, &size));
+            static const char *const costs[] = {"measured", "minute", "as long", "seconds"};
+            bool told = false;
+            for (size_t k = 0; k < sizeof costs / sizeof *costs; k++) told |= strstr((char *)text, costs[k]) != NULL;
+            if (!told) fail_msg("%s does not say what it costs", path);
+            free(text);
+            descriptor_finish(&d);
+        }
+        globfree(&found);
     }
-    globfree(&found);
 }
 
 static void test_nearest(void **state) {
@@ -503,6 +588,8 @@ int main(void) {
         cmocka_unit_test(test_many_keys),
         cmocka_unit_test(test_files),
         cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_class_names),
+        cmocka_unit_test(test_copies),
         cmocka_unit_test(test_reference),
         cmocka_unit_test(test_recipes),
         cmocka_unit_test(test_nearest),

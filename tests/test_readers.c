@@ -303,6 +303,15 @@ static void test_npy_set(void **state) {
     assert_int_equal(data.train.labels[1], 1);
     assert_string_equal(data.train.class_names[0], "2");
     data_finish(&data);
+    spec.class_names = (const char *const[]){"two", "none"};
+    spec.class_name_count = 2;
+    assert_ok(data_load(&spec, 1, &data));
+    assert_string_equal(data.train.class_names[0], "two");
+    assert_string_equal(data.test.class_names[1], "none");
+    data_finish(&data);
+    spec.class_name_count = 1;
+    assert_fails(data_load(&spec, 1, &data), RETORT_EINVAL, "1 names", "2 classes");
+    spec.class_names = NULL;
     spec.classes = (int[]){2, 3};
     assert_fails(data_load(&spec, 1, &data), RETORT_EINVAL, "set.npz", "class 3");
     spec.classes = (int[]){2, 2};
@@ -333,6 +342,36 @@ static void test_npy_set(void **state) {
     assert_fails(data_load(&spec, 1, &data), RETORT_EINVAL, "i.npy", "uint8");
     assert_ok(npy_write(spec.path, NPY_FLOAT32, 4, (int64_t[]){0, 1, 2, 2}, values));
     assert_fails(data_load(&spec, 1, &data), RETORT_EINVAL, "i.npy", "dimension 0");
+}
+
+static void test_npy_layouts(void **state) {
+    (void)state;
+    uint8_t pixels[2 * 2 * 2 * 3];
+    int64_t labels[2] = {0, 1};
+    struct data_set_pair data;
+    struct npy_member members[] = {{"images", NPY_UINT8, 4, (int64_t[]){2, 2, 2, 3}, pixels},
+                                   {"labels", NPY_INT64, 1, (int64_t[]){2}, labels}};
+    struct data_spec spec = {.kind = DATA_NPY, .path = at("turned.npz")};
+    for (int i = 0; i < 24; i++) pixels[i] = (uint8_t)i;
+    assert_ok(npz_write(spec.path, members, 2));
+    assert_ok(data_load(&spec, 1, &data));
+    assert_int_equal(data.train.channels, 3);
+    assert_int_equal(data.train.height, 2);
+    for (int i = 0; i < 2; i++)
+        for (int c = 0; c < 3; c++)
+            for (int p = 0; p < 4; p++)
+                assert_float_equal(data.train.images[(i * 3 + c) * 4 + p], ((i * 4 + p) * 3 + c) / 255.0, 1e-7);
+    assert_non_null(strstr(text_get(&data.story), "[N,H,W,C], with 3 channels last"));
+    data_finish(&data);
+    members[0].rank = 3;
+    members[0].size = (int64_t[]){2, 4, 3};
+    assert_ok(npz_write(spec.path, members, 2));
+    assert_ok(data_load(&spec, 1, &data));
+    assert_int_equal(data.train.channels, 1);
+    assert_int_equal(data.train.height, 4);
+    assert_int_equal(data.train.width, 3);
+    assert_float_equal(data.train.images[13], 13 / 255.0, 1e-7);
+    data_finish(&data);
 }
 
 /* --- IDX --- */
@@ -399,6 +438,63 @@ static void test_idx(void **state) {
     assert_fails(data_load(&spec, 1, &data), RETORT_EIO, "idx", "0 files");
     spec.path = at("no-such-folder");
     assert_fails(data_load(&spec, 1, &data), RETORT_EIO, "no-such-folder", "not a folder");
+}
+
+/* The ways train and test files are called. */
+static void test_idx_names(void **state) {
+    (void)state;
+    static const char *const names[][2] = {
+        {"train-images-idx3-ubyte", "train-labels-idx1-ubyte"},
+        {"train-images.idx3-ubyte", "train-labels.idx1-ubyte"},
+        {"train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"},
+        {"Train_Images.idx3-ubyte.gz", "Train_Labels.idx1-ubyte"},
+        {"emnist-letters-train-images-idx3-ubyte", "emnist-letters-train-labels-idx1-ubyte"},
+        {"latest-images-idx3-ubyte", "latest-labels-idx1-ubyte"}, /* not a test part */
+    };
+    static const char *const tests[][2] = {
+        {"t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"},
+        {"t10k-images.idx3-ubyte", "t10k-labels.idx1-ubyte.gz"},
+        {"test-images-idx3-ubyte", "test-labels-idx1-ubyte"},
+        {"test-images.idx3-ubyte.gz", "test-labels.idx1-ubyte.gz"},
+        {"emnist-letters-test-images-idx3-ubyte", "emnist-letters-test-labels-idx1-ubyte"},
+        {"own-test-images-idx3-ubyte", "own-test-labels-idx1-ubyte"}};
+    struct data_set_pair data;
+    struct data_spec spec = {.kind = DATA_IDX, .path = at("idx")};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        empty_folder("idx");
+        for (int k = 0; k < 4; k++) {
+            const char *name = k < 2 ? names[i][k] : tests[i][k - 2];
+            char path[128];
+            snprintf(path, sizeof path, "idx/%s", name);
+            const unsigned char *bytes = k % 2 ? idx_labels : idx_images;
+            size_t size = k % 2 ? sizeof idx_labels : sizeof idx_images;
+            if (strstr(name, ".gz"))
+                write_gzip(path, bytes, size);
+            else
+                write_bytes(path, bytes, size);
+        }
+        assert_ok(data_load(&spec, 1, &data));
+        assert_int_equal(data.train.count, 2);
+        assert_int_equal(data.test.count, 2);
+        for (int k = 0; k < 2; k++) {
+            assert_non_null(strstr(text_get(&data.story), names[i][k]));
+            assert_non_null(strstr(text_get(&data.story), tests[i][k]));
+        }
+        data_finish(&data);
+    }
+    /* Packed and unpacked side by side are one set; another set beside it is not. */
+    empty_folder("idx");
+    write_bytes("idx/train-images-idx3-ubyte", idx_images, sizeof idx_images);
+    write_gzip("idx/train-images-idx3-ubyte.gz", "no IDX", 6);
+    write_gzip("idx/train-labels-idx1-ubyte.gz", idx_labels, sizeof idx_labels);
+    assert_ok(data_load(&spec, 1, &data));
+    data_finish(&data);
+    write_bytes("idx/b-train-images-idx3-ubyte", idx_images, sizeof idx_images);
+    assert_fails(data_load(&spec, 1, &data), RETORT_EIO, "2 files of training images", "one set a folder");
+    remove(at("idx/b-train-images-idx3-ubyte"));
+    write_bytes("idx/t10k-images-idx3-ubyte", idx_images, sizeof idx_images);
+    write_bytes("idx/test-images-idx3-ubyte", idx_images, sizeof idx_images);
+    assert_fails(data_load(&spec, 1, &data), RETORT_EIO, "2 files of test images", "t10k-images-idx3-ubyte the first");
 }
 
 /* Writes the images file and expects the load to fail. */
@@ -524,7 +620,7 @@ static void test_cifar(void **state) {
     assert_int_equal(data.train.count, 4);
     assert_int_equal(data.train.classes, 100);
     assert_int_equal(data.train.labels[3], 99);
-    assert_string_equal(data.train.class_names[99], "99");
+    assert_string_equal(data.train.class_names[99], "worm"); /* no file of names: as the set is known */
     data_finish(&data);
     write_records("c100/train.bin", 5, 2, 96);
     assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "train.bin", "record 4 has label 100");
@@ -706,7 +802,7 @@ static void test_picture_fit(void **state) {
     (void)state;
     enum { HEIGHT = 12, WIDTH = 40 };
     unsigned char rgb[HEIGHT * WIDTH * 3], planes[3 * HEIGHT * WIDTH];
-    struct picture picture = {HEIGHT, WIDTH, rgb};
+    struct picture picture = {HEIGHT, WIDTH, false, rgb};
     for (int i = 0; i < HEIGHT; i++)
         for (int j = 0; j < WIDTH; j++) {
             unsigned char *pixel = rgb + (i * WIDTH + j) * 3;
@@ -796,7 +892,8 @@ static void test_folder(void **state) {
     assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "f/val/c", "train does not have");
     assert_ok(folder_remove(at("f/val/c")));
     write_png("f/train/b/images/y.png", PNG_FORMAT_RGB, 4, 6, rgb);
-    assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "y.png is 4 x 6", "data.height");
+    assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "y.png is 4 x 6",
+                 "1 of 4 pictures differ so, from 4 x 6 to 6 x 6: set data.size");
     write_bytes("f/train/b/images/y.png", "GIF89a", 6);
     assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "y.png", "neither");
     /* Tiny ImageNet's val: pictures in one folder, classes in a text. */
@@ -827,6 +924,132 @@ static void test_folder(void **state) {
     assert_fails(data_load(&spec, 1, &data), RETORT_EIO, "f/none", "cannot read");
 }
 
+static void test_corrupt(void **state) {
+    (void)state;
+    struct data_set_pair data;
+    unsigned char rgb[6 * 6 * 3], grey[6 * 6];
+    memset(rgb, 51, sizeof rgb);
+    memset(grey, 102, sizeof grey);
+    empty_folder("c");
+    assert_ok(folder_create(at("c/a")));
+    assert_ok(folder_create(at("c/b")));
+    struct data_spec spec = {.kind = DATA_FOLDER, .path = at("c"), .height = 6, .width = 6};
+    for (int i = 0; i < 10; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "c/a/bad%d.png", i);
+        write_bytes(name, "\x89PNG\r\n\x1a\n", 8);
+    }
+    write_bytes("c/b/cut.jpeg", "\xff\xd8\xff", 3);
+    write_png("c/a/good.png", PNG_FORMAT_RGB, 6, 9, rgb);
+    write_png("c/b/good.png", PNG_FORMAT_GRAY, 12, 12, grey);
+    /* All are counted, the first of them listed. */
+    assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "11 of 13 pictures cannot be read",
+                 "data.skip_corrupt: true");
+    assert_non_null(strstr(retort_error_message(), "c/a/bad7.png"));
+    assert_null(strstr(retort_error_message(), "c/a/bad8.png"));
+    log_set_level(LOG_QUIET);
+    spec.skip_corrupt = true;
+    assert_ok(data_load(&spec, 1, &data));
+    log_set_level(LOG_WARNING);
+    assert_int_equal(data.train.count, 2);
+    assert_int_equal(data.train.labels[1], 1);
+    assert_float_equal(data.train.images[0], 0.2, 1e-6);
+    assert_float_equal(data.train.images[3 * 36], 0.4, 1e-6);
+    assert_non_null(strstr(text_get(&data.story), "2 pictures, heights 6 to 12, widths 9 to 12, scaled to cover 6 x 6 "
+                                                  "and cut to the centre; 1 grey ones among them, read as colours; 11 "
+                                                  "skipped"));
+    data_finish(&data);
+    remove(at("c/a/good.png"));
+    remove(at("c/b/good.png"));
+    assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "11 of 11", "bad0.png");
+}
+
+static void test_csv(void **state) {
+    (void)state;
+    struct data_set_pair data;
+    unsigned char rgb[4 * 4 * 3];
+    empty_folder("l");
+    assert_ok(folder_create(at("l/p")));
+    for (int i = 0; i < 4; i++) {
+        char name[32];
+        memset(rgb, 51 * i, sizeof rgb);
+        snprintf(name, sizeof name, "l/p/%d.png", i);
+        write_png(name, PNG_FORMAT_RGB, 4, 4, rgb);
+    }
+#define CSV(text) write_bytes("l/list.csv", text, sizeof text - 1)
+    struct data_spec spec = {.kind = DATA_CSV, .path = at("l/list.csv")};
+    /* No header, words, quotes, an absolute path, a line's end as Windows writes it. */
+    char text[FILE_PATH_MAX + 128];
+    int length =
+        snprintf(text, sizeof text, "\xef\xbb\xbf p/1.png , zebra\r\n\n\"p/2.png\",\"ape, \"\"big\"\"\"\n%s,zebra",
+                 at("l/p/3.png"));
+    write_bytes("l/list.csv", text, (size_t)length);
+    assert_ok(data_load(&spec, 1, &data));
+    assert_int_equal(data.train.count, 3);
+    assert_int_equal(data.test.count, 0);
+    assert_int_equal(data.train.classes, 2);
+    assert_string_equal(data.train.class_names[0], "ape, \"big\"");
+    assert_string_equal(data.train.class_names[1], "zebra");
+    assert_int_equal(data.train.labels[0], 1);
+    assert_int_equal(data.train.labels[1], 0);
+    assert_float_equal(data.train.images[0], 0.2, 1e-6);
+    assert_float_equal(data.train.images[2 * 48], 0.6, 1e-6);
+    data_finish(&data);
+    /* A header, columns in another order and one that is not wanted, numbers with gaps in their own order, parts. */
+    CSV("Split;id;Label;Image\ntrain;7;10;p/1.png\ntrain;8;9;p/2.png\ntest;9;10;p/3.png\nval;9;9;p/0.png\n");
+    assert_ok(data_load(&spec, 1, &data));
+    assert_int_equal(data.train.count, 2);
+    assert_string_equal(data.train.class_names[0], "9");
+    assert_string_equal(data.train.class_names[1], "10");
+    assert_int_equal(data.train.labels[0], 1);
+    assert_int_equal(data.test.count, 1);
+    assert_int_equal(data.test.labels[0], 1);
+    assert_non_null(strstr(text_get(&data.story), "left out: 1 lines of the part val"));
+    data_finish(&data);
+    CSV("p/1.png\ta\ttrain\np/2.png\tb\ttrain\np/0.png\tb\tval\n");
+    assert_ok(data_load(&spec, 1, &data));
+    assert_int_equal(data.test.count, 1); /* validation, where there is no test */
+    data_finish(&data);
+    /* A folder with two lists. */
+    write_bytes("l/train.csv", "path,label\np/1.png,a\np/2.png,b\n", 31);
+    write_bytes("l/test.csv", "path,label\np/3.png,b\n", 21);
+    spec.path = at("l");
+    assert_ok(data_load(&spec, 1, &data));
+    assert_int_equal(data.train.count, 2);
+    assert_int_equal(data.test.count, 1);
+    assert_int_equal(data.test.labels[0], 1);
+    data_finish(&data);
+    /* Mistakes. */
+    write_bytes("l/test.csv", "path,label\np/3.png,c\n", 21);
+    assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "test.csv: line 2", "label 'c'");
+    remove(at("l/train.csv"));
+    assert_fails(data_load(&spec, 1, &data), RETORT_EIO, "no train.csv", "data.path");
+    spec.path = at("l/list.csv");
+    CSV("p/1.png,a\np/none.png,b\n");
+    assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "1 of 2 pictures", "none.png");
+    CSV("p/1.png,a\n\np/2.png\n");
+    assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "list.csv: line 3", "1 columns, expected 2");
+    CSV("p/1.png,a\n\"p/2.png,b\n");
+    assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "list.csv: line 2", "a quote is not closed");
+    CSV("p/1.png,a\n\"p/2.png\"x,b\n");
+    assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "list.csv: line 2", "something follows");
+    CSV("p/1.png,\n");
+    assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "line 1", "label is empty");
+    CSV("what,ever\np/1.png,a\n");
+    assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "line 1", "path,label");
+    CSV("p/1.png,a,b\n");
+    assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "line 1", "path,label");
+    CSV("path,label,split\np/1.png,a,train\np/1.png,a,sometimes\n");
+    assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "line 3", "'sometimes'");
+    CSV("path,label,split\np/1.png,a,test\n");
+    assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "list.csv", "no line of the part train");
+    CSV("path,label\n");
+    assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "list.csv", "lists no pictures");
+    CSV("p/1.png,a\0");
+    assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "list.csv", "zero byte");
+#undef CSV
+}
+
 static int make_folder(void **state) {
     (void)state;
     arena_init(&arena);
@@ -848,6 +1071,8 @@ int main(void) {
         cmocka_unit_test(test_idx_bad),        cmocka_unit_test(test_cifar),
         cmocka_unit_test(test_pictures),       cmocka_unit_test(test_png_values),
         cmocka_unit_test(test_picture_fit),    cmocka_unit_test(test_folder),
+        cmocka_unit_test(test_corrupt),        cmocka_unit_test(test_csv),
+        cmocka_unit_test(test_idx_names),      cmocka_unit_test(test_npy_layouts),
     };
     return cmocka_run_group_tests_name("readers", tests, make_folder, remove_folder);
 }

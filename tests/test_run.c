@@ -122,16 +122,20 @@ static int run_once(const char *descriptor, const char *out, const char *const *
     return status;
 }
 
-static void assert_same_file(const char *a, const char *b) {
+static bool same_file(const char *a, const char *b) {
     char path[FILE_PATH_MAX];
     unsigned char *x, *y;
     size_t n, m;
     assert_ok(file_read(path_in(a, path), 0, &x, &n));
     assert_ok(file_read(path_in(b, path), 0, &y, &m));
-    assert_int_equal(n, m);
-    assert_memory_equal(x, y, n);
+    bool same = n == m && memcmp(x, y, n) == 0;
     free(x);
     free(y);
+    return same;
+}
+
+static void assert_same_file(const char *a, const char *b) {
+    if (!same_file(a, b)) fail_msg("%s and %s differ", a, b);
 }
 
 static bool there(const char *name) {
@@ -162,6 +166,25 @@ static int run_until(const char *descriptor, const char *out, const char *const 
     int status = run_once(descriptor, out, settings, resume, &watch, &run);
     retort_run_destroy(run);
     return status;
+}
+
+/* Text of a file, which replaces one passage of it. */
+static void replace(const char *name, const char *passage, const char *with) {
+    char path[FILE_PATH_MAX];
+    unsigned char *text;
+    size_t size;
+    struct text changed;
+    text_init(&changed);
+    assert_ok(file_read(path_in(name, path), 0, &text, &size));
+    char *at = strstr((char *)text, passage);
+    if (!at) fail_msg("no '%s' in %s", passage, (char *)text);
+    *at = '\0';
+    text_append(&changed, (char *)text);
+    text_append(&changed, with);
+    text_append(&changed, at + strlen(passage));
+    assert_ok(file_write(path, text_get(&changed), changed.length));
+    text_finish(&changed);
+    free(text);
 }
 
 /* --- tests --- */
@@ -787,25 +810,6 @@ static void test_settings(void **state) {
     retort_run_destroy(run);
 }
 
-/* Text of a file, which replaces one passage of it. */
-static void replace(const char *name, const char *passage, const char *with) {
-    char path[FILE_PATH_MAX];
-    unsigned char *text;
-    size_t size;
-    struct text changed;
-    text_init(&changed);
-    assert_ok(file_read(path_in(name, path), 0, &text, &size));
-    char *at = strstr((char *)text, passage);
-    if (!at) fail_msg("no '%s' in %s", passage, (char *)text);
-    *at = '\0';
-    text_append(&changed, (char *)text);
-    text_append(&changed, with);
-    text_append(&changed, at + strlen(passage));
-    assert_ok(file_write(path, text_get(&changed), changed.length));
-    text_finish(&changed);
-    free(text);
-}
-
 /* A folder as the first version began it: other keys, the length of the inner run among those of the method. */
 static void test_old_folder(void **state) {
     (void)state;
@@ -887,12 +891,46 @@ static void test_indices(void **state) {
 static void test_untested(void **state) {
     (void)state;
     struct retort_run *run;
-    assert_ok(run_once("untested.yaml", "untested", NULL, false, NULL, &run));
+    const char *const none[] = {"data.test=0", NULL};
+    assert_ok(run_once("untested.yaml", "untested", none, false, NULL, &run));
     json_t *result = json_loads(retort_run_result(run), 0, NULL);
     assert_int_equal(json_object_size(json_object_get(result, "accuracy")), 0);
     json_decref(result);
     retort_run_destroy(run);
     assert_true(there("untested/set/images.npy"));
+    /* By default a fifth of train is kept aside and tested on. */
+    assert_ok(run_once("untested.yaml", "tested", NULL, false, NULL, &run));
+    result = json_loads(retort_run_result(run), 0, NULL);
+    assert_true(number(result, "accuracy", "distilled", "mean") > 50);
+    json_decref(result);
+    retort_run_destroy(run);
+    assert_false(same_file("untested/set/images.npy", "tested/set/images.npy"));
+
+    /* A folder begun before there was the key goes on with all of train, whether or not a command names the
+     * descriptor, and however that says so; not with another split. */
+    for (int i = 0; i < 3; i++) {
+        const char *name = i == 0 ? "before-0" : i == 1 ? "before-1" : "before-2";
+        char copy[64], out[FILE_PATH_MAX];
+        assert_int_equal(run_until("untested.yaml", name, none, false, 3), RETORT_EINTERRUPTED);
+        snprintf(copy, sizeof copy, "%s/descriptor.yaml", name);
+        replace(copy, "  test: 0\n", "");
+        assert_int_equal(run_until("untested.yaml", name, (const char *const[]){"data.test=0.3", NULL}, true, 0),
+                         RETORT_EINVAL);
+        assert_non_null(strstr(retort_error_message(), "begun with data.test 0, this command says 0.3"));
+        assert_int_equal(run_until("untested.yaml", name, (const char *const[]){"outer.lr=3", NULL}, true, 0),
+                         RETORT_EINVAL);
+        assert_non_null(strstr(retort_error_message(), "begun with outer.lr 0.01, this command says 3"));
+        if (i < 2)
+            assert_ok(run_until("untested.yaml", name, i ? none : NULL, true, 0));
+        else {
+            const struct retort_run_options options = {.out = path_in(name, out), .resume = true};
+            assert_ok(retort_run_create(NULL, &options, &run));
+            assert_ok(retort_run_execute(run));
+            retort_run_destroy(run);
+        }
+        snprintf(copy, sizeof copy, "%s/set/images.npy", name);
+        assert_same_file("untested/set/images.npy", copy);
+    }
 }
 
 static void test_not_a_number(void **state) {

@@ -25,6 +25,7 @@ enum random_stream {
     RANDOM_SPLIT = 10,     /* held-out split */
     RANDOM_LANCZOS = 11,   /* the seed of the first vector, and on the device the vector itself */
     RANDOM_SIAMESE = 12,   /* one augmentation for all images of a class, per outer step */
+    RANDOM_TEST_PART = 13, /* images of train kept for testing, where the data has no test part; seed 0 always */
     RANDOM_TEST = 99,
     RANDOM_PARAMETER = 1000, /* on the device: initial values of a network's parameter i are stream 1000 + i */
 };

@@ -47,6 +47,7 @@ static const struct {
     [OPTION_LIST] = {"list", NULL},
     [OPTION_TUNE_SECONDS] = {"tune-seconds", "SECONDS"},
     [OPTION_NO_TUNE] = {"no-tune", NULL},
+    [OPTION_SHEET] = {"sheet", "FILE.png"},
     [OPTION_QUIET] = {"quiet", NULL},
     [OPTION_JSON] = {"json", NULL},
 };

@@ -42,6 +42,7 @@ enum option_name {
     OPTION_LIST,
     OPTION_TUNE_SECONDS,
     OPTION_NO_TUNE,
+    OPTION_SHEET,
     OPTION_QUIET,
     OPTION_JSON,
     OPTION_COUNT
@@ -89,6 +90,7 @@ int report_failure(const char *verb, int status);
 
 int command_bench(int argc, char **argv);
 int command_check(int argc, char **argv);
+int command_data(int argc, char **argv);
 int command_devices(int argc, char **argv);
 int command_eval(int argc, char **argv);
 int command_export(int argc, char **argv);

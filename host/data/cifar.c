@@ -43,21 +43,24 @@ int cifar_decode(const char *name, const unsigned char *bytes, size_t size, int 
     return RETORT_OK;
 }
 
-static int read_records(const char *folder, const char *name, int label_bytes, struct part *part) {
+static int read_records(const char *folder, const char *name, int label_bytes, struct part *part,
+                        struct source *source) {
     int status = RETORT_OK;
     char path[FILE_PATH_MAX];
     unsigned char *bytes = NULL;
     size_t size;
     TRY(path_join(folder, name, path));
     TRY(file_read(path, 0, &bytes, &size));
+    int64_t before = part->count;
     TRY(cifar_decode(path, bytes, size, label_bytes, part));
+    text_printf(&source->story, "%s: %s: %lld images, 3 x 32 x 32\n", part == &source->test ? "test" : "train", path,
+                (long long)(part->count - before));
 done:
     free(bytes);
     return status;
 }
 
-/* One name a line. Class names are not needed for training: a file of names that does not fit is reported and ignored.
- */
+/* One name a line. A file of names that does not fit is reported, and the classes go by the names they are known by. */
 static int read_names(const char *folder, const char *name, struct source *source) {
     int status = RETORT_OK;
     char path[FILE_PATH_MAX];
@@ -74,7 +77,7 @@ static int read_names(const char *folder, const char *name, struct source *sourc
     for (; line && count < source->classes; line = strtok_r(NULL, "\r\n", &rest), count++)
         if (!(names[count] = strdup(line))) RAISE(RETORT_ENOMEM, "out of memory reading %s", path);
     if (line || count < source->classes) {
-        log_warning("%s does not hold %d names, one a line; classes go by number", path, source->classes);
+        log_warning("%s does not hold %d names, one a line; the usual names are taken", path, source->classes);
         goto done;
     }
     source->class_names = names;
@@ -103,11 +106,11 @@ int cifar_load(const struct data_spec *spec, struct source *source) {
         for (int i = 1; i <= 5; i++) {
             char name[32];
             snprintf(name, sizeof name, "data_batch_%d.bin", i);
-            TRY(read_records(folder, name, 1, &source->train));
+            TRY(read_records(folder, name, 1, &source->train, source));
         }
     else
-        TRY(read_records(folder, "train.bin", 2, &source->train));
-    TRY(read_records(folder, ten ? "test_batch.bin" : "test.bin", ten ? 1 : 2, &source->test));
+        TRY(read_records(folder, "train.bin", 2, &source->train, source));
+    TRY(read_records(folder, ten ? "test_batch.bin" : "test.bin", ten ? 1 : 2, &source->test, source));
     TRY(read_names(folder, ten ? "batches.meta.txt" : "fine_label_names.txt", source));
 done:
     return status;

@@ -6,6 +6,7 @@
 #define RETORT_DATA_DATA_H
 
 #include "base/augmentation.h"
+#include "base/memory.h"
 #include "base/random.h"
 
 #include <stdbool.h>
@@ -18,7 +19,10 @@ enum data_kind {
     DATA_CIFAR100,
     DATA_FOLDER, /* PNG and JPEG, a folder per class: PATH/train/CLASS/x.jpeg and PATH/{val,test}/CLASS/...; without
                     train/, PATH/CLASS/... all in train. Nested `images/` folders inside a class are looked into. */
-    DATA_NPY     /* images [N,C,H,W] (float or uint8) and labels [N], .npy pairs or members of one .npz */
+    DATA_NPY,    /* images [N,C,H,W], [N,H,W,C] with C 1 or 3, or [N,H,W] (float or uint8) and labels [N], .npy pairs or
+                    members of one .npz */
+    DATA_CSV     /* PNG and JPEG listed in a text: a path and a label a line, and which part it is of if the header says
+                    so; or a folder with such a train.csv and, perhaps, test.csv or val.csv */
 };
 enum normalise_kind {
     NORMALISE_NONE,
@@ -39,12 +43,19 @@ struct data_spec {
                                 hold `test_images`, `test_labels` */
     const int *classes;      /* kept classes in this order, by number in the source; NULL: all */
     int class_count;
+    const char *const *class_names; /* of the kept classes in their order; NULL: those of the source */
+    int class_name_count;
     enum normalise_kind normalise;
-    double holdout;    /* fraction of train kept aside for honest selection, [0, 1); drawn per class by RANDOM_SPLIT */
-    int height, width; /* folder: resize the shorter side, crop the centre; 0: as the files are (must be equal) */
-    bool grey;         /* folder: one channel */
-    int64_t train_limit, test_limit; /* at most so many rows of the kept classes, the first of the source (folder: the
-                                        classes take turns); 0: all */
+    double holdout; /* fraction of train kept aside for honest selection, [0, 1); drawn per class by RANDOM_SPLIT */
+    /* Fraction of train kept for testing where the source has no test part, [0, 1), rounded, but at least one image of
+     * a class that has two. Drawn per class by RANDOM_TEST_PART from seed 0: runs of all seeds are tested on the same
+     * images, and no evaluation with another seed tests on images that a set was made from. 0: none. */
+    double test;
+    int height, width; /* folder, csv: resize the shorter side, crop the centre; 0: as the files are (must be equal) */
+    bool grey;         /* folder, csv: one channel */
+    bool skip_corrupt; /* folder, csv: go without pictures that cannot be read, with a warning */
+    int64_t train_limit, test_limit; /* at most so many rows of the kept classes, the first of the source (folder, csv:
+                                        the classes take turns); 0: all */
 };
 
 /* Images [count, channels, height, width] and labels 0 .. classes - 1. Owns its arrays. */
@@ -53,7 +64,8 @@ struct dataset {
     int channels, height, width, classes;
     float *images;
     int32_t *labels;
-    char **class_names;   /* [classes]; "0", "1", ... where the source has none */
+    char **class_names;   /* [classes]: the specification's, those of folders or files, those a well-known set is known
+                             by, else "0", "1", ... */
     int64_t *class_rows;  /* rows grouped by class, ascending within a class */
     int64_t *class_begin; /* [classes + 1]: where each class starts in class_rows */
 };
@@ -83,11 +95,14 @@ int normalisation_load(const char *path, struct normalisation *normalisation);
 struct data_set_pair {
     struct dataset train, holdout, test; /* holdout: count 0 where not asked for; test: may be 0 where there is none */
     struct normalisation normalisation;
+    int64_t train_read, test_read; /* images of train and test as they were read */
     /* Hash of the pixels, labels and sizes of train, before the split, and test as they were read, before they were
      * normalised: whether two readings found the same data. */
     uint64_t fingerprint;
+    struct text story; /* what was read, a line a file or folder: "train: PATH: 60000 images, 28 x 28" */
 };
-/* Reads, splits, fits the normalisation on train (before the split) and applies it to all three. */
+/* Reads, takes the test part off train where there is no other, fits the normalisation on what is left of train,
+ * applies it to both, and splits the held-out part off. */
 int data_load(const struct data_spec *spec, uint64_t seed, struct data_set_pair *data);
 void data_finish(struct data_set_pair *data); /* NULL-safe, zeroes */
 

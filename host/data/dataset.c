@@ -25,6 +25,7 @@ static void names_free(char **names, int count) {
 void source_finish(struct source *source) {
     part_finish(&source->train);
     part_finish(&source->test);
+    text_finish(&source->story);
     names_free(source->class_names, source->classes);
     *source = (struct source){0};
 }
@@ -45,6 +46,7 @@ void data_finish(struct data_set_pair *data) {
     dataset_finish(&data->holdout);
     dataset_finish(&data->test);
     normalisation_finish(&data->normalisation);
+    text_finish(&data->story);
 }
 
 bool spec_wants(const struct data_spec *spec, int label) {
@@ -58,6 +60,8 @@ static int spec_check(const struct data_spec *spec) {
     if (!spec->path) return error_set(RETORT_EINVAL, "data.path is missing");
     if (!(spec->holdout >= 0 && spec->holdout < 1))
         return error_set(RETORT_EINVAL, "data.holdout is %g; expected a fraction from 0 to below 1", spec->holdout);
+    if (!(spec->test >= 0 && spec->test < 1))
+        return error_set(RETORT_EINVAL, "data.test is %g; expected a fraction from 0 to below 1", spec->test);
     if (spec->train_limit < 0 || spec->test_limit < 0)
         return error_set(RETORT_EINVAL, "a negative limit of rows; expected 0 (all) or more");
     if (spec->height < 0 || spec->width < 0 || (spec->height == 0) != (spec->width == 0))
@@ -67,6 +71,10 @@ static int spec_check(const struct data_spec *spec) {
 }
 
 static int classes_check(const struct data_spec *spec, const struct source *source) {
+    int kept = spec->classes ? spec->class_count : source->classes;
+    if (spec->class_names && spec->class_name_count != kept)
+        return error_set(RETORT_EINVAL, "data.class_names lists %d names, but %d classes are kept of %s; name each",
+                         spec->class_name_count, kept, spec->path);
     if (!spec->classes) return RETORT_OK;
     if (spec->class_count < 1) return error_set(RETORT_EINVAL, "data.classes is empty; leave it out to keep all");
     for (int i = 0; i < spec->class_count; i++) {
@@ -142,7 +150,9 @@ static int dataset_build(const struct data_spec *spec, const struct source *sour
         int original = spec->classes ? spec->classes[c] : c;
         char number[16];
         snprintf(number, sizeof number, "%d", original);
-        dataset->class_names[c] = strdup(source->class_names ? source->class_names[original] : number);
+        dataset->class_names[c] = strdup(spec->class_names     ? spec->class_names[c]
+                                         : source->class_names ? source->class_names[original]
+                                                               : number);
         if (!dataset->class_names[c]) RAISE(RETORT_ENOMEM, "out of memory reading %s", spec->path);
     }
     dataset_index(dataset);
@@ -172,31 +182,94 @@ done:
     return status;
 }
 
-/* Moves the fraction of every class, rounded down, from train to holdout. */
-static int dataset_split(struct dataset *train, double fraction, uint64_t seed, struct dataset *holdout) {
+static int64_t class_size(const struct dataset *dataset, int class) {
+    return dataset->class_begin[class + 1] - dataset->class_begin[class];
+}
+
+/* Moves counts[c] images of each class c, drawn with the seed for a purpose, from train to `taken`. */
+static int dataset_split(struct dataset *train, const int64_t *counts, uint64_t seed, enum random_stream purpose,
+                         struct dataset *taken) {
     int status = RETORT_OK;
     int64_t total = 0;
     unsigned char *aside = calloc((size_t)train->count + 1, 1);
     uint32_t *chosen = malloc((size_t)train->count * sizeof *chosen + 1);
-    if (!aside || !chosen) RAISE(RETORT_ENOMEM, "out of memory for the held-out split");
+    if (!aside || !chosen) RAISE(RETORT_ENOMEM, "out of memory for splitting train");
     for (int c = 0; c < train->classes; c++) {
         const int64_t *rows = train->class_rows + train->class_begin[c];
-        int64_t count = train->class_begin[c + 1] - train->class_begin[c],
-                kept = (int64_t)floor(fraction * (double)count);
-        struct random random = random_begin(seed, RANDOM_SPLIT, (uint32_t)c);
-        random_choose(&random, (uint32_t)count, (uint32_t)kept, chosen);
-        for (int64_t i = 0; i < kept; i++) aside[rows[chosen[i]]] = 1;
-        total += kept;
+        struct random random = random_begin(seed, purpose, (uint32_t)c);
+        random_choose(&random, (uint32_t)class_size(train, c), (uint32_t)counts[c], chosen);
+        for (int64_t i = 0; i < counts[c]; i++) aside[rows[chosen[i]]] = 1;
+        total += counts[c];
     }
-    if (total == 0)
-        RAISE(RETORT_EINVAL,
-              "data.holdout %g of %lld training images in %d classes keeps none aside; raise it or set 0", fraction,
-              (long long)train->count, train->classes);
-    TRY(dataset_move(train, aside, total, holdout));
+    TRY(dataset_move(train, aside, total, taken));
 done:
     free(aside);
     free(chosen);
     return status;
+}
+
+/* Moves the fraction of every class, rounded down, from train to holdout. */
+static int split_holdout(const struct data_spec *spec, uint64_t seed, struct data_set_pair *data) {
+    int status = RETORT_OK;
+    struct dataset *train = &data->train;
+    int64_t total = 0, *counts = calloc((size_t)train->classes + 1, sizeof *counts);
+    if (!counts) RAISE(RETORT_ENOMEM, "out of memory for the held-out split");
+    for (int c = 0; c < train->classes; c++)
+        total += counts[c] = (int64_t)floor(spec->holdout * (double)class_size(train, c));
+    if (total == 0)
+        RAISE(RETORT_EINVAL,
+              "data.holdout %g of %lld training images in %d classes keeps none aside; raise it or set 0",
+              spec->holdout, (long long)train->count, train->classes);
+    TRY(dataset_split(train, counts, seed, RANDOM_SPLIT, &data->holdout));
+    text_printf(&data->story, "holdout: %lld images, taken from train (data.holdout %g)\n", (long long)total,
+                spec->holdout);
+done:
+    free(counts);
+    return status;
+}
+
+/* Moves the fraction of every class to test, which is empty so far. */
+static int split_test(const struct data_spec *spec, struct data_set_pair *data) {
+    int status = RETORT_OK;
+    struct dataset *train = &data->train;
+    int64_t total = 0, *counts = calloc((size_t)train->classes + 1, sizeof *counts);
+    if (!counts) RAISE(RETORT_ENOMEM, "out of memory for the test part");
+    for (int c = 0; c < train->classes; c++) {
+        int64_t size = class_size(train, c), count = llround(spec->test * (double)size);
+        if (count < 1) count = 1;
+        if (count >= size) count = size - 1;
+        total += counts[c] = size < 2 ? 0 : count;
+    }
+    if (total == 0) {
+        text_append(&data->story, "test: none: no class has a second image to keep aside\n");
+        goto done;
+    }
+    dataset_finish(&data->test);
+    TRY(dataset_split(train, counts, 0, RANDOM_TEST_PART, &data->test));
+    text_printf(&data->story,
+                "test: %lld images, taken from train, since the data has no test part (data.test %g of each class)\n",
+                (long long)total, spec->test);
+done:
+    free(counts);
+    return status;
+}
+
+/* How evenly train's images divide among the classes. */
+static void tell_classes(const struct dataset *train, struct text *story) {
+    int least = 0, most = 0;
+    for (int c = 1; c < train->classes; c++) {
+        if (class_size(train, c) < class_size(train, least)) least = c;
+        if (class_size(train, c) > class_size(train, most)) most = c;
+    }
+    long long fewest = class_size(train, least), largest = class_size(train, most);
+    if (fewest == largest)
+        text_printf(story, "classes: %d, each with %lld training images\n", train->classes, fewest);
+    else
+        text_printf(story, "classes: %d, with %lld (%s) to %lld (%s) training images%s\n", train->classes, fewest,
+                    train->class_names[least], largest, train->class_names[most],
+                    largest > 2 * fewest ? "; batches are drawn from all alike, so that large classes weigh more: "
+                                           "leave images out to even them"
+                                         : "");
 }
 
 /* Goes on from the hash so far. */
@@ -227,9 +300,13 @@ int data_load(const struct data_spec *spec, uint64_t seed, struct data_set_pair 
     case DATA_NPY:
         TRY(npy_load(spec, &source));
         break;
+    case DATA_CSV:
+        TRY(csv_load(spec, &source));
+        break;
     default:
         RAISE(RETORT_EINVAL, "unknown data kind %d", spec->kind);
     }
+    TRY(source_name_known(spec->kind, &source));
     TRY(classes_check(spec, &source));
     const struct part *train = &source.train, *test = &source.test;
     if (test->count
@@ -247,10 +324,17 @@ int data_load(const struct data_spec *spec, uint64_t seed, struct data_set_pair 
     TRY(dataset_build(spec, &source, test, spec->test_limit, &result.test));
     part_finish(&source.test);
     result.fingerprint = fingerprint(&result.test, fingerprint(&result.train, 0));
+    result.train_read = result.train.count;
+    result.test_read = result.test.count;
+    result.story = source.story;
+    source.story = (struct text){0};
+    if (result.test.count == 0 && spec->test > 0) TRY(split_test(spec, &result));
     TRY(normalisation_fit(spec->normalise, &result.train, &result.normalisation));
     TRY(normalisation_apply(&result.normalisation, result.train.images, result.train.count));
     TRY(normalisation_apply(&result.normalisation, result.test.images, result.test.count));
-    if (spec->holdout > 0) TRY(dataset_split(&result.train, spec->holdout, seed, &result.holdout));
+    if (spec->holdout > 0) TRY(split_holdout(spec, seed, &result));
+    tell_classes(&result.train, &result.story);
+    if (result.story.failed) RAISE(RETORT_ENOMEM, "out of memory reading %s", spec->path);
     *data = result;
     result = (struct data_set_pair){0};
 done:
@@ -277,10 +361,6 @@ int dataset_draw(const struct dataset *dataset, struct random *random, int64_t c
     for (int64_t i = 0; i < count; i++) copy_row(dataset, rows[i], i, images, labels);
     free(rows);
     return RETORT_OK;
-}
-
-static int64_t class_size(const struct dataset *dataset, int class) {
-    return dataset->class_begin[class + 1] - dataset->class_begin[class];
 }
 
 int dataset_draw_per_class(const struct dataset *dataset, struct random *random, int per_class, float *images,

@@ -4,7 +4,6 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "base/log.h"
 #include "base/memory.h"
 
 #include <dirent.h>
@@ -53,34 +52,6 @@ static int list_folder(const char *path, bool folders, struct names *names) {
     if (names->count) qsort(names->items, names->count, sizeof *names->items, compare_names);
 done:
     if (entries) closedir(entries);
-    return status;
-}
-
-struct entry {
-    char *path;
-    int label;
-    int64_t rank; /* its place in its class */
-};
-struct listing {
-    struct entry *items;
-    size_t count, capacity;
-};
-
-static void listing_finish(struct listing *listing) {
-    for (size_t i = 0; i < listing->count; i++) free(listing->items[i].path);
-    array_finish(listing);
-}
-
-static int listing_add(struct listing *listing, const char *folder, const char *name, int label, int64_t rank) {
-    int status = RETORT_OK;
-    char path[FILE_PATH_MAX];
-    TRY(path_join(folder, name, path));
-    struct entry entry = {strdup(path), label, rank};
-    if (!entry.path || !array_push(listing, entry)) {
-        free(entry.path);
-        RAISE(RETORT_ENOMEM, "out of memory reading %s", folder);
-    }
-done:
     return status;
 }
 
@@ -159,71 +130,6 @@ done:
     return status;
 }
 
-static int compare_turns(const void *a, const void *b) {
-    const struct entry *first = a, *second = b;
-    if (first->rank != second->rank) return first->rank < second->rank ? -1 : 1;
-    return (first->label > second->label) - (first->label < second->label);
-}
-
-/* Under a limit, pictures are taken from the classes in turn, so that every class has its share. */
-static void listing_limit(struct listing *listing, int64_t limit) {
-    if (limit == 0 || listing->count <= (size_t)limit) return;
-    qsort(listing->items, listing->count, sizeof *listing->items, compare_turns);
-    for (size_t i = (size_t)limit; i < listing->count; i++) free(listing->items[i].path);
-    listing->count = (size_t)limit;
-}
-
-static int read_picture(const char *path, struct picture *picture) {
-    int status = RETORT_OK;
-    unsigned char *bytes = NULL;
-    size_t size;
-    TRY(file_read(path, 1 << 30, &bytes, &size));
-    TRY(picture_decode(path, bytes, size, picture));
-done:
-    free(bytes);
-    return status;
-}
-
-static int read_listing(const struct data_spec *spec, const struct listing *listing, struct part *part) {
-    int status = RETORT_OK;
-    struct picture picture = {0};
-    struct progress progress;
-    size_t row = 0;
-    progress_begin(&progress, "reading pictures", 0, (int64_t)listing->count);
-    part->channels = spec->grey ? 1 : 3;
-    part->labels = malloc(listing->count * sizeof *part->labels + 1);
-    if (!part->labels) RAISE(RETORT_ENOMEM, "out of memory reading %s", spec->path);
-    for (size_t i = 0; i < listing->count; i++) {
-        const struct entry *entry = &listing->items[i];
-        TRY(read_picture(entry->path, &picture));
-        if (i == 0) {
-            int64_t bytes;
-            part->height = spec->height ? spec->height : picture.height;
-            part->width = spec->width ? spec->width : picture.width;
-            if (!claim_count(4, (int64_t[]){(int64_t)listing->count, part->channels, part->height, part->width}, 1,
-                             &bytes)
-                || !(part->bytes = malloc((size_t)bytes)))
-                RAISE(RETORT_ENOMEM, "out of memory for %zu images of %d x %d x %d; set a limit or a smaller size",
-                      listing->count, part->channels, part->height, part->width);
-            row = (size_t)part->channels * (size_t)part->height * (size_t)part->width;
-        }
-        if (spec->height == 0 && (picture.height != part->height || picture.width != part->width))
-            RAISE(RETORT_EFORMAT,
-                  "%s is %d x %d pixels but %s is %d x %d; set data.height and data.width to bring all to one size",
-                  entry->path, picture.height, picture.width, listing->items[0].path, part->height, part->width);
-        TRY(picture_fit(&picture, part->channels, part->height, part->width, part->bytes + i * row));
-        part->labels[i] = entry->label;
-        part->count++;
-        free(picture.rgb);
-        picture.rgb = NULL;
-        progress_update(&progress, (int64_t)i + 1, NULL);
-    }
-done:
-    progress_end(&progress);
-    free(picture.rgb);
-    return status;
-}
-
 int folder_load(const struct data_spec *spec, struct source *source) {
     int status = RETORT_OK;
     struct names names = {0};
@@ -253,8 +159,8 @@ int folder_load(const struct data_spec *spec, struct source *source) {
     }
     listing_limit(&train, spec->train_limit);
     listing_limit(&test, spec->test_limit);
-    TRY(read_listing(spec, &train, &source->train));
-    TRY(read_listing(spec, &test, &source->test));
+    TRY(listing_read(spec, &train, "train", train_path, &source->train, &source->story));
+    TRY(listing_read(spec, &test, "test", test_path, &source->test, &source->story));
 done:
     names_finish(&names);
     listing_finish(&train);

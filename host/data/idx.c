@@ -4,13 +4,14 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "base/log.h"
 
+#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <zlib.h>
 
 /* --- decoding --- */
@@ -168,64 +169,129 @@ done:
     return status;
 }
 
-/* The official names and the two variations met in the wild: a dot before idx, and unpacked. */
-static int find_official(const char *folder, const char *prefix, const char *what, int rank, char *path, bool *found) {
-    int status = RETORT_OK;
-    for (int variant = 0; variant < 4; variant++) {
-        char name[64];
-        snprintf(name, sizeof name, "%s-%s%cidx%d-ubyte%s", prefix, what, variant & 2 ? '.' : '-', rank,
-                 variant & 1 ? ".gz" : "");
-        TRY(path_join(folder, name, path));
-        *found = file_exists(path);
-        if (*found) break;
-    }
-done:
-    return status;
+/* --- names: train-images-idx3-ubyte, train-images.idx3-ubyte, t10k-, test-, own-; each plain or .gz --- */
+
+/* The files of a folder, with what their names come to when the ways to write them are put aside: small letters, dashes
+ * for dots and underscores, no .gz. */
+struct file {
+    char name[256], plain[256];
+};
+struct files {
+    struct file *items;
+    size_t count, capacity;
+};
+
+static void put_plainly(const char *name, char plain[256]) {
+    snprintf(plain, 256, "%s", name);
+    size_t length = strlen(plain);
+    if (length > 3 && strcasecmp(plain + length - 3, ".gz") == 0) plain[length - 3] = '\0';
+    for (char *c = plain; *c; c++) *c = *c == '.' || *c == '_' ? '-' : (char)tolower((unsigned char)*c);
 }
 
-static int load_official(const char *folder, const char *prefix, struct part *part, bool *found) {
-    int status = RETORT_OK;
-    char images[FILE_PATH_MAX], labels[FILE_PATH_MAX];
-    bool labelled;
-    TRY(find_official(folder, prefix, "images", 3, images, found));
-    if (!*found) goto done;
-    TRY(find_official(folder, prefix, "labels", 1, labels, &labelled));
-    if (!labelled)
-        RAISE(RETORT_EIO, "%s is there, but its labels are not; expected %s/%s-labels-idx1-ubyte or the same with .gz",
-              images, folder, prefix);
-    TRY(read_pair(images, labels, part));
-done:
-    return status;
+/* An unpacked file goes before the packed one beside it, and so do names with dashes: they sort first. */
+static int compare_files(const void *a, const void *b) {
+    const struct file *x = a, *y = b;
+    int plain = strcmp(x->plain, y->plain);
+    int packed = (int)strlen(x->name) - (int)strlen(y->name);
+    return plain ? plain : packed ? packed : strcmp(x->name, y->name);
 }
 
-/* A folder without official names may hold one pair of another name, say digits-images-idx3-ubyte.gz. */
-static int load_only_pair(const char *folder, struct part *part) {
+static int list_files(const char *folder, struct files *files) {
     int status = RETORT_OK;
-    char images[FILE_PATH_MAX], labels[FILE_PATH_MAX];
-    char only[256] = "", partner[256];
-    int count = 0;
     DIR *entries = opendir(folder);
     if (!entries) RAISE(RETORT_EIO, "cannot read the folder %s: %s", folder, strerror(errno));
     for (struct dirent *entry; (entry = readdir(entries));) {
-        if (!strstr(entry->d_name, "images") || !strstr(entry->d_name, "idx3-ubyte")) continue;
-        snprintf(only, sizeof only, "%s", entry->d_name);
-        count++;
+        struct file file;
+        snprintf(file.name, sizeof file.name, "%s", entry->d_name);
+        put_plainly(file.name, file.plain);
+        if (!strstr(file.plain, "ubyte") || file.name[0] == '.') continue;
+        if (!array_push(files, file)) RAISE(RETORT_ENOMEM, "out of memory reading %s", folder);
     }
-    if (count != 1)
-        RAISE(RETORT_EIO,
-              "%s holds no train-images-idx3-ubyte(.gz) and %d files *images*idx3-ubyte*; expected the four official "
-              "files, or one pair of images and labels",
-              folder, count);
-    const char *word = strstr(only, "images"), *kind = strstr(only, "idx3");
-    if (kind < word) RAISE(RETORT_EIO, "%s/%s: expected a name like set-images-idx3-ubyte", folder, only);
-    snprintf(partner, sizeof partner, "%.*slabels%.*sidx1%s", (int)(word - only), only, (int)(kind - word - 6),
-             word + 6, kind + 4);
-    TRY(path_join(folder, only, images));
-    TRY(path_join(folder, partner, labels));
-    if (!file_exists(labels)) RAISE(RETORT_EIO, "%s is there, but its labels %s are not", images, labels);
-    TRY(read_pair(images, labels, part));
+    if (files->count) qsort(files->items, files->count, sizeof *files->items, compare_files);
 done:
     if (entries) closedir(entries);
+    return status;
+}
+
+/* Whether a word stands in a name and is not the end of another word. */
+static bool has_word(const char *plain, const char *word) {
+    const char *at = strstr(plain, word);
+    return at && (at == plain || !isalpha((unsigned char)at[-1]));
+}
+
+enum role { ROLE_TRAIN, ROLE_TEST, ROLE_OTHER, ROLES };
+
+static enum role role_of(const char *plain) {
+    return has_word(plain, "train")                             ? ROLE_TRAIN
+           : has_word(plain, "t10k") || has_word(plain, "test") ? ROLE_TEST
+                                                                : ROLE_OTHER;
+}
+
+/* The images of a role, each under one of its names. */
+static int find_images(const struct files *files, enum role role, const struct file **found) {
+    int count = 0;
+    for (size_t i = 0; i < files->count; i++) {
+        const struct file *file = &files->items[i];
+        if (!strstr(file->plain, "images") || !strstr(file->plain, "idx3") || role_of(file->plain) != role) continue;
+        if (i > 0 && strcmp(file->plain, files->items[i - 1].plain) == 0) continue;
+        if (count++ == 0) *found = file;
+    }
+    return count;
+}
+
+/* Replaces the only part of a name that tells images from labels. */
+static void replace(char text[256], const char *word, const char *by) {
+    char *at = strstr(text, word), rest[256];
+    if (!at) return;
+    snprintf(rest, sizeof rest, "%s", at + strlen(word));
+    snprintf(at, 256 - (size_t)(at - text), "%s%s", by, rest);
+}
+
+static int load_images(const char *folder, const struct files *files, const struct file *images, const char *what,
+                       struct source *source, struct part *part) {
+    int status = RETORT_OK;
+    char images_path[FILE_PATH_MAX], labels_path[FILE_PATH_MAX], wanted[256], partner[256];
+    snprintf(wanted, sizeof wanted, "%s", images->name);
+    replace(wanted, "images", "labels");
+    replace(wanted, "idx3", "idx1");
+    snprintf(partner, sizeof partner, "%s", images->plain);
+    replace(partner, "images", "labels");
+    replace(partner, "idx3", "idx1");
+    TRY(path_join(folder, images->name, images_path));
+    const struct file *labels = NULL;
+    for (size_t i = 0; i < files->count && !labels; i++)
+        if (strcmp(files->items[i].plain, partner) == 0) labels = &files->items[i];
+    if (!labels) RAISE(RETORT_EIO, "%s is there, but its labels are not; expected %s/%s", images_path, folder, wanted);
+    TRY(path_join(folder, labels->name, labels_path));
+    TRY(read_pair(images_path, labels_path, part));
+    text_printf(&source->story, "%s: %s: %lld images, %d x %d\n%s: %s: their labels\n", what, images_path,
+                (long long)part->count, part->height, part->width, what, labels_path);
+done:
+    return status;
+}
+
+/* Train goes by its name or is the one pair that is neither train nor test. */
+static int load_parts(const char *folder, struct source *source) {
+    int status = RETORT_OK;
+    struct files files = {0};
+    const struct file *found[ROLES] = {0};
+    int count[ROLES];
+    TRY(list_files(folder, &files));
+    for (int role = 0; role < ROLES; role++) count[role] = find_images(&files, (enum role)role, &found[role]);
+    int train = count[ROLE_TRAIN] ? ROLE_TRAIN : ROLE_OTHER;
+    if (count[train] != 1)
+        RAISE(RETORT_EIO,
+              "%s holds %d files of training images, *images*idx3-ubyte(.gz); expected one set a folder: "
+              "train-images-idx3-ubyte, train-labels-idx1-ubyte and the same with t10k or test, or one pair of another "
+              "name",
+              folder, count[train]);
+    if (count[ROLE_TEST] > 1)
+        RAISE(RETORT_EIO, "%s holds %d files of test images, %s the first; expected one set a folder", folder,
+              count[ROLE_TEST], found[ROLE_TEST]->name);
+    TRY(load_images(folder, &files, found[train], "train", source, &source->train));
+    if (count[ROLE_TEST]) TRY(load_images(folder, &files, found[ROLE_TEST], "test", source, &source->test));
+done:
+    array_finish(&files);
     return status;
 }
 
@@ -239,17 +305,12 @@ static int part_max(const struct part *part) {
 
 int idx_load(const struct data_spec *spec, struct source *source) {
     int status = RETORT_OK;
-    bool found, tested = false;
     if (!folder_exists(spec->path))
         RAISE(RETORT_EIO,
               "%s is not a folder; kind idx expects the folder that holds train-images-idx3-ubyte.gz and "
               "the other three files",
               spec->path);
-    TRY(load_official(spec->path, "train", &source->train, &found));
-    if (found)
-        TRY(load_official(spec->path, "t10k", &source->test, &tested));
-    else
-        TRY(load_only_pair(spec->path, &source->train));
+    TRY(load_parts(spec->path, source));
     for (int64_t i = 0; i < source->train.count; i++)
         if (source->train.labels[i] >= source->classes) source->classes = source->train.labels[i] + 1;
     for (int64_t i = 0; i < source->test.count; i++)
@@ -262,7 +323,7 @@ int idx_load(const struct data_spec *spec, struct source *source) {
     source->white = 255;
     if (max > 0 && max <= 16) {
         source->white = 16;
-        log_info("%s: no value above %d, so pixels are taken as 0 to 16, not 0 to 255", spec->path, max);
+        text_printf(&source->story, "pixels: no value is above %d: taken as 0 to 16, not 0 to 255\n", max);
     }
 done:
     return status;

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/memory.h"
 
 #include <errno.h>
@@ -469,11 +470,67 @@ done:
 
 /* --- the reader --- */
 
+/* [N,H,W] to [N,1,H,W], and [N,H,W,C] to [N,C,H,W] where C is 1 or 3 and [N,C,H,W] is not meant: pictures come so from
+ * most programs. */
+static int put_channels_first(const char *name, struct npy *images, struct source *source) {
+    int status = RETORT_OK;
+    unsigned char *turned = NULL;
+    int64_t *size = images->size;
+    size_t element = types[images->type].size;
+    if (images->rank == 3) {
+        size[3] = size[2];
+        size[2] = size[1];
+        size[1] = 1;
+        images->rank = 4;
+    }
+    if (images->rank != 4 || size[1] == 1 || size[1] == 3 || (size[3] != 1 && size[3] != 3)) goto done;
+    int64_t count = size[0], channels = size[3], plane = size[1] * size[2];
+    turned = malloc((size_t)npy_count(images) * element + 1);
+    if (!turned) RAISE(RETORT_ENOMEM, "out of memory reading %s", name);
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t c = 0; c < channels; c++)
+            for (int64_t p = 0; p < plane; p++)
+                memcpy(turned + (size_t)((i * channels + c) * plane + p) * element,
+                       (const unsigned char *)images->data + (size_t)((i * plane + p) * channels + c) * element,
+                       element);
+    text_printf(&source->story, "%s: taken as [N,H,W,C], with %lld channel%s last\n", name, (long long)channels,
+                channels == 1 ? "" : "s");
+    free(images->data);
+    images->data = turned;
+    turned = NULL;
+    size[3] = size[2];
+    size[2] = size[1];
+    size[1] = channels;
+done:
+    free(turned);
+    return status;
+}
+
+static void tell_part(const char *images_name, const char *labels_name, const struct part *part,
+                      struct source *source) {
+    text_printf(&source->story, "%s: %s: %lld images, %d x %d x %d\n", part == &source->test ? "test" : "train",
+                images_name, (long long)part->count, part->channels, part->height, part->width);
+    text_printf(&source->story, "%s: %s: their labels\n", part == &source->test ? "test" : "train", labels_name);
+    if (!part->values) return;
+    size_t count = (size_t)part->count * (size_t)part->channels * (size_t)part->height * (size_t)part->width;
+    float least = part->values[0], most = part->values[0];
+    for (size_t i = 0; i < count; i++) {
+        if (part->values[i] < least) least = part->values[i];
+        if (part->values[i] > most) most = part->values[i];
+    }
+    if (least < 0 || most > 1)
+        log_warning("%s: values from %g to %g, where pixels are expected in [0,1] (or uint8); pictures of them will "
+                    "be cut off there",
+                    images_name, (double)least, (double)most);
+}
+
 static int load_part(const char *images_name, struct npy *images, const char *labels_name, const struct npy *labels,
                      struct source *source, struct part *part) {
     int status = RETORT_OK;
+    TRY(put_channels_first(images_name, images, source));
     if (images->rank != 4)
-        RAISE(RETORT_EINVAL, "%s has rank %d; expected images [N,C,H,W]: reshape it", images_name, images->rank);
+        RAISE(RETORT_EINVAL, "%s has rank %d; expected images [N,C,H,W], [N,H,W,C] or [N,H,W]: reshape it", images_name,
+              images->rank);
     for (int i = 0; i < 4; i++)
         if (images->size[i] < 1 || images->size[i] > INT32_MAX)
             RAISE(RETORT_EINVAL, "%s: dimension %d of [N,C,H,W] is %lld; expected at least 1", images_name, i,
@@ -509,6 +566,7 @@ static int load_part(const char *images_name, struct npy *images, const char *la
             source->classes = part->labels[i] + 1;
         }
     }
+    tell_part(images_name, labels_name, part, source);
 done:
     return status;
 }

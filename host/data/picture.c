@@ -88,6 +88,7 @@ static int decode_png(const char *name, const unsigned char *bytes, size_t size,
     if (!begin_png(&file))
         RAISE(RETORT_EFORMAT, "cannot read %s: %s; the PNG is damaged: fetch it again", name, file.words);
     int64_t height = png_get_image_height(file.png, file.info), width = png_get_image_width(file.png, file.info);
+    bool grey = !(png_get_color_type(file.png, file.info) & PNG_COLOR_MASK_COLOR);
     TRY(check_size(name, height, width));
     /* One bit a pixel is the least a PNG spends before it deflates. */
     TRY(claim_check(name, height * width / 8, size));
@@ -102,7 +103,7 @@ static int decode_png(const char *name, const unsigned char *bytes, size_t size,
         for (size_t c = 0; c < 3; c++)
             pixels[3 * i + c] = (unsigned char)((pixels[4 * i + c] * opacity + 255 * (255 - opacity) + 127) / 255);
     }
-    *picture = (struct picture){(int)height, (int)width, pixels};
+    *picture = (struct picture){(int)height, (int)width, grey, pixels};
     pixels = NULL;
 done:
     if (file.png) png_destroy_read_struct(&file.png, &file.info, NULL);
@@ -148,7 +149,7 @@ static int decode_jpeg(const char *name, const unsigned char *bytes, size_t size
         int black = pixels[4 * i + 3];
         for (size_t c = 0; c < 3; c++) pixels[3 * i + c] = (unsigned char)((pixels[4 * i + c] * black + 127) / 255);
     }
-    *picture = (struct picture){height, width, pixels};
+    *picture = (struct picture){height, width, colours == TJCS_GRAY, pixels};
     pixels = NULL;
 done:
     if (turbo) tjDestroy(turbo);

@@ -23,7 +23,8 @@ struct part {
 };
 struct source {
     struct part train, test;
-    double white; /* the byte that is 1.0 */
+    double white;      /* the byte that is 1.0 */
+    struct text story; /* what was read, a line a file or folder, for data_set_pair */
     int classes;
     char **class_names; /* [classes], or NULL where the source has none */
 };
@@ -35,8 +36,32 @@ int idx_load(const struct data_spec *spec, struct source *source);
 int cifar_load(const struct data_spec *spec, struct source *source);
 int folder_load(const struct data_spec *spec, struct source *source);
 int npy_load(const struct data_spec *spec, struct source *source);
+int csv_load(const struct data_spec *spec, struct source *source);
+/* Names the classes of a set that is known by its kind or labels, where the files have not named them. */
+int source_name_known(enum data_kind kind, struct source *source);
 /* Whether the specification wants rows of this class. */
 bool spec_wants(const struct data_spec *spec, int label);
+
+/* --- pictures in files of their own: what the folder and the CSV reader find --- */
+struct listed {
+    char *path;
+    int label;
+    int64_t rank; /* its place in its class */
+};
+struct listing {
+    struct listed *items;
+    size_t count, capacity;
+};
+void listing_finish(struct listing *listing);
+/* `name` lies in `folder`, unless it is an absolute path. */
+int listing_add(struct listing *listing, const char *folder, const char *name, int label, int64_t rank);
+/* Under a limit, pictures are taken from the classes in turn, so that every class has its share. */
+void listing_limit(struct listing *listing, int64_t limit);
+/* Decodes all and brings them to one size and number of channels, as data.size and data.grey say. Pictures that cannot
+ * be read are listed in the failure or, under data.skip_corrupt, in a warning. `what` ("train") and `place` are for
+ * the line that goes to the story. */
+int listing_read(const struct data_spec *spec, const struct listing *listing, const char *what, const char *place,
+                 struct part *part, struct text *story);
 
 /* --- decoders --- */
 struct idx {
@@ -55,6 +80,7 @@ int npy_decode(const char *name, unsigned char **bytes, size_t size, struct npy 
 
 struct picture {
     int height, width;
+    bool grey;          /* stored without colours */
     unsigned char *rgb; /* [height,width,3], owned */
 };
 /* PNG or JPEG, told by their signatures. Transparency is laid on white. */

@@ -12,9 +12,13 @@
 #include <string.h>
 
 /* --- the words of the enums that only this table has --- */
-static const char *const data_kinds[] = {
-    [DATA_IDX] = "idx",       [DATA_CIFAR10] = "cifar10", [DATA_CIFAR100] = "cifar100",
-    [DATA_FOLDER] = "folder", [DATA_NPY] = "npy",         NULL};
+static const char *const data_kinds[] = {[DATA_IDX] = "idx",
+                                         [DATA_CIFAR10] = "cifar10",
+                                         [DATA_CIFAR100] = "cifar100",
+                                         [DATA_FOLDER] = "folder",
+                                         [DATA_NPY] = "npy",
+                                         [DATA_CSV] = "csv",
+                                         NULL};
 static const char *const inits[] = {[SET_NOISE] = "noise", [SET_REAL] = "real", [SET_INDICES] = "indices", NULL};
 static const char *const protocols[] = {[PROTOCOL_BPTT] = "bptt", [PROTOCOL_DC] = "dc", NULL};
 static const char *const families[] = {[FAMILY_AUTO] = "auto", [FAMILY_CPU] = "cpu", [FAMILY_GPU] = "gpu", NULL};
@@ -77,20 +81,31 @@ static const char *const merges[] = {[MERGE_AUTO] = "auto", [MERGE_OFF] = "off",
 
 static const struct schema_key keys[] = {
     {"data.kind", KEY_CHOICE, AT(data.kind), .words = data_kinds,
-     .help = "Format of the images: idx (MNIST's), CIFAR's binary records, a folder per class, NumPy arrays."},
+     .help = "Format of the images: idx (MNIST's), CIFAR's binary records, a folder per class, NumPy arrays, a list of "
+             "paths and labels."},
     {"data.path", KEY_PATH, AT(data.path), .help = "The folder or file, relative to this descriptor."},
     {"data.labels", KEY_PATH, AT(data.labels_path), .standard = "null",
      .help = "npy: the labels' file; null for members `images` and `labels` of one .npz."},
     {"data.classes", KEY_LIST, AT(data.classes), AT(data.class_count), .least = 0, .most = 1e6, .zero = "all",
      .standard = "all", .help = "The classes to keep, by number in the source, in this order."},
+    {"data.class_names", KEY_NAMES, AT(data.class_names), AT(data.class_name_count), .zero = "as_found",
+     .standard = "as_found",
+     .help =
+         "Names of the kept classes, in their order, for pictures and tables; as_found: those of folders and files, "
+         "those a well-known set is known by, else numbers."},
     {"data.normalise", KEY_CHOICE, AT(data.normalise), .words = normalise_words, .standard = "mean_sd",
      .help = "From pixels to the space the networks train in: mean_sd per channel; zca as KIP, FRePo and the BPTT "
              "family whiten; zca_pixel as MTT does."},
     {"data.holdout", KEY_REAL, AT(data.holdout), .least = 0, .most = 1, .open = OPEN_MOST, .standard = "0",
      .help = "Fraction of train kept aside, on which the evaluation chooses instead of on the test set."},
+    {"data.test", KEY_REAL, AT(data.test), .least = 0, .most = 1, .open = OPEN_MOST, .before = "0", .standard = "0.2",
+     .help = "Fraction of each class of train kept for testing, where the data has no test part of its own: the same "
+             "images whatever the seed. 0: none, and no evaluation."},
     {"data.size", KEY_SIZE, AT(data.height), .least = 1, .most = 4096, .zero = "as_is", .standard = "as_is",
-     .help = "folder: resize the shorter side and crop the centre to this."},
-    {"data.grey", KEY_BOOL, AT(data.grey), .standard = "false", .help = "folder: one channel instead of three."},
+     .help = "folder, csv: scale so that the picture just covers this, and cut out the centre."},
+    {"data.grey", KEY_BOOL, AT(data.grey), .standard = "false", .help = "folder, csv: one channel instead of three."},
+    {"data.skip_corrupt", KEY_BOOL, AT(data.skip_corrupt), .standard = "false",
+     .help = "folder, csv: go without pictures that cannot be read, and list them in a warning, instead of ending."},
     {"data.train_limit", KEY_LONG, AT(data.train_limit), .least = 1, .most = KEY_WHOLE, .zero = "all",
      .standard = "all", .help = "Read at most so many training images."},
     {"data.test_limit", KEY_LONG, AT(data.test_limit), .least = 1, .most = KEY_WHOLE, .zero = "all", .standard = "all",
@@ -271,15 +286,29 @@ static int check_data(const struct data_spec *data, const struct context *contex
     if (!data->path) REFUSE("data.path", "found nothing, expected a path");
     if (data->labels_path && data->kind != DATA_NPY)
         REFUSE("data.labels", "only data.kind npy has a file of labels, not %s; leave it out", data_kinds[data->kind]);
-    if (data->height && data->kind != DATA_FOLDER)
-        REFUSE("data.size", "only data.kind folder resizes images, not %s; leave it out", data_kinds[data->kind]);
-    if (data->grey && data->kind != DATA_FOLDER)
-        REFUSE("data.grey", "only data.kind folder makes images grey, not %s; leave it out", data_kinds[data->kind]);
+    bool pictures = data->kind == DATA_FOLDER || data->kind == DATA_CSV;
+    if (data->height && !pictures)
+        REFUSE("data.size", "only data.kind folder and csv resize images, not %s; leave it out",
+               data_kinds[data->kind]);
+    if (data->grey && !pictures)
+        REFUSE("data.grey", "only data.kind folder and csv make images grey, not %s; leave it out",
+               data_kinds[data->kind]);
+    if (data->skip_corrupt && !pictures)
+        REFUSE("data.skip_corrupt", "only data.kind folder and csv have pictures to skip, not %s; leave it out",
+               data_kinds[data->kind]);
     if (data->class_count == 1) REFUSE("data.classes", "one class leaves nothing to tell apart; keep two or more");
     for (int i = 0; i < data->class_count; i++)
         for (int j = 0; j < i; j++)
             if (data->classes[i] == data->classes[j])
                 REFUSE("data.classes", "class %d is listed twice; keep one", data->classes[i]);
+    if (data->class_count && data->class_names && data->class_name_count != data->class_count)
+        REFUSE("data.class_names", "%d names of %d classes in data.classes; name each kept class",
+               data->class_name_count, data->class_count);
+    for (int i = 0; i < data->class_name_count; i++)
+        for (int j = 0; j < i; j++)
+            if (strcmp(data->class_names[i], data->class_names[j]) == 0)
+                REFUSE("data.class_names", "the name '%s' is listed twice; give each class its own",
+                       data->class_names[i]);
 done:
     return status;
 }
@@ -350,8 +379,8 @@ const struct method *descriptor_method(const struct descriptor *descriptor) {
     return method_at(descriptor->method);
 }
 
-int descriptor_parse(const char *name, const char *folder, const char *text, size_t size,
-                     const struct schema_override *overrides, size_t count, struct descriptor *descriptor) {
+static int parse(const char *name, const char *folder, const char *text, size_t size, bool copy,
+                 const struct schema_override *overrides, size_t count, struct descriptor *descriptor) {
     int status = RETORT_OK;
     struct descriptor fresh = {0};
     struct context context = {0};
@@ -363,6 +392,7 @@ int descriptor_parse(const char *name, const char *folder, const char *text, siz
     fresh.method_spec = arena_alloc(&fresh.arena, method->spec_size);
     if (!fresh.method_spec) RAISE(RETORT_ENOMEM, "out of memory reading %s", name);
     TRY(make_schema(method, &fresh.arena, &context.schema));
+    context.schema.copy = copy;
     TRY(schema_read(&context.schema, name, folder, text, size, overrides, count, &fresh.arena, &fresh,
                     &context.origins));
     TRY(check(&fresh, &context));
@@ -374,8 +404,18 @@ done:
     return status;
 }
 
-int descriptor_read(const char *path, const struct schema_override *overrides, size_t count,
-                    struct descriptor *descriptor) {
+int descriptor_parse(const char *name, const char *folder, const char *text, size_t size,
+                     const struct schema_override *overrides, size_t count, struct descriptor *descriptor) {
+    return parse(name, folder, text, size, false, overrides, count, descriptor);
+}
+
+int descriptor_parse_copy(const char *name, const char *folder, const char *text, size_t size,
+                          const struct schema_override *overrides, size_t count, struct descriptor *descriptor) {
+    return parse(name, folder, text, size, true, overrides, count, descriptor);
+}
+
+static int read_file(const char *path, bool copy, const struct schema_override *overrides, size_t count,
+                     struct descriptor *descriptor) {
     int status = RETORT_OK;
     unsigned char *text = NULL;
     size_t size;
@@ -387,11 +427,21 @@ int descriptor_read(const char *path, const struct schema_override *overrides, s
         RAISE(RETORT_EIO, "cannot find the folder of %s", path);
     char *slash = strrchr(folder, '/');
     slash[slash == folder] = '\0';
-    TRY(descriptor_parse(path, folder, (const char *)text, size, overrides, count, descriptor));
+    TRY(parse(path, folder, (const char *)text, size, copy, overrides, count, descriptor));
 done:
     free(real);
     free(text);
     return status;
+}
+
+int descriptor_read(const char *path, const struct schema_override *overrides, size_t count,
+                    struct descriptor *descriptor) {
+    return read_file(path, false, overrides, count, descriptor);
+}
+
+int descriptor_read_copy(const char *path, const struct schema_override *overrides, size_t count,
+                         struct descriptor *descriptor) {
+    return read_file(path, true, overrides, count, descriptor);
 }
 
 void descriptor_finish(struct descriptor *descriptor) {

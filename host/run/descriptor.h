@@ -45,6 +45,12 @@ int descriptor_read(const char *path, const struct schema_override *overrides, s
 /* The same from text; relative paths start at `folder`. */
 int descriptor_parse(const char *name, const char *folder, const char *text, size_t size,
                      const struct schema_override *overrides, size_t count, struct descriptor *descriptor);
+/* The same two of a complete copy that a run's or set's folder keeps: a key that it lacks came later, and means what
+ * was done before there was the key, whatever its default is now. So old runs go on as they began. */
+int descriptor_read_copy(const char *path, const struct schema_override *overrides, size_t count,
+                         struct descriptor *descriptor);
+int descriptor_parse_copy(const char *name, const char *folder, const char *text, size_t size,
+                          const struct schema_override *overrides, size_t count, struct descriptor *descriptor);
 void descriptor_finish(struct descriptor *descriptor); /* NULL-safe, zeroes */
 
 /* Complete YAML: reading it back gives the same descriptor, writing that the same bytes. */

@@ -32,13 +32,14 @@ static int read_descriptor(const struct evaluation_request *request, const struc
                             descriptor);
     if (!request->with && *place->run) TRY(path_join(place->run, "descriptor.yaml", path));
     if (request->with || *path) {
-        status = descriptor_read(request->with ? request->with : path, request->overrides, request->override_count,
-                                 descriptor);
+        status = request->with ? descriptor_read(request->with, request->overrides, request->override_count, descriptor)
+                               : descriptor_read_copy(path, request->overrides, request->override_count, descriptor);
         return status == RETORT_EIO ? RETORT_EINVAL : status;
     }
     TRY(set_folder_recipe(place->path, &recipe));
-    TRY(public_parse("the set's recipe", place->kind == SET_IS_FOLDER ? place->path : NULL, recipe, request->overrides,
-                     request->override_count, descriptor));
+    /* Its paths are absolute already. */
+    TRY(descriptor_parse_copy("the set's recipe", place->kind == SET_IS_FOLDER ? place->path : ".", recipe,
+                              strlen(recipe), request->overrides, request->override_count, descriptor));
 done:
     free(recipe);
     return status;
@@ -119,7 +120,8 @@ int evaluation_compute(const struct evaluation_request *request, struct retort_e
     TRY(read_descriptor(request, &place, &descriptor));
     TRY(session_open(&descriptor, 0, false, &session));
     TRY(session_choose_kernels(&session, NULL, NULL));
-    if (session.data.test.count == 0) RAISE(RETORT_EINVAL, "data.path holds no test images to test on");
+    if (session.data.test.count == 0)
+        RAISE(RETORT_EINVAL, "data.path holds no test images to test on; give it a test part (docs/data.md)");
     if (request->labels)
         TRY(set_read_arrays(request->set, request->labels, &session, &set));
     else

@@ -53,6 +53,7 @@ static int settle_folder(struct retort_run *run) {
     int status = RETORT_OK;
     TRY(run_folder_name(&run->descriptor, run->options.out, &run->folder));
     TRY(run_folder_check(&run->folder, &run->descriptor, run->options.resume, &run->begun));
+    if (run->begun) TRY(run_folder_adopt(&run->folder, &run->descriptor));
 done:
     return status;
 }

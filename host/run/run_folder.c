@@ -115,28 +115,57 @@ done:
 }
 
 /* --- what a folder is --- */
-static int compare_descriptor(const struct run_folder *folder, const struct descriptor *descriptor) {
-    int status = RETORT_OK;
-    struct descriptor kept = {0};
-    struct text mine, theirs;
-    text_init(&mine);
-    text_init(&theirs);
-    TRY(descriptor_read(folder->descriptor, NULL, 0, &kept));
+/* The key in which a run's descriptor differs from this one. */
+static const char *differ(const struct run_folder *folder, const struct descriptor *descriptor, struct descriptor *kept,
+                          struct text *mine, struct text *theirs) {
     /* With a frozen plan the ceiling decides nothing but whether it fits. */
     struct run_plan plan;
-    if (kept.memory != descriptor->memory && run_folder_read_plan(folder, &plan) == RETORT_OK && plan.frozen)
-        kept.memory = descriptor->memory;
+    if (kept->memory != descriptor->memory && run_folder_read_plan(folder, &plan) == RETORT_OK && plan.frozen)
+        kept->memory = descriptor->memory;
     error_clear();
-    const char *key = descriptor_difference(descriptor, &kept, &mine, &theirs);
-    if (key)
+    return descriptor_difference(descriptor, kept, mine, theirs);
+}
+
+/* A copy of an earlier version lacks keys that came later. A command that leaves them out means the same run, and so
+ * does one that gives them the value they had before they were keys. */
+static int compare_descriptor(const struct run_folder *folder, const struct descriptor *descriptor) {
+    int status = RETORT_OK;
+    struct descriptor now = {0}, before = {0};
+    struct text mine, theirs, mine_before, theirs_before;
+    text_init(&mine);
+    text_init(&theirs);
+    text_init(&mine_before);
+    text_init(&theirs_before);
+    TRY(descriptor_read(folder->descriptor, NULL, 0, &now));
+    TRY(descriptor_read_copy(folder->descriptor, NULL, 0, &before));
+    const char *key = differ(folder, descriptor, &now, &mine, &theirs);
+    const char *key_before = differ(folder, descriptor, &before, &mine_before, &theirs_before);
+    if (key && key_before) {
+        bool same = strcmp(key, key_before) == 0;
         RAISE(RETORT_EINVAL,
               "%s was begun with %s %s, this command says %s; resume with the same descriptor and options, or take "
               "another folder with --out",
-              folder->path, key, text_get(&theirs), text_get(&mine));
+              folder->path, key, text_get(same ? &theirs_before : &theirs), text_get(&mine));
+    }
 done:
-    descriptor_finish(&kept);
+    descriptor_finish(&now);
+    descriptor_finish(&before);
     text_finish(&mine);
     text_finish(&theirs);
+    text_finish(&mine_before);
+    text_finish(&theirs_before);
+    return status;
+}
+
+int run_folder_adopt(const struct run_folder *folder, struct descriptor *descriptor) {
+    int status = RETORT_OK;
+    struct descriptor kept = {0};
+    TRY(descriptor_read_copy(folder->descriptor, NULL, 0, &kept));
+    kept.memory = descriptor->memory;
+    memcpy(kept.name, descriptor->name, sizeof kept.name);
+    descriptor_finish(descriptor);
+    *descriptor = kept;
+done:
     return status;
 }
 
@@ -221,8 +250,8 @@ int run_folder_begin(const struct run_folder *folder, const struct descriptor *d
                                   library_gemm(session->library), "merge", session->target.single ? "off" : "auto",
                                   "device", "name", traits->name, "platform", traits->platform, "driver",
                                   traits->driver, "data", "hash", fingerprint, "train",
-                                  (json_int_t)(data->train.count + data->holdout.count), "test",
-                                  (json_int_t)data->test.count, "trainings", plan_to_json(plan)),
+                                  (json_int_t)data->train_read, "test",
+                                  (json_int_t)data->test_read, "trainings", plan_to_json(plan)),
                         15));
     if (strcmp(session->wisdom_name, "none") != 0)
         TRY(wisdom_save(session->wisdom, folder->wisdom));
@@ -246,8 +275,8 @@ static int check_data(const struct run_folder *folder, const json_t *kept, const
                      "data.path no longer holds what %s was begun with: %lld training and %lld test images then, %lld "
                      "and %lld now, whose pixels or labels differ; put the data back as it was, or begin another run "
                      "with --out",
-                     folder->path, (long long)train, (long long)test,
-                     (long long)(data->train.count + data->holdout.count), (long long)data->test.count);
+                     folder->path, (long long)train, (long long)test, (long long)data->train_read,
+                     (long long)data->test_read);
 }
 
 int run_folder_check_plan(const struct run_folder *folder, const struct session *session) {

@@ -34,6 +34,9 @@ int run_folder_name(const struct descriptor *descriptor, const char *out, struct
  * holds another run (naming the first key that differs) or none. `memory` may differ where a plan is frozen. *begun
  * tells whether there is a run to go on with. */
 int run_folder_check(const struct run_folder *folder, const struct descriptor *descriptor, bool resume, bool *begun);
+/* Replaces a descriptor that run_folder_check found to mean the folder's run by the folder's own copy, under this one's
+ * ceiling: keys that the run began without mean what was done then. */
+int run_folder_adopt(const struct run_folder *folder, struct descriptor *descriptor);
 /* Creates it where needed, takes the lock and clears what a killed run left half written. */
 int run_folder_claim(struct run_folder *folder);
 /* Refuses, with RETORT_EIO, where what is written late could not be: a folder or its file system that cannot be written

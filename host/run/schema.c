@@ -250,7 +250,8 @@ static int read_default(const struct schema_reader *reader, const struct schema_
     struct schema_reader plain_reader = *reader;
     plain_reader.file = plain_reader.option = NULL;
     plain_reader.document = &document;
-    TRY(parse(key->path, key->standard, strlen(key->standard), &document, &present));
+    const char *value = reader->schema->copy && key->before ? key->before : key->standard;
+    TRY(parse(key->path, value, strlen(value), &document, &present));
     if (!present) RAISE(RETORT_EINVAL, "the default of %s is empty", key->path);
     TRY(schema_store(&plain_reader, key, yaml_document_get_root_node(&document)));
 done:

@@ -26,6 +26,8 @@ struct schema {
     const struct schema_key *others;
     size_t other_count;
     const char *owner;
+    bool copy; /* what is read is a copy that a run's or set's folder keeps: complete, so that a key that it lacks came
+                  later, and means what was done before (`before` of its row) */
 };
 
 /* Where each value came from, for messages of checks made later. Arrays by key, in the arena. */

@@ -110,7 +110,8 @@ static double inner_lr(const struct descriptor *descriptor, const struct distill
 int scores_plan(const struct descriptor *descriptor, const struct session *session, const struct distilled_set *set,
                 const struct evaluate_plans *frozen, struct evaluate_plans *plans) {
     if (session->data.test.count == 0) {
-        log_warning("data.path holds no test images: the set will not be evaluated");
+        log_warning("data.path holds no test images and none are kept aside (data.test): the set will not be "
+                    "evaluated");
         return RETORT_OK;
     }
     const struct evaluate_problem problem = problem_of(descriptor, session, inner_lr(descriptor, set), frozen, NULL);

@@ -12,12 +12,24 @@
 /* Debian's package puts Fashion-MNIST here; whoever follows the quick start without it should hear its name. */
 #define FASHION_MNIST "/usr/share/datasets/fashion-mnist"
 
-static int load_data(const struct descriptor *descriptor, struct session *session) {
+/* What was read, file by file, and what was made of it. */
+static void tell_data(const struct data_set_pair *data) {
+    const struct dataset *train = &data->train;
+    for (const char *line = text_get(&data->story); *line;) {
+        size_t length = strcspn(line, "\n");
+        log_info("data: %.*s", (int)length, line);
+        line += length + (line[length] == '\n');
+    }
+    log_info("data: %lld training and %lld test images of %d classes, %d x %d x %d", (long long)train->count,
+             (long long)data->test.count, train->classes, train->channels, train->height, train->width);
+}
+
+int session_read_data(const struct descriptor *descriptor, struct data_set_pair *data) {
     int status = RETORT_OK;
     const char *path = descriptor->data.path;
     if (strncmp(path, FASHION_MNIST, strlen(FASHION_MNIST)) == 0 && !file_exists(path))
         RAISE(RETORT_EIO, "data.path: %s is not there; install it: apt-get install dataset-fashion-mnist", path);
-    status = data_load(&descriptor->data, descriptor->seed, &session->data);
+    status = data_load(&descriptor->data, descriptor->seed, data);
     if (status < 0) error_context("data.path");
 done:
     return status;
@@ -87,10 +99,8 @@ int session_open(const struct descriptor *descriptor, unsigned units, bool singl
     log_info("device: %s (%s)", traits->name, traits->platform);
     fresh.target = descriptor_target(descriptor, traits);
     fresh.target.single |= single;
-    TRY(load_data(descriptor, &fresh));
-    const struct dataset *train = &fresh.data.train;
-    log_info("data: %lld training and %lld test images of %d classes, %d x %d x %d", (long long)train->count,
-             (long long)fresh.data.test.count, train->classes, train->channels, train->height, train->width);
+    TRY(session_read_data(descriptor, &fresh.data));
+    tell_data(&fresh.data);
     TRY(describe_networks(descriptor, &fresh));
     TRY(test_compiled(&fresh));
     *session = fresh;

@@ -15,6 +15,8 @@ struct session {
     struct network network, evaluate_network;
 };
 
+/* Reads the data of a descriptor alone, without a device. */
+int session_read_data(const struct descriptor *descriptor, struct data_set_pair *data);
 /* Opens the device under the descriptor's ceiling, reads the data, and on a GPU tests what the compiler writes.
  * `units`: compute units to choose kernels for; 0: those of the device. `single`: launches are not merged, as when the
  * run began, whatever the descriptor says. There is no library yet. */
