@@ -263,7 +263,8 @@ static void tell_classes(const struct dataset *train, struct text *story) {
     }
     long long fewest = class_size(train, least), largest = class_size(train, most);
     if (fewest == largest)
-        text_printf(story, "classes: %d, each with %lld training images\n", train->classes, fewest);
+        text_printf(story, "classes: %d, each with %lld training image%s\n", train->classes, fewest,
+                    fewest == 1 ? "" : "s");
     else
         text_printf(story, "classes: %d, with %lld (%s) to %lld (%s) training images%s\n", train->classes, fewest,
                     train->class_names[least], largest, train->class_names[most],
