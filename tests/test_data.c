@@ -651,6 +651,8 @@ static void test_fashion_mnist(void **state) {
     assert_float_equal(data.normalisation.sd[0], 0.3530, 5e-5);
     for (int c = 0; c < 10; c++) assert_int_equal(data.train.class_begin[c], 6000 * c);
     assert_int_equal(data.train.labels[0], 9); /* the ankle boot that opens the set */
+    assert_string_equal(data.train.class_names[9], "Ankle boot");
+    assert_string_equal(data.test.class_names[0], "T-shirt/top");
     data_finish(&data);
 }
 
@@ -680,6 +682,7 @@ static void test_mnist(void **state) {
     check_set(&data, 60000, 10000, 1, 28, 10);
     assert_float_equal(data.normalisation.mean[0], 0.1307, 5e-5);
     assert_float_equal(data.normalisation.sd[0], 0.3081, 5e-5);
+    assert_string_equal(data.train.class_names[9], "9"); /* as many images and labels as Fashion-MNIST */
     data_finish(&data);
 }
 

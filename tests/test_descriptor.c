@@ -460,6 +460,37 @@ static void test_reference(void **state) {
     text_finish(&printed);
 }
 
+static void test_class_names(void **state) {
+    (void)state;
+    static const char text[] = "data: {kind: idx, path: i, classes: [2, 0], class_names: [\"a \\\"b\\\"\", 7]}\n"
+                               "outer: {steps: 10}\n";
+    struct descriptor d, again;
+    struct text written;
+    text_init(&written);
+    assert_ok(parse(text, NULL, 0, &d));
+    assert_int_equal(d.data.class_name_count, 2);
+    assert_string_equal(d.data.class_names[0], "a \"b\"");
+    assert_string_equal(d.data.class_names[1], "7");
+    descriptor_write(&d, &written);
+    assert_ok(parse(text_get(&written), NULL, 0, &again));
+    assert_string_equal(again.data.class_names[0], "a \"b\"");
+    json_t *json = descriptor_json(&d);
+    assert_string_equal(
+        json_string_value(json_array_get(json_object_get(json_object_get(json, "data"), "class_names"), 1)), "7");
+    json_decref(json);
+    text_finish(&written);
+    descriptor_finish(&d);
+    descriptor_finish(&again);
+    assert_ok(parse(LEAST, NULL, 0, &d));
+    assert_null(d.data.class_names);
+    descriptor_finish(&d);
+    refused(LEAST, "--set", "data.class_names=[]", "data.class_names|an empty one");
+    refused(LEAST, "--set", "data.class_names=cat", "found 'cat'|a list of names, or as_found");
+    refused(LEAST, "--set", "data.class_names=[a, [b]]", "found a list|a list of names");
+    refused(LEAST, "--set", "data.class_names=[a, a]", "'a' is listed twice");
+    refused(text, "--set", "data.class_names=[a, b, c]", "3 names of 2 classes");
+}
+
 /* Every recipe of configs/ is one. */
 static void test_recipes(void **state) {
     (void)state;
@@ -503,6 +534,7 @@ int main(void) {
         cmocka_unit_test(test_many_keys),
         cmocka_unit_test(test_files),
         cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_class_names),
         cmocka_unit_test(test_reference),
         cmocka_unit_test(test_recipes),
         cmocka_unit_test(test_nearest),

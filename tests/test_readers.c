@@ -303,6 +303,15 @@ static void test_npy_set(void **state) {
     assert_int_equal(data.train.labels[1], 1);
     assert_string_equal(data.train.class_names[0], "2");
     data_finish(&data);
+    spec.class_names = (const char *const[]){"two", "none"};
+    spec.class_name_count = 2;
+    assert_ok(data_load(&spec, 1, &data));
+    assert_string_equal(data.train.class_names[0], "two");
+    assert_string_equal(data.test.class_names[1], "none");
+    data_finish(&data);
+    spec.class_name_count = 1;
+    assert_fails(data_load(&spec, 1, &data), RETORT_EINVAL, "1 names", "2 classes");
+    spec.class_names = NULL;
     spec.classes = (int[]){2, 3};
     assert_fails(data_load(&spec, 1, &data), RETORT_EINVAL, "set.npz", "class 3");
     spec.classes = (int[]){2, 2};
@@ -524,7 +533,7 @@ static void test_cifar(void **state) {
     assert_int_equal(data.train.count, 4);
     assert_int_equal(data.train.classes, 100);
     assert_int_equal(data.train.labels[3], 99);
-    assert_string_equal(data.train.class_names[99], "99");
+    assert_string_equal(data.train.class_names[99], "worm"); /* no file of names: as the set is known */
     data_finish(&data);
     write_records("c100/train.bin", 5, 2, 96);
     assert_fails(data_load(&spec, 1, &data), RETORT_EFORMAT, "train.bin", "record 4 has label 100");

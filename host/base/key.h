@@ -14,6 +14,7 @@ enum key_type {
     KEY_REALS,  /* double[items], exactly that many */
     KEY_INTS,   /* int[items], at most `items`; an int at `count_offset` holds their number, 0: exactly `items` */
     KEY_LIST,   /* const int * to any number of them in the arena; int at `count_offset`; the word is NULL and 0 */
+    KEY_NAMES,  /* const char *const * to any number of texts in the arena; count and word as KEY_LIST */
     KEY_SIZE,   /* int[2]: height and width, or one number for both */
     KEY_TEXT,   /* const char * in the arena */
     KEY_PATH,   /* const char *, made absolute from the file's folder; null is NULL */
@@ -30,7 +31,7 @@ struct schema_key {
     int open;                    /* OPEN_... */
     int items;
     const char *const *words; /* KEY_CHOICE: NULL-terminated */
-    const char *zero;         /* the word that stands for 0 (KEY_INT, KEY_LONG, KEY_SIZE, KEY_BYTES) or for no list */
+    const char *zero;         /* the word that stands for 0 (KEY_INT, KEY_LONG, KEY_SIZE, KEY_BYTES) or for none */
     const char *standard;     /* the default, as YAML; NULL: `inherit`, or the key must be given */
     const char *inherit;      /* the key whose value is the default */
     const char *help;         /* one sentence */

@@ -56,8 +56,7 @@ done:
     return status;
 }
 
-/* One name a line. Class names are not needed for training: a file of names that does not fit is reported and ignored.
- */
+/* One name a line. A file of names that does not fit is reported, and the classes go by the names they are known by. */
 static int read_names(const char *folder, const char *name, struct source *source) {
     int status = RETORT_OK;
     char path[FILE_PATH_MAX];
@@ -74,7 +73,7 @@ static int read_names(const char *folder, const char *name, struct source *sourc
     for (; line && count < source->classes; line = strtok_r(NULL, "\r\n", &rest), count++)
         if (!(names[count] = strdup(line))) RAISE(RETORT_ENOMEM, "out of memory reading %s", path);
     if (line || count < source->classes) {
-        log_warning("%s does not hold %d names, one a line; classes go by number", path, source->classes);
+        log_warning("%s does not hold %d names, one a line; the usual names are taken", path, source->classes);
         goto done;
     }
     source->class_names = names;

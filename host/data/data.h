@@ -39,6 +39,8 @@ struct data_spec {
                                 hold `test_images`, `test_labels` */
     const int *classes;      /* kept classes in this order, by number in the source; NULL: all */
     int class_count;
+    const char *const *class_names; /* of the kept classes in their order; NULL: those of the source */
+    int class_name_count;
     enum normalise_kind normalise;
     double holdout;    /* fraction of train kept aside for honest selection, [0, 1); drawn per class by RANDOM_SPLIT */
     int height, width; /* folder: resize the shorter side, crop the centre; 0: as the files are (must be equal) */
@@ -53,7 +55,8 @@ struct dataset {
     int channels, height, width, classes;
     float *images;
     int32_t *labels;
-    char **class_names;   /* [classes]; "0", "1", ... where the source has none */
+    char **class_names;   /* [classes]: the specification's, those of folders or files, those a well-known set is known
+                             by, else "0", "1", ... */
     int64_t *class_rows;  /* rows grouped by class, ascending within a class */
     int64_t *class_begin; /* [classes + 1]: where each class starts in class_rows */
 };

@@ -67,6 +67,10 @@ static int spec_check(const struct data_spec *spec) {
 }
 
 static int classes_check(const struct data_spec *spec, const struct source *source) {
+    int kept = spec->classes ? spec->class_count : source->classes;
+    if (spec->class_names && spec->class_name_count != kept)
+        return error_set(RETORT_EINVAL, "data.class_names lists %d names, but %d classes are kept of %s; name each",
+                         spec->class_name_count, kept, spec->path);
     if (!spec->classes) return RETORT_OK;
     if (spec->class_count < 1) return error_set(RETORT_EINVAL, "data.classes is empty; leave it out to keep all");
     for (int i = 0; i < spec->class_count; i++) {
@@ -142,7 +146,9 @@ static int dataset_build(const struct data_spec *spec, const struct source *sour
         int original = spec->classes ? spec->classes[c] : c;
         char number[16];
         snprintf(number, sizeof number, "%d", original);
-        dataset->class_names[c] = strdup(source->class_names ? source->class_names[original] : number);
+        dataset->class_names[c] = strdup(spec->class_names     ? spec->class_names[c]
+                                         : source->class_names ? source->class_names[original]
+                                                               : number);
         if (!dataset->class_names[c]) RAISE(RETORT_ENOMEM, "out of memory reading %s", spec->path);
     }
     dataset_index(dataset);
@@ -230,6 +236,7 @@ int data_load(const struct data_spec *spec, uint64_t seed, struct data_set_pair 
     default:
         RAISE(RETORT_EINVAL, "unknown data kind %d", spec->kind);
     }
+    TRY(source_name_known(spec->kind, &source));
     TRY(classes_check(spec, &source));
     const struct part *train = &source.train, *test = &source.test;
     if (test->count

@@ -35,6 +35,8 @@ int idx_load(const struct data_spec *spec, struct source *source);
 int cifar_load(const struct data_spec *spec, struct source *source);
 int folder_load(const struct data_spec *spec, struct source *source);
 int npy_load(const struct data_spec *spec, struct source *source);
+/* Names the classes of a set that is known by its kind or labels, where the files have not named them. */
+int source_name_known(enum data_kind kind, struct source *source);
 /* Whether the specification wants rows of this class. */
 bool spec_wants(const struct data_spec *spec, int label);
 

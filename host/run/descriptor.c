@@ -83,6 +83,11 @@ static const struct schema_key keys[] = {
      .help = "npy: the labels' file; null for members `images` and `labels` of one .npz."},
     {"data.classes", KEY_LIST, AT(data.classes), AT(data.class_count), .least = 0, .most = 1e6, .zero = "all",
      .standard = "all", .help = "The classes to keep, by number in the source, in this order."},
+    {"data.class_names", KEY_NAMES, AT(data.class_names), AT(data.class_name_count), .zero = "as_found",
+     .standard = "as_found",
+     .help =
+         "Names of the kept classes, in their order, for pictures and tables; as_found: those of folders and files, "
+         "those a well-known set is known by, else numbers."},
     {"data.normalise", KEY_CHOICE, AT(data.normalise), .words = normalise_words, .standard = "mean_sd",
      .help = "From pixels to the space the networks train in: mean_sd per channel; zca as KIP, FRePo and the BPTT "
              "family whiten; zca_pixel as MTT does."},
@@ -280,6 +285,14 @@ static int check_data(const struct data_spec *data, const struct context *contex
         for (int j = 0; j < i; j++)
             if (data->classes[i] == data->classes[j])
                 REFUSE("data.classes", "class %d is listed twice; keep one", data->classes[i]);
+    if (data->class_count && data->class_names && data->class_name_count != data->class_count)
+        REFUSE("data.class_names", "%d names of %d classes in data.classes; name each kept class",
+               data->class_name_count, data->class_count);
+    for (int i = 0; i < data->class_name_count; i++)
+        for (int j = 0; j < i; j++)
+            if (strcmp(data->class_names[i], data->class_names[j]) == 0)
+                REFUSE("data.class_names", "the name '%s' is listed twice; give each class its own",
+                       data->class_names[i]);
 done:
     return status;
 }

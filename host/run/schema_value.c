@@ -180,6 +180,30 @@ done:
     return status;
 }
 
+static int store_names(const struct schema_reader *reader, const struct schema_key *key, const yaml_node_t *node) {
+    char *base = schema_base(reader->schema, key, reader->out);
+    const char **names = NULL;
+    int n = 0;
+    if (!is_zero_word(key, node)) {
+        if (node->type != YAML_SEQUENCE_NODE) return complain(reader, key, node, NULL);
+        n = item_count(node);
+        if (n == 0 || n > LIST_LIMIT) return complain(reader, key, node, n ? "too long" : "an empty one");
+        names = arena_array(reader->arena, (size_t)n, sizeof *names);
+        if (!names) return error_set(RETORT_ENOMEM, "out of memory reading %s", key->path);
+    }
+    for (int i = 0; i < n; i++) {
+        const yaml_node_t *name = item(reader, node, i);
+        if (name->type != YAML_SCALAR_NODE) return complain(reader, key, name, NULL);
+        const char *text = (const char *)name->data.scalar.value;
+        if (!*text || strlen(text) != name->data.scalar.length) return complain(reader, key, name, NULL);
+        names[i] = arena_copy_text(reader->arena, text);
+        if (!names[i]) return error_set(RETORT_ENOMEM, "out of memory reading %s", key->path);
+    }
+    *(const char *const **)(void *)(base + key->offset) = names;
+    *(int *)(void *)(base + key->count_offset) = n;
+    return RETORT_OK;
+}
+
 static int store_size(const struct schema_reader *reader, const struct schema_key *key, const yaml_node_t *node) {
     int status = RETORT_OK;
     int *at = (int *)(void *)((char *)schema_base(reader->schema, key, reader->out) + key->offset);
@@ -262,6 +286,8 @@ int schema_store(const struct schema_reader *reader, const struct schema_key *ke
     case KEY_INTS:
     case KEY_LIST:
         return store_list(reader, key, node);
+    case KEY_NAMES:
+        return store_names(reader, key, node);
     case KEY_SIZE:
         return store_size(reader, key, node);
     case KEY_TEXT:

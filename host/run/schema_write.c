@@ -62,6 +62,9 @@ void schema_describe_expected(const struct schema_key *key, char *text, size_t s
     case KEY_LIST:
         snprintf(text, size, "a list of whole numbers%s%s", range, zero);
         break;
+    case KEY_NAMES:
+        snprintf(text, size, "a list of names%s", zero);
+        break;
     case KEY_SIZE:
         snprintf(text, size, "a whole number%s, or a list of two (height, width)%s", range, zero);
         break;
@@ -138,6 +141,16 @@ static void write_value(const struct schema_key *key, const void *values, struct
         }
         for (int i = 0; i < n; i++) text_printf(text, "%s%d", i ? ", " : "[", items[i]);
         text_append(text, "]");
+        break;
+    }
+    case KEY_NAMES: {
+        const char *const *names = *(const char *const *const *)(const void *)at;
+        if (*count == 0) text_append(text, key->zero);
+        for (int i = 0; i < *count; i++) {
+            text_append(text, i ? ", " : "[");
+            write_quoted(names[i], text);
+        }
+        if (*count) text_append(text, "]");
         break;
     }
     case KEY_SIZE: {
@@ -217,6 +230,14 @@ static json_t *json_value(const struct schema_key *key, const void *values) {
         if (n == 0 && key->zero) return json_string(key->zero);
         json_t *list = json_array();
         for (int i = 0; i < n; i++) json_array_append_new(list, json_integer(items[i]));
+        return list;
+    }
+    case KEY_NAMES: {
+        const char *const *names = *(const char *const *const *)(const void *)at;
+        int n = *(const int *)(const void *)((const char *)values + key->count_offset);
+        if (n == 0) return json_string(key->zero);
+        json_t *list = json_array();
+        for (int i = 0; i < n; i++) json_array_append_new(list, json_text(names[i]));
         return list;
     }
     case KEY_SIZE: {
