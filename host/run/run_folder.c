@@ -31,6 +31,8 @@ int run_folder_name(const struct descriptor *descriptor, const char *out, struct
     TRY(path_join(fresh.path, "wisdom", fresh.wisdom));
     TRY(path_join(fresh.path, "set", fresh.set));
     TRY(path_join(fresh.path, "preview.png", fresh.preview));
+    TRY(path_join(fresh.path, "previews", fresh.previews));
+    TRY(path_join(fresh.path, "tensorboard", fresh.tensorboard));
     TRY(path_join(fresh.path, "result.json", fresh.result));
     *folder = fresh;
 done:
@@ -186,6 +188,7 @@ int run_folder_claim(struct run_folder *folder) {
     clear_parts(folder->path);
     clear_parts(folder->checkpoints);
     clear_parts(folder->set);
+    clear_parts(folder->previews);
 done:
     return status;
 }
@@ -222,7 +225,8 @@ done:
 
 int run_folder_check_room(const struct run_folder *folder, uint64_t bytes) {
     int status = RETORT_OK;
-    const char *const folders[] = {folder->path, folder->checkpoints, folder->set};
+    const char *const folders[] = {folder->path, folder->checkpoints, folder->set, folder->previews,
+                                   folder->tensorboard};
     const char *const files[] = {folder->metrics, folder->preview, folder->scores, folder->result};
     for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) TRY(check_place(folders[i], bytes));
     for (size_t i = 0; i < sizeof files / sizeof *files; i++)

@@ -36,6 +36,7 @@ struct retort_run_options {
     const volatile int *interrupt;
     void (*progress)(void *user, const struct retort_progress *progress); /* may be NULL */
     void *user;
+    int tensorboard; /* write event files for TensorBoard into the folder's tensorboard/ */
 };
 
 /* Reads the descriptor and settles the folder; nothing is written yet. `descriptor` may be NULL with `resume` and
