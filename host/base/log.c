@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -100,7 +101,7 @@ double pace_rate(const struct pace *pace) {
 }
 
 /* --- the line --- */
-static void write_line(const struct progress *progress, const char *detail, char *line, size_t size) {
+static void write_line(const struct progress *progress, const char *detail, bool whole, char *line, size_t size) {
     double rate = pace_rate(&progress->pace);
     char speed[32] = "", left[48] = "", words[24], then[64] = "";
     if (rate >= 0.1)
@@ -111,19 +112,29 @@ static void write_line(const struct progress *progress, const char *detail, char
         seconds_words((double)(progress->total - progress->done) / rate, words, sizeof words);
         snprintf(left, sizeof left, "  %s left", words);
     }
-    if (progress->then > 0) {
+    if (progress->then > 0 && whole) {
         seconds_words(progress->then, words, sizeof words);
-        snprintf(then, sizeof then, ", then %s of %s", words, progress->then_what);
+        snprintf(then, sizeof then, ", then about %s of %s", words, progress->then_what);
     }
     snprintf(line, size, "%s %lld/%lld%s%s%s%s%s", progress->what, (long long)progress->done,
              (long long)progress->total, speed, left, then, detail && *detail ? "  " : "", detail ? detail : "");
 }
 
+static size_t terminal_columns(void) {
+    struct winsize size;
+    bool known = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col >= 20;
+    return known && size.ws_col < 250 ? size.ws_col : known ? 250 : 80;
+}
+
 static void draw(struct progress *progress, const char *detail) {
     static int width; /* of the line that stands on the terminal, which a shorter one has to cover */
     char line[256];
-    write_line(progress, detail, line, sizeof line);
-    if (isatty(STDERR_FILENO)) {
+    bool terminal = isatty(STDERR_FILENO);
+    size_t columns = terminal ? terminal_columns() : sizeof line;
+    write_line(progress, detail, true, line, sizeof line);
+    /* A line that wraps cannot be drawn over: what follows is the first thing to go, then the end. */
+    if (strlen(line) >= columns) write_line(progress, detail, false, line, columns);
+    if (terminal) {
         int length = (int)strlen(line);
         fprintf(stderr, "\r%-*s", line_open && width > length ? width : length, line);
         fflush(stderr);
@@ -143,11 +154,12 @@ void progress_begin(struct progress *progress, const char *what, int64_t done, i
 }
 
 /* Ten lines a second are as many as eyes can read. A file gets a line for every tenth of the work, or every minute
- * where that takes longer, but none more than one a second. */
+ * where that takes longer, but no more than one a second, and none of what is over in a second. */
 static bool is_due(const struct progress *progress, double now) {
     double since = now - progress->shown;
-    if (progress->done == progress->total) return progress->shown_done < progress->total;
-    if (isatty(STDERR_FILENO)) return since >= 0.1;
+    bool over = progress->done == progress->total && progress->shown_done < progress->total;
+    if (isatty(STDERR_FILENO)) return over || since >= 0.1;
+    if (over) return now - progress->begun >= 1;
     return since >= 60 || (since >= 1 && 10 * (progress->done - progress->shown_done) >= progress->total);
 }
 

@@ -139,7 +139,8 @@ static int take_steps(struct retort_run *run, struct session *session, struct di
     struct metrics_file metrics_file = {0};
     struct watch watch = {0};
     TRY(metrics_open(run->folder.metrics, saved, &metrics_file));
-    TRY(watch_begin(&watch, &run->folder, &run->descriptor, session, distill, run->options.tensorboard, 0));
+    TRY(watch_begin(&watch, &run->folder, &run->descriptor, session, distill, run->options.tensorboard,
+                    run->plan.evaluate.seconds));
     if (run->options.profile) TRY(device_profile_begin(session->device));
     double saved_at = clock_seconds();
     while (distill_steps_done(distill) < total && !interrupted(run)) {
