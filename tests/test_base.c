@@ -1,6 +1,7 @@
 #include "test.h"
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "base/random.h"
 
@@ -124,10 +125,37 @@ static void test_temporaries(void **state) {
     assert_true(file_is_temporary(path));
 }
 
+/* A first step of 15 seconds is forgotten 20 seconds later, and however often is looked the rate is that of the last 20
+ * seconds. */
+static void test_pace(void **state) {
+    (void)state;
+    struct pace pace;
+    pace_begin(&pace, 100, 5);
+    assert_true(pace_rate(&pace) == 0);
+    pace_look(&pace, 115, 6);
+    assert_float_equal(pace_rate(&pace), 1 / 15.0, 1e-12);
+    for (int i = 1; i <= 210; i++) pace_look(&pace, 115 + 0.1 * i, 6 + i);
+    assert_float_equal(pace_rate(&pace), 10, 1e-6);
+    /* It slows down to a step in two seconds. */
+    for (int i = 1; i <= 11; i++) pace_look(&pace, 136 + 2 * i, 216 + i);
+    assert_float_equal(pace_rate(&pace), 0.5, 0.02);
+    /* Steps that take longer than all that is looked back at. */
+    pace_look(&pace, 258, 228);
+    assert_float_equal(pace_rate(&pace), 1 / 100.0, 1e-12);
+    pace_look(&pace, 358, 229);
+    assert_float_equal(pace_rate(&pace), 1 / 100.0, 1e-12);
+    char words[24];
+    seconds_words(3599.6, words, sizeof words);
+    assert_string_equal(words, "1h00m");
+    seconds_words(125, words, sizeof words);
+    assert_string_equal(words, "2m05s");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_philox), cmocka_unit_test(test_choose), cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_memory), cmocka_unit_test(test_files),  cmocka_unit_test(test_temporaries),
+        cmocka_unit_test(test_pace),        cmocka_unit_test(test_philox), cmocka_unit_test(test_choose),
+        cmocka_unit_test(test_errors),      cmocka_unit_test(test_memory), cmocka_unit_test(test_files),
+        cmocka_unit_test(test_temporaries),
     };
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);
 }

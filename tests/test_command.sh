@@ -298,8 +298,14 @@ if [ ! -d "$fashion" ]; then
 fi
 expect "dry run" 0 'everything is ready for 12 outer steps' run small.yaml --dry-run --out new
 [ -e new ] && report "a dry run writes nothing" "new exists" || report "a dry run writes nothing" ""
+if "$program" devices 2>/dev/null | grep -qi "portable computing"; then
+  POCL_CACHE_DIR=$PWD/fresh RETORT_CACHE=off expect "kernels are built before the clock starts, and counted" 0 \
+    '^building kernels ([0-9]+)/\1 ' run small.yaml --dry-run --device pocl
+else
+  skip "kernels are built before the clock starts: needs PoCL"
+fi
 expect "run" 0 '^distilled +[0-9.]+ ' run small.yaml --out whole
-for file in descriptor.yaml plan.json metrics.jsonl preview.png result.json set/images.npy set/labels.npy \
+for file in descriptor.yaml plan.json metrics.jsonl preview.png previews/000000.png previews/000012.png result.json set/images.npy set/labels.npy \
   set/normalisation.npz set/set.json; do
   [ -s "whole/$file" ] || report "whole/$file" "not there"
 done
@@ -308,6 +314,7 @@ for key in set_sha256 device wisdom gemm protocol accuracy distilled random mean
   grep -q "\"$key\"" whole/result.json || report "result.json" "no $key"
 done
 report "run folder complete" ""
+has "set.json names the classes" '"Ankle boot"' whole/set/set.json
 has "result names the hash" "\"set_sha256\": \"$(cat whole/set/images.npy whole/set/labels.npy | sha256sum | cut -c1-64)\"" \
   whole/result.json
 if [ "$(wc -l <whole/metrics.jsonl)" = 12 ]; then report "a metrics line per step" ""; else
@@ -357,6 +364,11 @@ survives() { # name, kill command
   report "$1: resumed to the end" ""
   same "$1: the same images" whole/set/images.npy "$1/set/images.npy"
   same "$1: the same set.json" whole/set/set.json "$1/set/set.json"
+  if diff -r whole/previews "$1/previews" >out && cmp -s whole/preview.png "$1/preview.png"; then
+    report "$1: the same pictures on the way" ""
+  else
+    report "$1: the same pictures on the way" "$(cat out) or preview.png differ"
+  fi
   accuracies whole/result.json >a
   accuracies "$1/result.json" >b
   same "$1: the same accuracies" a b

@@ -870,13 +870,46 @@ static void test_opaque_launches(void **state) {
     assert_int_equal(launch_count(g), 1 + 1 + 1);
 }
 
+/* Every kernel is launched once, rows looked up by an index among them, and none twice; nothing stays bound; where a
+ * ceiling leaves no room nothing is launched. */
+static void test_rehearsal(void **state) {
+    (void)state;
+    struct graph *g;
+    struct library *fresh;
+    struct prepared p = {.name = "rehearsed"};
+    assert_ok(graph_create(&g));
+    graph_output(g, "y", make_rows(g, 2));
+    p.graph = g;
+    assert_ok(library_create(device, FAMILY_GPU, &fresh));
+    assert_ok(executable_create(fresh, g, p.name, &p.executable));
+    assert_ok(library_build(fresh));
+    uint64_t before = device_bytes(device);
+    double built = device_build_seconds(device);
+    device_set_ceiling(device, before + 1);
+    assert_ok(library_rehearse(fresh));
+    assert_true(device_build_seconds(device) == built);
+    device_set_ceiling(device, 0);
+    assert_ok(library_rehearse(fresh));
+    assert_true(device_build_seconds(device) > built);
+    assert_true(device_bytes(device) == before);
+    built = device_build_seconds(device);
+    assert_ok(library_rehearse(fresh));
+    assert_true(device_build_seconds(device) == built);
+    assert_int_equal(executable_enqueue(p.executable), RETORT_EINVAL);
+    assert_non_null(strstr(retort_error_message(), "nothing is bound"));
+    run_case(&p, 2e-6);
+    executable_destroy(p.executable);
+    graph_destroy(g);
+    library_destroy(fresh);
+}
+
 int main(void) {
     if (device_open(TEST_DEVICE, &device) < 0) {
         printf("1..0 # SKIP no OpenCL CPU device: %s\n", retort_error_message());
         return 0;
     }
     static enum family cpu = FAMILY_CPU, gpu = FAMILY_GPU;
-    struct CMUnitTest tests[TARGETS * CASES + 8];
+    struct CMUnitTest tests[TARGETS * CASES + 9];
     char names[TARGETS * CASES][40];
     size_t count = 0;
     for (size_t i = 0; i < TARGETS * CASES; i++) {
@@ -893,6 +926,7 @@ int main(void) {
     tests[count++] = (struct CMUnitTest){"test_opaque, CPU family", test_opaque, NULL, NULL, &cpu};
     tests[count++] = (struct CMUnitTest){"test_opaque, GPU family", test_opaque, NULL, NULL, &gpu};
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_opaque_launches);
+    tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_rehearsal);
     int failed = _cmocka_run_group_tests("compile", tests, count, NULL, NULL);
     if (current != TARGETS) finish_target();
     device_close(device);

@@ -2,6 +2,8 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -54,7 +56,7 @@ double clock_seconds(void) {
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-static void time_left(double seconds, char *text, size_t size) {
+void seconds_words(double seconds, char *text, size_t size) {
     long whole = (long)(seconds + 0.5);
     if (whole >= 3600)
         snprintf(text, size, "%ldh%02ldm", whole / 3600, whole / 60 % 60);
@@ -64,34 +66,112 @@ static void time_left(double seconds, char *text, size_t size) {
         snprintf(text, size, "%lds", whole);
 }
 
+/* --- pace --- */
+void pace_begin(struct pace *pace, double now, int64_t done) {
+    *pace = (struct pace){.count = 1};
+    pace->looks[0].at = now;
+    pace->looks[0].done = done;
+}
+
+/* The newest look is moved along until it is far enough from the one before it to be kept; those before the oldest that
+ * is needed are forgotten. */
+void pace_look(struct pace *pace, double now, int64_t done) {
+    int last = (pace->first + pace->count - 1) % PACE_LOOKS, before = (last + PACE_LOOKS - 1) % PACE_LOOKS;
+    bool is_near = pace->count > 1 && pace->looks[last].at - pace->looks[before].at < PACE_SECONDS / (PACE_LOOKS - 4);
+    if (!is_near) {
+        last = (last + 1) % PACE_LOOKS;
+        if (pace->count == PACE_LOOKS)
+            pace->first = (pace->first + 1) % PACE_LOOKS;
+        else
+            pace->count++;
+    }
+    pace->looks[last].at = now;
+    pace->looks[last].done = done;
+    while (pace->count > 2 && now - pace->looks[(pace->first + 1) % PACE_LOOKS].at >= PACE_SECONDS) {
+        pace->first = (pace->first + 1) % PACE_LOOKS;
+        pace->count--;
+    }
+}
+
+double pace_rate(const struct pace *pace) {
+    int last = (pace->first + pace->count - 1) % PACE_LOOKS;
+    double seconds = pace->looks[last].at - pace->looks[pace->first].at;
+    int64_t steps = pace->looks[last].done - pace->looks[pace->first].done;
+    return seconds > 0 && steps > 0 ? (double)steps / seconds : 0;
+}
+
+/* --- the line --- */
+static void write_line(const struct progress *progress, const char *detail, bool whole, char *line, size_t size) {
+    double rate = pace_rate(&progress->pace);
+    char speed[32] = "", left[48] = "", words[24], then[64] = "";
+    if (rate >= 0.1)
+        snprintf(speed, sizeof speed, "  %.2f/s", rate);
+    else if (rate > 0)
+        snprintf(speed, sizeof speed, "  %.0f s each", 1 / rate);
+    if (rate > 0) {
+        seconds_words((double)(progress->total - progress->done) / rate, words, sizeof words);
+        snprintf(left, sizeof left, "  %s left", words);
+    }
+    if (progress->then > 0 && whole) {
+        seconds_words(progress->then, words, sizeof words);
+        snprintf(then, sizeof then, ", then about %s of %s", words, progress->then_what);
+    }
+    snprintf(line, size, "%s %lld/%lld%s%s%s%s%s", progress->what, (long long)progress->done,
+             (long long)progress->total, speed, left, then, detail && *detail ? "  " : "", detail ? detail : "");
+}
+
+static size_t terminal_columns(void) {
+    struct winsize size;
+    bool known = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col >= 20;
+    return known && size.ws_col < 250 ? size.ws_col : known ? 250 : 80;
+}
+
 static void draw(struct progress *progress, const char *detail) {
-    double now = clock_seconds(), elapsed = now - progress->begun;
-    int64_t fresh = progress->done - progress->begun_at;
-    char left[32] = "?", line[256];
-    double rate = elapsed > 0 ? (double)fresh / elapsed : 0;
-    if (rate > 0) time_left((double)(progress->total - progress->done) / rate, left, sizeof left);
-    snprintf(line, sizeof line, "%s %lld/%lld  %.2f/s  %s left%s%s", progress->what, (long long)progress->done,
-             (long long)progress->total, rate, left, detail && *detail ? "  " : "", detail ? detail : "");
-    if (isatty(STDERR_FILENO)) {
-        fprintf(stderr, "\r%-*s", 79, line);
+    static int width; /* of the line that stands on the terminal, which a shorter one has to cover */
+    char line[256];
+    bool terminal = isatty(STDERR_FILENO);
+    size_t columns = terminal ? terminal_columns() : sizeof line;
+    write_line(progress, detail, true, line, sizeof line);
+    /* A line that wraps cannot be drawn over: what follows is the first thing to go, then the end. */
+    if (strlen(line) >= columns) write_line(progress, detail, false, line, columns);
+    if (terminal) {
+        int length = (int)strlen(line);
+        fprintf(stderr, "\r%-*s", line_open && width > length ? width : length, line);
         fflush(stderr);
+        width = length;
         line_open = true;
     } else
         fprintf(stderr, "%s\n", line);
-    progress->shown = now;
+    progress->shown = clock_seconds();
+    progress->shown_done = progress->done;
     progress->drawn = true;
 }
 
 void progress_begin(struct progress *progress, const char *what, int64_t done, int64_t total) {
-    *progress = (struct progress){.what = what, .done = done, .begun_at = done, .total = total};
+    *progress = (struct progress){.what = what, .done = done, .total = total, .shown_done = done};
     progress->begun = progress->shown = clock_seconds();
+    pace_begin(&progress->pace, progress->begun, done);
+}
+
+/* Ten lines a second are as many as eyes can read. A file gets a line for every tenth of the work, or every minute
+ * where that takes longer, but no more than one a second, and none of what is over in a second. */
+static bool is_due(const struct progress *progress, double now) {
+    double since = now - progress->shown;
+    bool over = progress->done == progress->total && progress->shown_done < progress->total;
+    if (isatty(STDERR_FILENO)) return over || since >= 0.1;
+    if (over) return now - progress->begun >= 1;
+    return since >= 60 || (since >= 1 && 10 * (progress->done - progress->shown_done) >= progress->total);
 }
 
 void progress_update(struct progress *progress, int64_t done, const char *detail) {
+    double now = clock_seconds();
     progress->done = done;
-    if (level < LOG_INFO) return;
-    double pause = isatty(STDERR_FILENO) ? 0.1 : 10.0;
-    if (clock_seconds() - progress->shown >= pause || done == progress->total) draw(progress, detail);
+    pace_look(&progress->pace, now, done);
+    if (level >= LOG_INFO && is_due(progress, now)) draw(progress, detail);
+}
+
+void progress_show(struct progress *progress) {
+    if (level >= LOG_INFO && isatty(STDERR_FILENO)) draw(progress, NULL);
 }
 
 void progress_end(struct progress *progress) {

@@ -134,7 +134,7 @@ static int write_sheet(const char *path, const struct data_set_pair *data) {
         else
             for (size_t p = 0; p < pixels; p++) image[p] = 1;
     }
-    TRY(preview_write(path, &sheet, &data->normalisation));
+    TRY(preview_write(path, &sheet, &data->normalisation, (const char *const *)train->class_names));
     log_info("%s: the first images of each class, a row per class", path);
 done:
     distilled_set_finish(&sheet);

@@ -30,6 +30,7 @@ static const struct {
     [OPTION_CHECKPOINT_EVERY] = {"checkpoint-every", "SECONDS"},
     [OPTION_NO_TEST] = {"no-test", NULL},
     [OPTION_PROFILE] = {"profile", NULL},
+    [OPTION_TENSORBOARD] = {"tensorboard", NULL},
     [OPTION_IMAGE] = {"image", "C,H,W"},
     [OPTION_IPC] = {"ipc", "N"},
     [OPTION_PREFIX] = {"prefix", "P"},

@@ -33,6 +33,7 @@ static const char help[] =
     "  --no-tune               goes without; `retort tune` does it at any time\n"
     "  --profile               device time per kernel beside the device's peaks: a table at the end, a line of\n"
     "                          metrics.jsonl\n"
+    "  --tensorboard           leaves event files in tensorboard/ as it goes: tensorboard --logdir DIR\n"
     "  --json                  prints result.json instead of the summary\n"
     "  --quiet, -q             only warnings and errors\n"
     "  --help-keys             every key of a descriptor, with its default\n\n"
@@ -121,7 +122,7 @@ int command_run(int argc, char **argv) {
                             | OPTION_BIT(OPTION_OUT) | OPTION_BIT(OPTION_SET) | OPTION_BIT(OPTION_RESUME)
                             | OPTION_BIT(OPTION_DRY_RUN) | OPTION_BIT(OPTION_CHECKPOINT_EVERY)
                             | OPTION_BIT(OPTION_TUNE_SECONDS) | OPTION_BIT(OPTION_NO_TUNE) | OPTION_BIT(OPTION_PROFILE)
-                            | OPTION_BIT(OPTION_QUIET) | OPTION_BIT(OPTION_JSON);
+                            | OPTION_BIT(OPTION_TENSORBOARD) | OPTION_BIT(OPTION_QUIET) | OPTION_BIT(OPTION_JSON);
     if (!options_parse("run", help, allowed, argc, argv, &options, &exit_status)) goto leave;
     if (options.given[OPTION_HELP_KEYS]) {
         exit_status = print_keys();
@@ -139,6 +140,7 @@ int command_run(int argc, char **argv) {
                                              .resume = options.given[OPTION_RESUME],
                                              .dry_run = options.given[OPTION_DRY_RUN],
                                              .profile = options.given[OPTION_PROFILE],
+                                             .tensorboard = options.given[OPTION_TENSORBOARD],
                                              .interrupt = interrupt_install()};
     double tune_seconds = TUNE_SECONDS;
     if (!options_seconds("run", &options, OPTION_CHECKPOINT_EVERY, &run_options.checkpoint_every)

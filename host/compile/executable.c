@@ -16,6 +16,7 @@ struct kernel_text {
     const char *text, *name; /* in the library's arena */
     uint64_t hash;
     struct device_program *program; /* NULL: not built yet */
+    bool rehearsed;                 /* was launched once */
 };
 
 struct library {
@@ -244,9 +245,12 @@ done:
     return status;
 }
 
+static const char building[] = "building kernels";
+
 static int build_programs(struct library *library) {
     int status = RETORT_OK;
     struct text source;
+    struct progress line;
     struct device_program *program = NULL;
     bool *used = NULL;
     size_t fresh;
@@ -254,6 +258,8 @@ static int build_programs(struct library *library) {
     TRY(write_program(library, &source, &used, &fresh));
     if (!fresh) goto done;
     log_debug("building %zu kernels, %zu bytes", fresh, source.length);
+    progress_begin(&line, building, 0, (int64_t)fresh);
+    progress_show(&line);
     TRY(device_program_create(library->device, text_get(&source), "", &program));
     if (!array_push(&library->programs, program)) RAISE(RETORT_ENOMEM, "out of memory building kernels");
     for (size_t i = 0; i < library->kernels.count; i++)
@@ -330,6 +336,113 @@ int library_build(struct library *library) {
     for (size_t i = 0; i < library->executables.count; i++)
         if (!library->executables.items[i]->ready) TRY(prepare_executable(library->executables.items[i]));
 done:
+    return status;
+}
+
+/* --- rehearsal --- */
+/* A library takes its operands anew in each call. */
+static int enqueue_call(struct executable *executable, const struct launch *launch) {
+    const struct library *library = executable->library;
+    struct gemm_place places[GEMM_OPERANDS];
+    for (int b = 0; b < launch->buffer_count; b++) {
+        size_t offset;
+        const struct value *root = value_root(launch->buffers[b], &offset);
+        const struct slot *slot = root->slot < 0 ? NULL : &executable->list.slots.items[root->slot];
+        places[b] = slot ? (struct gemm_place){slot->buffer, slot->offset / 4 + offset}
+                         : (struct gemm_place){library->scratch, root->offset + offset};
+    }
+    return device_gemm(library->device, launch->call, places, library->call_scratch);
+}
+
+static bool is_new(const struct library *library, const struct launch *launch) {
+    return !launch->call && !library->kernels.items[launch->kernel].rehearsed;
+}
+
+/* Whether it has a new kernel, and nobody uses it yet. */
+static bool wants_rehearsal(const struct executable *executable) {
+    const struct launch_list *list = &executable->list;
+    bool wants = false;
+    for (size_t i = 0; i < list->launches.count; i++) wants |= is_new(executable->library, list->launches.items[i]);
+    for (size_t k = 0; k < list->slots.count; k++) wants &= !list->slots.items[k].buffer;
+    return wants;
+}
+
+/* The kernels that nothing has launched yet, and the floats of the largest input and result of executables that launch
+ * them. */
+static int64_t find_new(const struct library *library, bool *seen, size_t floats[2]) {
+    int64_t count = 0;
+    for (size_t i = 0; i < library->executables.count; i++) {
+        const struct executable *executable = library->executables.items[i];
+        const struct launch_list *list = &executable->list;
+        if (!wants_rehearsal(executable)) continue;
+        for (size_t k = 0; k < list->launches.count; k++) {
+            const struct launch *launch = list->launches.items[k];
+            count += is_new(library, launch) && !seen[launch->kernel];
+            if (!launch->call) seen[launch->kernel] = true;
+        }
+        for (size_t k = 0; k < list->slots.count; k++) {
+            const struct slot *slot = &list->slots.items[k];
+            size_t *most = &floats[slot->output];
+            if (slot->value->floats > *most) *most = slot->value->floats;
+        }
+    }
+    return count;
+}
+
+/* All launches in their order, since one may look up memory by what an earlier one has written. Waits after those of
+ * new kernels. */
+static int rehearse(struct executable *executable, struct device_buffer *const buffers[2], struct progress *line) {
+    int status = RETORT_OK;
+    struct library *library = executable->library;
+    struct launch_list *list = &executable->list;
+    for (size_t k = 0; k < list->slots.count; k++)
+        TRY(executable_bind_slot(executable, (int)k, buffers[list->slots.items[k].output], 0));
+    for (size_t i = 0; i < list->launches.count; i++) {
+        const struct launch *launch = list->launches.items[i];
+        double begun = clock_seconds();
+        bool fresh = is_new(library, launch);
+        TRY(launch->call ? enqueue_call(executable, launch)
+                         : device_launch(library->device, launch->handle, launch->global, launch->local));
+        if (!fresh && !launch->call) continue;
+        TRY(device_finish_first(library->device, begun));
+        if (!fresh) continue;
+        library->kernels.items[launch->kernel].rehearsed = true;
+        progress_update(line, line->done + 1, NULL);
+    }
+done:
+    /* What is bound next is bound anew; until then nothing is. */
+    for (size_t k = 0; k < list->slots.count; k++) list->slots.items[k].buffer = NULL;
+    if (status < 0) error_context("running the %s for the first time", executable->label);
+    return status;
+}
+
+int library_rehearse(struct library *library) {
+    int status = RETORT_OK;
+    struct device_buffer *buffers[2] = {NULL, NULL}; /* read, written */
+    struct progress line;
+    size_t floats[2] = {1, 1};
+    bool *seen = calloc(library->kernels.count + 1, sizeof *seen);
+    if (!seen) RAISE(RETORT_ENOMEM, "out of memory preparing kernels");
+    progress_begin(&line, building, 0, find_new(library, seen, floats));
+    if (!line.total) goto done;
+    progress_show(&line);
+    for (int i = 0; i < 2 && status == RETORT_OK; i++)
+        status = device_buffer_create(library->device, floats[i] * sizeof(float), "a first launch", &buffers[i]);
+    if (status == RETORT_ELIMIT) {
+        error_clear();
+        status = RETORT_OK;
+        goto done;
+    }
+    TRY(status);
+    TRY(device_fill_zero(library->device, buffers[0], 0, floats[0] * sizeof(float)));
+    for (size_t i = 0; i < library->executables.count; i++)
+        if (wants_rehearsal(library->executables.items[i]))
+            TRY(rehearse(library->executables.items[i], buffers, &line));
+done:
+    if (seen && line.total) progress_end(&line);
+    device_buffer_destroy(buffers[0]);
+    device_buffer_destroy(buffers[1]);
+    free(seen);
     return status;
 }
 
@@ -419,20 +532,6 @@ int executable_bind(struct executable *executable, const char *name, struct devi
     int slot = executable_slot(executable, name);
     if (slot < 0) return error_set(RETORT_EINVAL, "the %s has no input or output \"%s\"", executable->label, name);
     return executable_bind_slot(executable, slot, buffer, offset);
-}
-
-/* A library takes its operands anew in each call. */
-static int enqueue_call(struct executable *executable, const struct launch *launch) {
-    const struct library *library = executable->library;
-    struct gemm_place places[GEMM_OPERANDS];
-    for (int b = 0; b < launch->buffer_count; b++) {
-        size_t offset;
-        const struct value *root = value_root(launch->buffers[b], &offset);
-        const struct slot *slot = root->slot < 0 ? NULL : &executable->list.slots.items[root->slot];
-        places[b] = slot ? (struct gemm_place){slot->buffer, slot->offset / 4 + offset}
-                         : (struct gemm_place){library->scratch, root->offset + offset};
-    }
-    return device_gemm(library->device, launch->call, places, library->call_scratch);
 }
 
 int executable_enqueue(struct executable *executable) {

@@ -2,6 +2,7 @@
  *
  *     executable_create  (plans, writes kernel text; nothing is built yet)
  *     library_build      (all kernels of all executables of the library, in one program)
+ *     library_rehearse   (each of them launched once, where the first launch shall be as fast as the others)
  *     executable_bind... (which buffers the inputs and outputs are)
  *     executable_enqueue (launches; allocates nothing, waits for nothing)
  */
@@ -30,6 +31,11 @@ int library_create_for(struct device *device, const struct kernel_target *target
 void library_destroy(struct library *library); /* NULL-safe; its executables must be gone */
 /* Builds every kernel not built yet as one program and (re)allocates the arena. Call after creating executables. */
 int library_build(struct library *library);
+/* Launches every kernel that has not been launched yet, on zeros, because many drivers build kernels to their end only
+ * then: of each executable that has such a kernel all launches, in their order. Call after library_build and before
+ * anything is bound, while there is still room for two buffers, as large as the largest input and the largest result;
+ * where there is none nothing is launched. A progress line tells how many are done. */
+int library_rehearse(struct library *library);
 /* Tests the kernels by which executables of this library, those destroyed too, compute convolutions and, but on CPU
  * devices, matrix products, each once (compile/self_test.h). *refused says how many failed: then executables must be
  * made anew, which takes others. RETORT_EDEVICE where the device computes one by no kernel rightly; RETORT_ELIMIT where

@@ -106,7 +106,7 @@ size_t device_kernel_largest_group(const struct device_kernel *kernel);
 /* Bytes a work-item (with some drivers a hardware thread) keeps in memory because registers do not suffice; 0: none, or
  * the driver does not tell. Says nothing of CPUs, where it is 0. */
 uint64_t device_kernel_spilled(const struct device_kernel *kernel);
-double device_build_seconds(const struct device *device); /* wall time spent in builds so far */
+double device_build_seconds(const struct device *device); /* wall time spent in builds and first launches so far */
 
 /* Arguments: every buffer argument of our kernels is a pair (pointer, ulong offset in ELEMENTS of 4 bytes), at argument
  * numbers 2 i and 2 i + 1 for buffer i. */
@@ -115,6 +115,9 @@ int device_kernel_set_buffer(struct device_kernel *kernel, unsigned i, struct de
 /* local[0] 0: the driver chooses. Waits where much is queued already: drivers keep a record for every launch, and what
  * is queued cannot be taken back. Some hundred launches are, or what takes the device about half a second. */
 int device_launch(struct device *device, struct device_kernel *kernel, const size_t global[3], const size_t local[3]);
+/* Waits for all that was launched since `begun` (clock_seconds), for its own sake: many drivers build kernels to their
+ * end when those are first launched. That time counts as spent in building. */
+int device_finish_first(struct device *device, double begun);
 
 /* --- measuring --- */
 /* Per-kernel device time by profiling events. `begin` turns it on: the queue is re-created with profiling; launches and

@@ -159,6 +159,12 @@ void device_program_destroy(struct device_program *program) {
     free(program);
 }
 
+int device_finish_first(struct device *device, double begun) {
+    int status = device_finish(device);
+    device->build_seconds += clock_seconds() - begun;
+    return status;
+}
+
 double device_build_seconds(const struct device *device) {
     return device->build_seconds;
 }

@@ -55,8 +55,9 @@ struct method {
 
     /* Step `step` (1, 2, ...): leaves in set->variables[i].gradient, for each variable of count above 0, the derivative
      * of the outer loss by its values (SET_LOG_LR: by the logarithm), the whole array, and its values in *metrics.
-     * The progress line shows `loss` (which must be finite), `accuracy` (percent) and the text `stage` of those there
-     * are. The instance's state must not yet count the step: the update may still be refused. */
+     * The progress line shows `loss` (which must be finite), `accuracy` (percent), the window from `end` and `window`
+     * (inner steps) and the text `stage`, of those there are. The instance's state must not yet count the step: the
+     * update may still be refused. */
     int (*step)(void *instance, int step, struct metrics *metrics);
     /* The set was updated: takes the step into the instance's state. May be NULL. */
     void (*advance)(void *instance);

@@ -426,14 +426,73 @@ done:
     return status;
 }
 
+/* --- planning --- */
+
+/* The set is not there yet: images of zeros, labels of the first class. */
+static int upload_zeros(struct trainer *trainer) {
+    const struct network *network = trainer->problem->network;
+    const struct training_set *set = trainer->source->set;
+    size_t pixels = (size_t)network->channels * (size_t)network->height * (size_t)network->width;
+    size_t count = (size_t)set->count, classes = (size_t)network->classes;
+    void *zeros = calloc(count * (pixels > classes ? pixels : classes), sizeof(float));
+    if (!zeros) return error_set(RETORT_ENOMEM, "out of memory for %zu images", count);
+    int status =
+        unroll_set(trainer->unroll, 0, zeros, set->soft_labels ? zeros : NULL, set->hard_labels ? zeros : NULL);
+    free(zeros);
+    return status;
+}
+
+/* Seconds of so many steps of a batch of networks. */
+static int time_steps(struct trainer *trainer, int count, double *seconds) {
+    int status = RETORT_OK;
+    double begun = clock_seconds();
+    TRY(upload_steps(trainer, 1, count));
+    TRY(unroll_train(trainer->unroll, 0, count, false));
+    TRY(device_finish(library_device(trainer->problem->library)));
+    *seconds = clock_seconds() - begun;
+done:
+    return status;
+}
+
+/* How long a row will take: by one step, or as many as take about a fifth of a second, and one batch of tests. */
+static int time_row(struct trainer *trainer, double *seconds) {
+    static const double enough = 0.2;
+    int status = RETORT_OK;
+    const struct evaluate_problem *problem = trainer->problem;
+    const struct plan *plan = &trainer->plan;
+    const struct dataset *test = problem->test;
+    int64_t images = test->count, batch = images < TEST_BATCH ? images : TEST_BATCH, correct[UNROLL_MOST_NETWORKS];
+    int count = 1, batches = (problem->spec.networks + trainer->at_once - 1) / trainer->at_once;
+    double steps;
+    if (problem->holdout) images += problem->holdout->count;
+    if (trainer->source->set) TRY(upload_zeros(trainer));
+    TRY(begin_batch(trainer, 0));
+    TRY(unroll_begin(trainer->unroll, trainer->seeds));
+    TRY(time_steps(trainer, count, &steps));
+    if (steps < enough) {
+        count = most_steps(plan, trainer->tables.capacity);
+        if (enough / steps < count) count = (int)(enough / steps) + 1;
+        TRY(time_steps(trainer, count, &steps));
+    }
+    double begun = clock_seconds();
+    TRY(unroll_test(trainer->unroll, test->images, test->labels, batch, correct));
+    double tests = (clock_seconds() - begun) / (double)batch * (double)images;
+    *seconds = batches * (plan->steps[plan->checkpoints - 1] * steps / count + plan->checkpoints * tests);
+done:
+    return status;
+}
+
 static int plan_row(const struct evaluate_problem *problem, struct source source, const struct plan_input *input,
-                    const char *what, struct unroll_plan *plan) {
+                    const char *what, struct unroll_plan *plan, double *seconds) {
+    int status = RETORT_OK;
     struct trainer trainer = {0};
-    int status = trainer_init(&trainer, problem, &source, input, what);
-    if (status < 0)
-        error_context("the evaluation (%s)", what);
-    else
-        unroll_plan(trainer.unroll, plan);
+    double own;
+    TRY(trainer_init(&trainer, problem, &source, input, what));
+    TRY(time_row(&trainer, &own));
+    unroll_plan(trainer.unroll, plan);
+    *seconds += own;
+done:
+    if (status < 0) error_context("the evaluation (%s)", what);
     trainer_finish(&trainer);
     return status;
 }
@@ -445,14 +504,15 @@ int evaluate_plan(const struct evaluate_problem *problem, const struct training_
     struct evaluate_plans fresh = {0};
     TRY(check_problem(problem));
     TRY(check_set(problem, set));
-    TRY(plan_row(problem, set_source(problem, set), &input, "distilled", &fresh.set));
+    TRY(plan_row(problem, set_source(problem, set), &input, "distilled", &fresh.set, &fresh.seconds));
     if (set->ipc > 0) {
         TRY(random_input(problem, train, set->ipc, &input));
-        TRY(plan_row(problem, random_source(problem, train, set->ipc), &input, "random", &fresh.random));
+        TRY(plan_row(problem, random_source(problem, train, set->ipc), &input, "random", &fresh.random,
+                     &fresh.seconds));
     }
     if (problem->spec.full_data) {
         TRY(full_input(problem, train, &input));
-        TRY(plan_row(problem, full_source(problem, train), &input, "full data", &fresh.full));
+        TRY(plan_row(problem, full_source(problem, train), &input, "full data", &fresh.full, &fresh.seconds));
     }
     *plans = fresh;
 done:

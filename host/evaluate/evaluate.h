@@ -43,6 +43,7 @@ struct training_set {
 /* How each row's training was planned on the device; one that was not has no test batch. */
 struct evaluate_plans {
     struct unroll_plan set, random, full;
+    double seconds; /* that all of them will take, by a few steps and a test of each; 0: not known */
 };
 
 struct evaluate_problem {
@@ -85,7 +86,7 @@ int evaluate_full(const struct evaluate_problem *problem, const struct dataset *
 /* All that can be known before there is a set: checks what the rows of a run need (the set, the random subset of its
  * size, all of train where the specification asks for it), finds room for them under the device's ceiling and builds
  * their kernels, which the library keeps; nothing else stays on the device. Of the set only counts are read, and which
- * kind of labels is not NULL. */
+ * kind of labels is not NULL; steps on zeros tell the time that all will take. */
 int evaluate_plan(const struct evaluate_problem *problem, const struct training_set *set, const struct dataset *train,
                   struct evaluate_plans *plans);
 

@@ -16,8 +16,8 @@
 #include "run/score.h"
 #include "run/session.h"
 #include "run/set_folder.h"
+#include "run/watch.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -164,19 +164,13 @@ static void count_device(const struct session *session, const struct spent *befo
     spent->peak_device_bytes = peak > before->peak_device_bytes ? peak : before->peak_device_bytes;
 }
 
-static void tell_progress(const struct retort_run *run, struct progress *line, int step,
-                          const struct metrics *metrics) {
-    char detail[96], left[32] = "", right[32] = "";
-    double loss = metric_number(metrics, "loss"), accuracy = metric_number(metrics, "accuracy");
-    const char *stage = metric_word(metrics, "stage");
-    if (!isnan(loss)) snprintf(left, sizeof left, "loss %.4f", loss);
-    if (!isnan(accuracy)) snprintf(right, sizeof right, "  accuracy %.1f%%", accuracy);
-    snprintf(detail, sizeof detail, "%s%s%s%s", left, right, stage ? "  " : "", stage ? stage : "");
-    progress_update(line, step, detail);
+/* Tells the caller's program. */
+static void call_back(const struct retort_run *run, int step, const struct metrics *metrics) {
     if (!run->options.progress) return;
+    const struct retort_progress progress = {step, run->descriptor.outer.steps, metric_number(metrics, "loss"),
+                                             metric_number(metrics, "accuracy"), metric_word(metrics, "stage")};
     locale_t ours = uselocale(run->callers);
-    run->options.progress(run->options.user,
-                          &(struct retort_progress){step, run->descriptor.outer.steps, loss, accuracy, stage});
+    run->options.progress(run->options.user, &progress);
     uselocale(ours);
 }
 
@@ -186,9 +180,10 @@ static int take_steps(struct retort_run *run, struct session *session, struct di
     const struct spent before = *spent;
     int total = run->descriptor.outer.steps, saved = distill_steps_done(distill);
     struct metrics_file metrics_file = {0};
-    struct progress line;
-    progress_begin(&line, "distil", saved, total);
+    struct watch watch = {0};
     TRY(metrics_open(run->folder.metrics, saved, &metrics_file));
+    TRY(watch_begin(&watch, &run->folder, &run->descriptor, session, distill, run->options.tensorboard,
+                    run->plan.evaluate.seconds));
     if (run->options.profile) TRY(device_profile_begin(session->device));
     double saved_at = clock_seconds();
     while (distill_steps_done(distill) < total && !interrupted(run)) {
@@ -200,11 +195,13 @@ static int take_steps(struct retort_run *run, struct session *session, struct di
         TRY(status);
         spent->distil += clock_seconds() - begun;
         TRY(metrics_write(&metrics_file, metrics));
-        tell_progress(run, &line, distill_steps_done(distill), metrics);
+        TRY(watch_step(&watch, metrics));
+        call_back(run, distill_steps_done(distill), metrics);
         if (clock_seconds() - saved_at < run->options.checkpoint_every) continue;
         count_device(session, &before, spent);
         TRY(metrics_sync(&metrics_file));
         TRY(checkpoint_save(run->folder.checkpoints, distill, saved, spent));
+        TRY(watch_checkpoint(&watch));
         saved = distill_steps_done(distill);
         saved_at = clock_seconds();
     }
@@ -216,12 +213,13 @@ static int take_steps(struct retort_run *run, struct session *session, struct di
     if (distill_steps_done(distill) > saved) {
         TRY(metrics_sync(&metrics_file));
         TRY(checkpoint_save(run->folder.checkpoints, distill, saved, spent));
+        TRY(watch_checkpoint(&watch));
     }
     if (distill_steps_done(distill) < total)
         RAISE(RETORT_EINTERRUPTED, "interrupted after outer step %d of %d; go on with: retort run --resume --out %s",
               distill_steps_done(distill), total, run->folder.path);
 done:
-    progress_end(&line);
+    watch_end(&watch);
     metrics_close(&metrics_file);
     return status;
 }
@@ -426,6 +424,13 @@ done:
     return status;
 }
 
+static int tell_scores(const struct retort_run *run, const struct scores *scores) {
+    json_t *accuracy = scores_json(scores, run->session.data.holdout.count > 0);
+    int status = watch_result(&run->folder, &run->descriptor, accuracy);
+    json_decref(accuracy);
+    return status;
+}
+
 static int execute(struct retort_run *run) {
     int status = RETORT_OK;
     struct session *session = &run->session;
@@ -437,11 +442,13 @@ static int execute(struct retort_run *run) {
     TRY(run_folder_check_room(&run->folder, disk_bytes(run, session)));
     TRY(distil(run, session, &spent, &results, &set));
     TRY(set_folder_write(run->folder.set, &set, &run->descriptor, session, sha256));
-    TRY(preview_write(run->folder.preview, &set, &session->data.normalisation));
+    TRY(preview_write(run->folder.preview, &set, &session->data.normalisation,
+                      (const char *const *)session->data.train.class_names));
     if (session->data.test.count > 0) {
         double built = device_build_seconds(session->device);
         TRY(scores_compute(&run->descriptor, session, &set, &run->plan.evaluate, run->folder.scores, sha256,
                            run->options.interrupt, &scores));
+        if (run->options.tensorboard) TRY(tell_scores(run, &scores));
         spent.evaluate = scores.seconds;
         spent.build_kernels += device_build_seconds(session->device) - built;
     }

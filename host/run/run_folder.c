@@ -30,6 +30,8 @@ int run_folder_name(const struct descriptor *descriptor, const char *out, struct
     TRY(path_join(fresh.path, "wisdom", fresh.wisdom));
     TRY(path_join(fresh.path, "set", fresh.set));
     TRY(path_join(fresh.path, "preview.png", fresh.preview));
+    TRY(path_join(fresh.path, "previews", fresh.previews));
+    TRY(path_join(fresh.path, "tensorboard", fresh.tensorboard));
     TRY(path_join(fresh.path, "result.json", fresh.result));
     *folder = fresh;
 done:
@@ -214,6 +216,7 @@ int run_folder_claim(struct run_folder *folder) {
     clear_parts(folder->path);
     clear_parts(folder->checkpoints);
     clear_parts(folder->set);
+    clear_parts(folder->previews);
 done:
     return status;
 }
@@ -221,7 +224,8 @@ done:
 /* --- checks of what is written late --- */
 int run_folder_check_room(const struct run_folder *folder, uint64_t bytes) {
     int status = RETORT_OK;
-    const char *const folders[] = {folder->path, folder->checkpoints, folder->set};
+    const char *const folders[] = {folder->path, folder->checkpoints, folder->set, folder->previews,
+                                   folder->tensorboard};
     const char *const files[] = {folder->metrics, folder->preview, folder->scores, folder->result};
     for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) TRY(folder_check_room(folders[i], bytes));
     for (size_t i = 0; i < sizeof files / sizeof *files; i++)

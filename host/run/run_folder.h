@@ -3,6 +3,7 @@
  *     descriptor.yaml   resolved, complete      plan.json      what must be the same when the run is resumed
  *     metrics.jsonl     a line per outer step   checkpoint/    the state, two generations
  *     set/              the distilled set       preview.png    the set for eyes
+ *     previews/         the set at a few steps  tensorboard/   event files, where they were asked for
  *     wisdom            the kernel choices that it began with; not there where there were none
  *     result.json       written last: its presence says that the run is finished */
 #ifndef RETORT_RUN_RUN_FOLDER_H
@@ -14,7 +15,7 @@ struct run_folder {
     char path[FILE_PATH_MAX];
     char descriptor[FILE_PATH_MAX], plan[FILE_PATH_MAX], metrics[FILE_PATH_MAX], checkpoints[FILE_PATH_MAX];
     char scores[FILE_PATH_MAX], wisdom[FILE_PATH_MAX], set[FILE_PATH_MAX], preview[FILE_PATH_MAX],
-        result[FILE_PATH_MAX];
+        previews[FILE_PATH_MAX], tensorboard[FILE_PATH_MAX], result[FILE_PATH_MAX];
     int lock;     /* of the folder, held while the run lives; -1: none */
     bool created; /* by this run */
 };

@@ -159,8 +159,9 @@ int unroll_create(struct library *library, const struct unroll_spec *spec, struc
     u->table_rows = spec->steps;
     if (!spec->plan_only) {
         struct memory *row;
-        for (int i = 0; (row = unroll_memory(u, i)); i++) TRY(memory_create(row, u->device));
         TRY(library_build(library));
+        TRY(library_rehearse(library));
+        for (int i = 0; (row = unroll_memory(u, i)); i++) TRY(memory_create(row, u->device));
         TRY(bind_fixed(u));
     }
     *out = u;

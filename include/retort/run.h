@@ -40,6 +40,7 @@ struct retort_run_options {
     int resume;                  /**< go on from the folder's newest good checkpoint */
     int dry_run;                 /**< read and plan everything, build the kernels, run nothing, write nothing */
     int profile;                 /**< measure device time per kernel: a line of metrics.jsonl at the end */
+    int tensorboard;             /**< write event files for TensorBoard into the folder's tensorboard/ */
     double checkpoint_every;     /**< seconds of work between checkpoints; 0: 20 */
     /** Set it to non-zero, from a signal handler, another thread or the callback: the outer step at hand is dropped,
      * the state after the one before it is saved, and retort_run_execute() returns #RETORT_EINTERRUPTED. May be NULL.

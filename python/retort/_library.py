@@ -42,6 +42,7 @@ struct retort_run_options {
     int resume;
     int dry_run;
     int profile;
+    int tensorboard;
     double checkpoint_every;
     const volatile int *interrupt;
     void (*progress)(void *user, const struct retort_progress *progress);
