@@ -14,6 +14,7 @@ static const struct {
 } verbs[] = {
     {"run", command_run, "distil a data set, evaluate the result, write a run folder"},
     {"eval", command_eval, "train fresh networks on a distilled set and test them"},
+    {"report", command_report, "a page to look at: images, accuracy, curves, cost of a run, or of several"},
     {"devices", command_devices, "every OpenCL device, what it can do, and whether it works"},
     {"check", command_check, "meta-gradients of this device against exact answers"},
     {"bench", command_bench, "speed of this device beside its own peak"},
