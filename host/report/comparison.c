@@ -14,18 +14,18 @@ static const char *run_name(const struct record *records, size_t count, size_t i
     return records[i].name;
 }
 
-static void write_legend(struct text *page, const struct record *records, size_t count) {
-    text_append(page, "<ul class=\"legend\">\n");
-    for (size_t i = 0; i < count; i++) {
-        text_printf(
-            page,
-            "<li><svg viewBox=\"0 0 38 12\" aria-hidden=\"true\"><line class=\"line s%d d%d\" x1=\"1\" x2=\"37\" "
-            "y1=\"6\" y2=\"6\"/></svg>",
-            (int)(i % PLOT_COLOURS), (int)(i % 4));
-        html_escape(page, run_name(records, count, i));
-        text_append(page, "</li>\n");
+static bool write_legend(struct text *page, const struct record *records, size_t count) {
+    const char **names = calloc(count, sizeof *names);
+    int *styles = calloc(count, sizeof *styles);
+    for (size_t i = 0; names && styles && i < count; i++) {
+        names[i] = run_name(records, count, i);
+        styles[i] = (int)i;
     }
-    text_append(page, "</ul>\n");
+    bool done = names && styles;
+    if (done) page_legend(page, names, styles, count);
+    free(names);
+    free(styles);
+    return done;
 }
 
 /* --- the overview --- */
@@ -105,11 +105,11 @@ static void write_accuracy(struct text *page, const struct record *records, size
 /* --- curves --- */
 static void write_together(struct text *page, const struct record *records, size_t count) {
     struct plot_series *series = calloc(count, sizeof *series);
-    if (!series) {
+    if (!series || !write_legend(page, records, count)) {
         page->failed = true;
+        free(series);
         return;
     }
-    write_legend(page, records, count);
     text_append(page, "<div class=\"plots\">\n");
     for (size_t c = 0; c < curve_count; c++) {
         size_t used = 0;

@@ -30,6 +30,20 @@ void page_section(struct text *page, const struct page_section *section) {
     text_printf(page, "<h2 id=\"%s\">%s</h2>\n", section->id, section->title);
 }
 
+void page_legend(struct text *page, const char *const *names, const int *styles, size_t count) {
+    text_append(page, "<ul class=\"legend\">\n");
+    for (size_t i = 0; i < count; i++) {
+        text_printf(
+            page,
+            "<li><svg viewBox=\"0 0 38 12\" aria-hidden=\"true\"><line class=\"line s%d d%d\" x1=\"1\" x2=\"37\" "
+            "y1=\"6\" y2=\"6\"/></svg>",
+            styles[i] % PLOT_COLOURS, styles[i] % PLOT_DASHES);
+        html_escape(page, names[i]);
+        text_append(page, "</li>\n");
+    }
+    text_append(page, "</ul>\n");
+}
+
 void page_end(struct text *page) {
     text_append(page,
                 "<footer>Written by retort report " RETORT_VERSION

@@ -15,6 +15,8 @@ struct page_section {
 void page_begin(struct text *page, const char *title);
 void page_links(struct text *page, const struct page_section *sections, size_t count);
 void page_section(struct text *page, const struct page_section *section);
+/* Which line is whose: the name of each style of a plot's series. */
+void page_legend(struct text *page, const char *const *names, const int *styles, size_t count);
 void page_end(struct text *page);
 
 /* A row of accuracies as result.json has it. */

@@ -53,6 +53,7 @@ static void write_labels(struct text *page, const struct record *record, int64_t
     for (int j = 0; j < count; j++) {
         char words[128];
         double share = 100 * labels[best[j]] / sum;
+        if (j && share < 0.5) break;
         class_words(record, best[j], words, sizeof words);
         text_printf(page, "<span class=\"bar\" style=\"--share:%.1f%%\">", share);
         html_escape(page, words);
@@ -117,19 +118,20 @@ void write_images(struct text *page, const struct record *record) {
     int64_t per_class = shown_per_class(set, groups), most_groups = MOST_IMAGES;
     say_about(page, record, per_class, largest, groups <= most_groups);
     const char *size = set->width > 64 ? "set wide" : per_class > 1 && largest > 10 && !set->soft ? "set many" : "set";
-    if (largest == 1) text_printf(page, "<div class=\"%s\">\n", size);
+    text_printf(page, "<div class=\"%s\">\n", largest == 1 ? size : "classes");
     for (int64_t i = 0, length; i < set->count && shown < most_groups; i += length, shown++) {
         length = group_length(record, i);
         char words[128];
         class_words(record, record_class(record, i), words, sizeof words);
         if (largest > 1) {
+            text_append(page, "<div>");
             html_element(page, "h3", "%s", words);
             text_printf(page, "<div class=\"%s\">\n", size);
         }
         for (int64_t j = i; j < i + length && j < i + per_class; j++) write_figure(page, record, j, largest == 1);
-        if (largest > 1) text_append(page, "</div>\n");
+        if (largest > 1) text_append(page, "</div></div>\n");
     }
-    if (largest == 1) text_append(page, "</div>\n");
+    text_append(page, "</div>\n");
 }
 
 void write_sample(struct text *page, const struct record *record) {

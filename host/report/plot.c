@@ -192,7 +192,8 @@ static void draw_series(struct text *page, const struct plot_series *series, con
         mean[i] = y->log ? pow(10, mean[i] / members[i]) : mean[i] / members[i];
     }
     if (bins < count) draw_band(page, y, at, least, largest, (int)bins, series->style);
-    text_printf(page, "<polyline class=\"line s%d d%d\" points=\"", series->style % PLOT_COLOURS, series->style % 4);
+    text_printf(page, "<polyline class=\"line s%d d%d\" points=\"", series->style % PLOT_COLOURS,
+                series->style % PLOT_DASHES);
     for (size_t i = 0; i < bins; i++) text_printf(page, "%.1f,%.1f ", at[i], place(y, mean[i]));
     text_append(page, "\"/>");
     for (size_t i = 0; i < bins && (dots || bins == 1); i++)

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #define PLOT_COLOURS 6
+#define PLOT_DASHES  4
 
 struct plot_series {
     const double *x, *y; /* [count]; what is not finite is left out */

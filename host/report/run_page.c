@@ -97,6 +97,8 @@ static void write_score_table(struct text *page, const struct score *scores, siz
 /* Mean accuracy by the number of training steps, where networks were tested at several. */
 static void write_by_step(struct text *page, const struct record *record, const struct score *scores, size_t count) {
     struct plot_series series[ROWS];
+    const char *names[ROWS];
+    int styles[ROWS];
     double *values = NULL;
     size_t used = 0, most = 1;
     for (size_t i = 0; i < count; i++) {
@@ -111,6 +113,8 @@ static void write_by_step(struct text *page, const struct record *record, const 
             x[p] = json_number_at(json_array_get(points, p), "step");
             y[p] = json_number_at(json_array_get(points, p), "mean");
         }
+        names[used] = score_title(scores[i].name);
+        styles[used] = (int)i;
         series[used++] = (struct plot_series){x, y, json_array_size(points), (int)i};
     }
     struct plot plot = {.label = "Mean accuracy by training steps",
@@ -121,6 +125,7 @@ static void write_by_step(struct text *page, const struct record *record, const 
     text_append(page,
                 "<figure><figcaption><strong>Mean accuracy</strong> in percent, by training steps</figcaption>\n");
     plot_lines(page, &plot);
+    page_legend(page, names, styles, used);
     text_append(page, "</figure>\n");
     free(values);
 }
@@ -234,8 +239,7 @@ static void write_profile(struct text *page, const struct record *record) {
     for (size_t i = 0; i < shown; i++) write_kernel(page, json_array_get(profile, i));
     for (size_t i = shown; i < count; i++) rest += json_number_at(json_array_get(profile, i), "share");
     if (count > shown)
-        html_element(page, "tr class=\"rest\"><td colspan=\"5\"", "%.1f %% in %zu other kernels", 100 * rest,
-                     count - shown);
+        text_printf(page, "<tr><td colspan=\"5\">%.1f %% in %zu other kernels</td></tr>\n", 100 * rest, count - shown);
     text_append(page, "</tbody></table></div>\n");
     double flops = json_number_at(record->metrics.profile, "peak_gflops"),
            bytes = json_number_at(record->metrics.profile, "peak_gb_per_s");

@@ -34,13 +34,14 @@ const char style_sheet[] =
     "figure{margin:0;min-width:0}\n"
     "figcaption strong{color:var(--ink);font-weight:600}\n"
     /* the figures that matter */
-    ".facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(9.5rem,1fr));gap:.75rem;margin:1.25rem 0 0}\n"
+    ".facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(8.5rem,1fr));gap:.75rem;margin:1.25rem 0 0}\n"
     ".facts div{background:var(--card);border-radius:.5rem;padding:.7rem .9rem}\n"
     ".facts dt{font-size:.8rem;color:var(--soft)}\n"
     ".facts dd{margin:0;font-size:1.35rem;font-weight:600;line-height:1.25;font-variant-numeric:tabular-nums}\n"
     ".facts small{display:block;font-size:.8rem;font-weight:400;color:var(--soft)}\n"
     /* pictures */
     ".set{display:flex;flex-wrap:wrap;gap:.9rem .7rem}\n"
+    ".classes{display:flex;flex-wrap:wrap;gap:.25rem 2rem}\n"
     ".set figure{width:7rem}\n"
     ".set.many figure{width:5rem}\n"
     ".set.wide figure{width:auto;max-width:100%}\n"
