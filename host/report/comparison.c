@@ -29,14 +29,11 @@ static bool write_legend(struct text *page, const struct record *records, size_t
 }
 
 /* --- the overview --- */
-static void write_score_cell(struct text *page, const struct record *record, const char *name) {
+static void write_score_cell(struct text *page, const struct record *record, const char *name, const char *head) {
     struct score score;
-    if (!score_read(record, name, &score)) {
-        text_append(page, "<td class=\"number\"></td>");
-        return;
-    }
-    html_element(page, "td class=\"number\"", "%s", score_words(&score).text);
-    score_finish(&score);
+    bool has = score_read(record, name, &score);
+    page_cell(page, head, true, "%s", has ? score_words(&score).text : "");
+    if (has) score_finish(&score);
 }
 
 static void write_overview(struct text *page, const struct record *records, size_t count) {
@@ -47,15 +44,12 @@ static void write_overview(struct text *page, const struct record *records, size
     for (size_t i = 0; i < count; i++) {
         text_append(page, "<tr>");
         html_element(page, "th class=\"long\"", "%s", run_name(records, count, i));
-        html_element(page, "td", "%s", record_method(&records[i]));
-        if (records[i].set.count)
-            html_element(page, "td class=\"number\"", "%lld", (long long)records[i].set.count);
-        else
-            text_append(page, "<td></td>");
-        write_score_cell(page, &records[i], "distilled");
-        write_score_cell(page, &records[i], "random");
-        write_score_cell(page, &records[i], "full");
-        html_element(page, "td", "%s", record_state(&records[i]));
+        page_cell(page, "Method", false, "%s", record_method(&records[i]));
+        page_cell(page, "Images", true, records[i].set.count ? "%lld" : "", (long long)records[i].set.count);
+        write_score_cell(page, &records[i], "distilled", "Distilled, %");
+        write_score_cell(page, &records[i], "random", "Random, %");
+        write_score_cell(page, &records[i], "full", "All data, %");
+        page_cell(page, "State", false, "%s", record_state(&records[i]));
         text_append(page, "</tr>\n");
     }
     text_append(page, "</tbody></table></div>\n");
@@ -103,6 +97,22 @@ static void write_accuracy(struct text *page, const struct record *records, size
 }
 
 /* --- curves --- */
+static bool all_the_same(const struct plot_series *series, size_t count) {
+    double first = NAN;
+    for (size_t s = 0; s < count; s++)
+        for (size_t i = 0; i < series[s].count; i++) {
+            if (isnan(first)) first = series[s].y[i];
+            if (!isnan(series[s].y[i]) && series[s].y[i] != first) return false;
+        }
+    return true;
+}
+
+static bool same_method(const struct record *records, size_t count) {
+    for (size_t i = 1; i < count; i++)
+        if (strcmp(record_method(&records[i]), record_method(&records[0])) != 0) return false;
+    return true;
+}
+
 static void write_together(struct text *page, const struct record *records, size_t count) {
     struct plot_series *series = calloc(count, sizeof *series);
     if (!series || !write_legend(page, records, count)) {
@@ -110,6 +120,9 @@ static void write_together(struct text *page, const struct record *records, size
         free(series);
         return;
     }
+    if (!same_method(records, count))
+        text_append(page,
+                    "<p class=\"hint\">Losses and gradients of different methods are different quantities.</p>\n");
     text_append(page, "<div class=\"plots\">\n");
     for (size_t c = 0; c < curve_count; c++) {
         size_t used = 0;
@@ -119,7 +132,7 @@ static void write_together(struct text *page, const struct record *records, size
             if (x && y) series[used++] = (struct plot_series){x, y, records[i].metrics.rows, (int)i};
         }
         struct plot plot = {.label = curves[c].title, .x_name = "outer step", .series = series, .series_count = used};
-        if (!plot_has_points(&plot)) continue;
+        if (!plot_has_points(&plot) || all_the_same(series, used)) continue;
         text_append(page, "<figure><figcaption>");
         html_element(page, "strong", "%s", curves[c].title);
         text_printf(page, " %s</figcaption>\n", curves[c].words);
@@ -151,13 +164,13 @@ static char *value_words(const struct record *record, const char *key) {
     return json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
 }
 
+/* Among the runs that have it: a method has not the keys of another one, nor an earlier version those of a later. */
 static bool differs(const struct record *records, size_t count, const char *key) {
-    const struct record *first = NULL;
+    const json_t *first = NULL;
     for (size_t i = 0; i < count; i++) {
-        if (!records[i].recipe) continue;
-        const json_t *mine = first ? json_at(first->recipe, key) : NULL, *value = json_at(records[i].recipe, key);
-        if (first && (!mine != !value || (mine && !json_equal(mine, value)))) return true;
-        if (!first) first = &records[i];
+        const json_t *value = json_at(records[i].recipe, key);
+        if (first && value && !json_equal(first, value)) return true;
+        if (!first) first = value;
     }
     return false;
 }
@@ -177,15 +190,15 @@ static void write_settings(struct text *page, const struct record *records, size
         html_element(page, "th", "%s", key);
         for (size_t i = 0; i < count; i++) {
             char *words = value_words(&records[i], key);
-            html_element(page, "td class=\"long\"", "%s", words ? words : "");
+            page_cell(page, run_name(records, count, i), false, "%s", words ? words : "");
             free(words);
         }
         text_append(page, "</tr>\n");
     }
     if (!rows) text_printf(page, "<tr><td colspan=\"%zu\">None: the recipes are the same.</td></tr>\n", count + 1);
     text_append(page,
-                "</tbody></table></div>\n<p class=\"hint\">All other settings are the same. An empty place: the method "
-                "of that run has no such setting.</p>\n");
+                "</tbody></table></div>\n<p class=\"hint\">An empty place: that run's method or version has no such "
+                "setting. Settings that only some of the runs have are in the reports of each.</p>\n");
     json_decref(keys);
 }
 
@@ -196,17 +209,18 @@ static void write_cost(struct text *page, const struct record *records, size_t c
                       "<th class=\"number\">Device memory</th><th>Device</th></tr></thead><tbody>\n");
     for (size_t i = 0; i < count; i++) {
         const json_t *result = records[i].result;
-        double seconds[] = {json_number_at(result, "seconds.distil"), record_step_seconds(&records[i]),
-                            json_number_at(result, "seconds.evaluate")};
-        double bytes = json_number_at(result, "peak_device_bytes");
+        double distil = json_number_at(result, "seconds.distil"), step = record_step_seconds(&records[i]);
+        double evaluate = json_number_at(result, "seconds.evaluate"),
+               bytes = json_number_at(result, "peak_device_bytes");
         const char *device = json_words_at(result, "device");
+        if (!device) device = json_words_at(records[i].plan, "device.name");
         text_append(page, "<tr>");
         html_element(page, "th class=\"long\"", "%s", run_name(records, count, i));
-        for (int s = 0; s < 3; s++)
-            html_element(page, "td class=\"number\"", "%s", isnan(seconds[s]) ? "" : words_seconds(seconds[s]).text);
-        html_element(page, "td class=\"number\"", "%s", isnan(bytes) ? "" : words_bytes(bytes).text);
-        if (!device) device = json_words_at(records[i].plan, "device.name");
-        html_element(page, "td class=\"long\"", "%s", device ? device : "");
+        page_cell(page, "Distilling", true, "%s", isnan(distil) ? "" : words_seconds(distil).text);
+        page_cell(page, "An outer step", true, "%s", isnan(step) ? "" : words_seconds(step).text);
+        page_cell(page, "Evaluating", true, "%s", isnan(evaluate) ? "" : words_seconds(evaluate).text);
+        page_cell(page, "Device memory", true, "%s", isnan(bytes) ? "" : words_bytes(bytes).text);
+        page_cell(page, "Device", false, "%s", device ? device : "");
         text_append(page, "</tr>\n");
     }
     text_append(page, "</tbody></table></div>\n");

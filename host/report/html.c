@@ -4,7 +4,6 @@
 #include <math.h>
 #include <nettle/base64.h>
 #include <png.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,20 +45,23 @@ void html_escape(struct text *page, const char *words) {
     }
 }
 
-void html_element(struct text *page, const char *tag, const char *format, ...) {
-    va_list arguments;
+void html_escape_format(struct text *page, const char *format, va_list arguments) {
     char *words = NULL;
-    va_start(arguments, format);
-    int length = vasprintf(&words, format, arguments);
-    va_end(arguments);
-    if (length < 0) {
+    if (vasprintf(&words, format, arguments) < 0) {
         page->failed = true;
         return;
     }
-    text_printf(page, "<%s>", tag);
     html_escape(page, words);
-    text_printf(page, "</%.*s>", (int)strcspn(tag, " "), tag);
     free(words);
+}
+
+void html_element(struct text *page, const char *tag, const char *format, ...) {
+    va_list arguments;
+    text_printf(page, "<%s>", tag);
+    va_start(arguments, format);
+    html_escape_format(page, format, arguments);
+    va_end(arguments);
+    text_printf(page, "</%.*s>", (int)strcspn(tag, " "), tag);
 }
 
 /* --- pictures --- */

@@ -6,6 +6,7 @@
 #include "base/memory.h"
 
 #include <jansson.h>
+#include <stdarg.h>
 #include <stdint.h>
 
 /* Appends the words as text of an element or a quoted attribute: what is no UTF-8, or no character of XML, becomes
@@ -13,6 +14,7 @@
 void html_escape(struct text *page, const char *words);
 /* Appends <TAG>words</TAG>, the words formatted and then escaped. `tag` may have attributes behind the name. */
 void html_element(struct text *page, const char *tag, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void html_escape_format(struct text *page, const char *format, va_list arguments);
 
 /* Appends src="data:image/png;base64,..." for a file's bytes. */
 void html_png_source(struct text *page, const char *attribute, const unsigned char *png, size_t size);

@@ -9,7 +9,7 @@
 #include <string.h>
 
 void page_begin(struct text *page, const char *title) {
-    text_append(page, "<!DOCTYPE html>\n<html lang=\"en\" xmlns=\"http://www.w3.org/1999/xhtml\">\n<head>\n"
+    text_append(page, "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n"
                       "<meta charset=\"utf-8\"/>\n" PAGE_MARK RETORT_VERSION "\"/>\n"
                       "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n");
     html_element(page, "title", "%s", title);
@@ -42,6 +42,17 @@ void page_legend(struct text *page, const char *const *names, const int *styles,
         text_append(page, "</li>\n");
     }
     text_append(page, "</ul>\n");
+}
+
+void page_cell(struct text *page, const char *head, bool number, const char *format, ...) {
+    va_list arguments;
+    text_append(page, number ? "<td class=\"number\" data-head=\"" : "<td class=\"long\" data-head=\"");
+    html_escape(page, head);
+    text_append(page, "\">");
+    va_start(arguments, format);
+    html_escape_format(page, format, arguments);
+    va_end(arguments);
+    text_append(page, "</td>");
 }
 
 void page_end(struct text *page) {
@@ -87,7 +98,7 @@ struct words score_words(const struct score *score) {
     struct words words;
     int length = snprintf(words.text, sizeof words.text, "%.2f", score->mean);
     if (!isnan(score->sd))
-        snprintf(words.text + length, sizeof words.text - (size_t)length, " \xc2\xb1 %.2f", score->sd);
+        snprintf(words.text + length, sizeof words.text - (size_t)length, "\xc2\xa0\xc2\xb1\xc2\xa0%.2f", score->sd);
     return words;
 }
 

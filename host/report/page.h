@@ -17,6 +17,9 @@ void page_links(struct text *page, const struct page_section *sections, size_t c
 void page_section(struct text *page, const struct page_section *section);
 /* Which line is whose: the name of each style of a plot's series. */
 void page_legend(struct text *page, const char *const *names, const int *styles, size_t count);
+/* A cell of a table's body. On a narrow screen rows are stacked: each cell says the head of its column then. */
+void page_cell(struct text *page, const char *head, bool number, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
 void page_end(struct text *page);
 
 /* A row of accuracies as result.json has it. */

@@ -57,16 +57,18 @@ static void write_head(struct text *page, const struct record *record) {
         html_element(page, "p class=\"note\"", "%s", record->notes.items[i]);
     text_append(page, "<dl class=\"facts\">\n");
     write_score_fact(page, record, "distilled", "Distilled images");
-    write_score_fact(page, record, "random", "As many random ones");
+    write_score_fact(page, record, "random", "Random real images");
     write_score_fact(page, record, "full", "All training images");
     if (record->set.count) {
-        snprintf(value, sizeof value, "%lld images", (long long)record->set.count);
+        snprintf(value, sizeof value, "%lld", (long long)record->set.count);
         snprintf(more, sizeof more, "%d \xc3\x97 %d pixels, %d classes", record->set.width, record->set.height,
                  record->set.classes);
-        write_fact(page, "The set", value, more);
+        write_fact(page, "Images", value, more);
     }
     snprintf(value, sizeof value, "%s", record_method(record));
-    if (wanted) snprintf(more, sizeof more, "%lld outer steps", (long long)wanted);
+    const char *truncation = json_words_at(record->recipe, "method.truncation");
+    snprintf(more, sizeof more, "%s%s%lld outer steps", truncation ? truncation : "", truncation ? " window, " : "",
+             (long long)wanted);
     write_fact(page, "Method", value, wanted ? more : NULL);
     double seconds = json_number_at(record->result, "seconds.distil");
     if (!isnan(seconds))
@@ -81,12 +83,9 @@ static void write_score_table(struct text *page, const struct score *scores, siz
     for (size_t i = 0; i < count; i++) {
         text_append(page, "<tr>");
         html_element(page, "th", "%s", score_title(scores[i].name));
-        html_element(page, "td class=\"number\"", "%s", score_words(&scores[i]).text);
-        if (scores[i].step)
-            html_element(page, "td class=\"number\"", "%lld", (long long)scores[i].step);
-        else
-            text_append(page, "<td></td>");
-        text_append(page, "<td class=\"long\">");
+        page_cell(page, "Accuracy, %", true, "%s", score_words(&scores[i]).text);
+        page_cell(page, "Tested at step", true, scores[i].step ? "%lld" : "", (long long)scores[i].step);
+        text_append(page, "<td class=\"long\" data-head=\"Every network\">");
         for (size_t n = 0; n < scores[i].count; n++)
             text_printf(page, "%s%.2f", n ? " \xc2\xb7 " : "", scores[i].runs[n]);
         text_append(page, "</td></tr>\n");
@@ -174,21 +173,22 @@ static bool planned(const struct record *record) {
     return json_is_object(json_object_get(record->plan, "estimate"));
 }
 
+static const char *amount(double value, bool bytes, struct words *words) {
+    *words = bytes ? words_bytes(value) : words_seconds(value);
+    return isnan(value) ? "" : words->text;
+}
+
 static void write_cost_row(struct text *page, const struct record *record, const struct cost_row *row) {
     double was = json_number_at(record->result, row->key);
     double told = json_number_at(json_object_get(record->plan, "estimate"), row->key);
+    struct words words;
     if (isnan(was) && isnan(told)) return;
     text_append(page, "<tr>");
     html_element(page, "th", "%s", row->title);
-    html_element(page, "td class=\"number\"", "%s",
-                 isnan(was) ? "" : (row->bytes ? words_bytes : words_seconds)(was).text);
+    page_cell(page, "Was", true, "%s", amount(was, row->bytes, &words));
     if (planned(record)) {
-        html_element(page, "td class=\"number\"", "%s",
-                     isnan(told) ? "" : (row->bytes ? words_bytes : words_seconds)(told).text);
-        if (isnan(was) || isnan(told) || !(told > 0))
-            text_append(page, "<td></td>");
-        else
-            html_element(page, "td class=\"number\"", "%+.0f %%", 100 * (was / told - 1));
+        page_cell(page, "Planned", true, "%s", amount(told, row->bytes, &words));
+        page_cell(page, "Was more by", true, told > 0 && !isnan(was) ? "%+.0f %%" : "", 100 * (was / told - 1));
     }
     text_append(page, "</tr>\n");
 }
@@ -201,7 +201,7 @@ static void write_cost(struct text *page, const struct record *record) {
     for (size_t i = 0; i < sizeof cost_rows / sizeof *cost_rows; i++) write_cost_row(page, record, &cost_rows[i]);
     if (!isnan(step)) {
         text_append(page, "<tr><th>An outer step, the median</th>");
-        html_element(page, "td class=\"number\"", "%s", words_seconds(step).text);
+        page_cell(page, "Was", true, "%s", words_seconds(step).text);
         text_append(page, planned(record) ? "<td></td><td></td></tr>\n" : "</tr>\n");
     }
     text_append(page, "</tbody></table></div>\n");
@@ -221,11 +221,11 @@ static void write_kernel(struct text *page, const json_t *row) {
     double share = 100 * json_number_at(row, "share");
     if (!kernel || !(share >= 0 && share <= 100.5)) return;
     text_printf(page, "<tr><td class=\"share bar\" style=\"--share:%.1f%%\">%.1f %%</td>", share, share);
-    html_element(page, "td class=\"long\"", "%s", kernel);
-    html_element(page, "td class=\"number\"", "%s", words_seconds(json_number_at(row, "seconds")).text);
-    html_element(page, "td class=\"number\"", "%.0f", json_number_at(row, "launches"));
-    html_element(page, "td class=\"number\"", "%.0f %% of %s", 100 * json_number_at(row, "share_of_peak"),
-                 bound && strcmp(bound, "copy") == 0 ? "memory" : "arithmetic");
+    page_cell(page, "Kernel", false, "%s", kernel);
+    page_cell(page, "Time", true, "%s", words_seconds(json_number_at(row, "seconds")).text);
+    page_cell(page, "Launches", true, "%.0f", json_number_at(row, "launches"));
+    page_cell(page, "Of its peak", true, "%.0f %% of %s", 100 * json_number_at(row, "share_of_peak"),
+              bound && strcmp(bound, "copy") == 0 ? "memory" : "arithmetic");
     text_append(page, "</tr>\n");
 }
 
