@@ -7,10 +7,11 @@
 #include <string.h>
 
 /* A page of some megabytes at most: pixels of all channels that are shown, and images. */
-#define MOST_PIXELS (3 << 20)
-#define MOST_IMAGES 600
-#define SAMPLE      10
-#define LABELS      4
+#define MOST_PIXELS     (3 << 20)
+#define MOST_IMAGES     600
+#define SAMPLE          10
+#define LABELS          4
+#define EVOLUTION_WIDTH 300
 
 static void write_picture(struct text *page, const struct record_set *set, int64_t i) {
     int64_t plane = (int64_t)set->height * set->width;
@@ -152,11 +153,23 @@ void write_sample(struct text *page, const struct record *record) {
     text_append(page, "</div>\n");
 }
 
+/* Small pictures are enlarged by a whole factor: their width on the page. A PNG begins with its size; 0: not told. */
+static int shown_width(const struct preview *preview) {
+    const unsigned char *at = preview->png + 16;
+    if (preview->size < 24) return 0;
+    uint32_t width = (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+    if (width < 1 || width > 4096) return 0;
+    uint32_t factor = EVOLUTION_WIDTH / width;
+    return (int)(width * (factor < 1 ? 1 : factor > 4 ? 4 : factor));
+}
+
 void write_evolution(struct text *page, const struct record *record) {
     text_append(page, "<div class=\"evolution\">\n");
     for (size_t i = 0; i < record->previews.count; i++) {
         const struct preview *preview = &record->previews.items[i];
-        text_append(page, "<figure><img alt=\"the set at this step\" ");
+        int width = shown_width(preview);
+        text_append(page, "<figure><img class=\"pixels\" alt=\"the set at this step\" ");
+        if (width) text_printf(page, "width=\"%d\" ", width);
         html_png_source(page, "src", preview->png, preview->size);
         text_append(page, "/>");
         if (preview->step < 0)

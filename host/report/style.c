@@ -50,7 +50,7 @@ const char style_sheet[] =
     ".set.wide img{width:auto;max-width:100%}\n"
     ".evolution{display:flex;flex-wrap:wrap;gap:1rem;align-items:flex-start}\n"
     ".evolution figure{max-width:100%}\n"
-    ".evolution img{display:block;max-width:min(100%,18rem);max-height:26rem;border-radius:3px}\n"
+    ".evolution img{display:block;max-width:100%;height:auto}\n"
     ".labels{display:grid;grid-template-columns:minmax(0,1fr) 2.4em;gap:1px .3rem;font-size:.7rem;line-height:1.35;"
     "margin:.25rem 0 0;padding:0;list-style:none;color:var(--soft)}\n"
     ".labels span{overflow:hidden;text-overflow:ellipsis;white-space:nowrap;padding-left:2px;color:var(--ink)}\n"
