@@ -7,11 +7,11 @@
 #include <string.h>
 
 /* A page of some megabytes at most: pixels of all channels that are shown, and images. */
-#define MOST_PIXELS     (3 << 20)
-#define MOST_IMAGES     600
-#define SAMPLE          10
-#define LABELS          4
-#define EVOLUTION_WIDTH 300
+#define MOST_PIXELS    (3 << 20)
+#define MOST_IMAGES    600
+#define SAMPLE         10
+#define LABELS         4
+#define EVOLUTION_SIZE 420
 
 static void write_picture(struct text *page, const struct record_set *set, int64_t i) {
     int64_t plane = (int64_t)set->height * set->width;
@@ -137,7 +137,7 @@ void write_images(struct text *page, const struct record *record) {
 
 void write_sample(struct text *page, const struct record *record) {
     const struct record_set *set = &record->set;
-    text_append(page, "<div class=\"set many\">\n");
+    text_append(page, "<div class=\"set sample\">\n");
     int shown = 0;
     for (int64_t i = 0; i < set->count && shown < SAMPLE; i += group_length(record, i), shown++) {
         char words[128];
@@ -153,14 +153,17 @@ void write_sample(struct text *page, const struct record *record) {
     text_append(page, "</div>\n");
 }
 
+static uint32_t read_size(const unsigned char *at) {
+    return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+}
+
 /* Small pictures are enlarged by a whole factor: their width on the page. A PNG begins with its size; 0: not told. */
 static int shown_width(const struct preview *preview) {
-    const unsigned char *at = preview->png + 16;
     if (preview->size < 24) return 0;
-    uint32_t width = (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
-    if (width < 1 || width > 4096) return 0;
-    uint32_t factor = EVOLUTION_WIDTH / width;
-    return (int)(width * (factor < 1 ? 1 : factor > 4 ? 4 : factor));
+    uint32_t width = read_size(preview->png + 16), height = read_size(preview->png + 20), factor = 4;
+    if (width < 1 || width > 4096 || height < 1 || height > 4096) return 0;
+    while (factor > 1 && (width * factor > EVOLUTION_SIZE || height * factor > EVOLUTION_SIZE)) factor--;
+    return (int)(width * factor);
 }
 
 void write_evolution(struct text *page, const struct record *record) {
