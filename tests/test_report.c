@@ -291,6 +291,29 @@ static void test_pixels(void **state) {
     free(page);
 }
 
+/* Of a set that has more than a page has room for, the first images of each class. */
+static void test_large_set(void **state) {
+    (void)state;
+    enum { COUNT = 5000, CLASSES = 100 };
+    const char *run = make_run("large");
+    float *images = calloc(COUNT * 4, sizeof *images);
+    int32_t *labels = calloc(COUNT, sizeof *labels);
+    assert_non_null(images);
+    assert_non_null(labels);
+    for (int i = 0; i < COUNT; i++) labels[i] = i / (COUNT / CLASSES);
+    assert_ok(npy_write(in(run, "set/images.npy"), NPY_FLOAT32, 4, (int64_t[]){COUNT, 1, 2, 2}, images));
+    assert_ok(npy_write(in(run, "set/labels.npy"), NPY_INT32, 1, (int64_t[]){COUNT}, labels));
+    char *page = report_of(&run, 1, NULL);
+    assert_sound(page);
+    assert_has(page, "Of each class the first 6 are shown.");
+    assert_lacks(page, " classes the first ");
+    assert_has(page, "<h3>class 99</h3>"); /* which set.json has no name for */
+    assert_int_equal(occurrences(page, "data:image/png;base64,"), 6 * CLASSES + 4);
+    free(page);
+    free(images);
+    free(labels);
+}
+
 static void test_hostile_words(void **state) {
     (void)state;
     const char *run = make_run("<b>&\"'\xff");
@@ -546,12 +569,13 @@ static int remove_root(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_whole_run),     cmocka_unit_test(test_pixels),
-        cmocka_unit_test(test_hostile_words), cmocka_unit_test(test_hostile_numbers),
-        cmocka_unit_test(test_early_run),     cmocka_unit_test(test_unfinished_run),
-        cmocka_unit_test(test_not_evaluated), cmocka_unit_test(test_other_method),
-        cmocka_unit_test(test_damaged),       cmocka_unit_test(test_long_run),
-        cmocka_unit_test(test_comparison),    cmocka_unit_test(test_places),
+        cmocka_unit_test(test_whole_run),       cmocka_unit_test(test_pixels),
+        cmocka_unit_test(test_large_set),       cmocka_unit_test(test_hostile_words),
+        cmocka_unit_test(test_hostile_numbers), cmocka_unit_test(test_early_run),
+        cmocka_unit_test(test_unfinished_run),  cmocka_unit_test(test_not_evaluated),
+        cmocka_unit_test(test_other_method),    cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_long_run),        cmocka_unit_test(test_comparison),
+        cmocka_unit_test(test_places),
     };
     return cmocka_run_group_tests(tests, make_root, remove_root);
 }

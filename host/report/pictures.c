@@ -76,14 +76,13 @@ static void write_figure(struct text *page, const struct record *record, int64_t
     text_append(page, "</figure>\n");
 }
 
-/* Images of a class are neighbours. How many of each are shown, so that those of all classes have room. */
-static int64_t shown_per_class(const struct record_set *set, int64_t groups) {
-    int64_t size = (int64_t)set->channels * set->height * set->width, room = MOST_PIXELS / size;
-    if (room > MOST_IMAGES) room = MOST_IMAGES;
-    return room > groups ? room / groups : 1;
+/* How many images a page has room for. */
+static int64_t room_for(const struct record_set *set) {
+    int64_t room = MOST_PIXELS / ((int64_t)set->channels * set->height * set->width);
+    return room > MOST_IMAGES ? MOST_IMAGES : room < SAMPLE ? SAMPLE : room;
 }
 
-/* The number of images from `i` on that are of the same class. */
+/* The number of images from `i` on that are of the same class: those of a class are neighbours. */
 static int64_t group_length(const struct record *record, int64_t i) {
     int64_t length = 1;
     while (i + length < record->set.count && record_class(record, i + length) == record_class(record, i)) length++;
@@ -91,7 +90,7 @@ static int64_t group_length(const struct record *record, int64_t i) {
 }
 
 static void say_about(struct text *page, const struct record *record, int64_t per_class, int64_t largest,
-                      bool all_groups) {
+                      int64_t groups, int64_t shown) {
     const struct record_set *set = &record->set;
     text_append(page, "<p class=\"hint\">");
     text_printf(page, "%lld images of %d \xc3\x97 %d pixels, %s. ", (long long)set->count, set->width, set->height,
@@ -103,7 +102,8 @@ static void say_about(struct text *page, const struct record *record, int64_t pe
                           : "They were learned in whitened space, which cannot be undone wholly: the whitening is "
                             "undone, and each image stretched to its own range. ");
     if (largest > per_class) text_printf(page, "Of each class the first %lld are shown. ", (long long)per_class);
-    if (!all_groups) text_append(page, "Not all classes are shown. ");
+    if (groups > shown)
+        text_printf(page, "Of %lld classes the first %lld are shown. ", (long long)groups, (long long)shown);
     if (set->soft)
         text_append(page, "Labels are learned: the bars are the largest of each image, as shares of their sum.");
     text_append(page, "</p>\n");
@@ -116,11 +116,11 @@ void write_images(struct text *page, const struct record *record) {
         length = group_length(record, i);
         if (length > largest) largest = length;
     }
-    int64_t per_class = shown_per_class(set, groups), most_groups = MOST_IMAGES;
-    say_about(page, record, per_class, largest, groups <= most_groups);
+    int64_t room = room_for(set), per_class = room > groups ? room / groups : 1;
+    say_about(page, record, per_class, largest, groups, groups < room ? groups : room);
     const char *size = set->width > 64 ? "set wide" : per_class > 1 && largest > 10 && !set->soft ? "set many" : "set";
     text_printf(page, "<div class=\"%s\">\n", largest == 1 ? size : "classes");
-    for (int64_t i = 0, length; i < set->count && shown < most_groups; i += length, shown++) {
+    for (int64_t i = 0, length; i < set->count && shown < room; i += length, shown++) {
         length = group_length(record, i);
         char words[128];
         class_words(record, record_class(record, i), words, sizeof words);
@@ -175,7 +175,7 @@ void write_evolution(struct text *page, const struct record *record) {
         if (width) text_printf(page, "width=\"%d\" ", width);
         html_png_source(page, "src", preview->png, preview->size);
         text_append(page, "/>");
-        if (preview->step < 0)
+        if (preview->step == PREVIEW_LAST)
             html_element(page, "figcaption", "As last drawn by the run");
         else
             html_element(page, "figcaption", preview->step == 1 ? "After %lld outer step" : "After %lld outer steps",

@@ -226,7 +226,7 @@ static int read_previews(struct record *record) {
     int status = RETORT_OK;
     char folder[FILE_PATH_MAX], path[FILE_PATH_MAX];
     DIR *stream = NULL;
-    if (!record->set.count && has_file(record, "preview.png", path)) TRY(add_preview(record, path, -1));
+    if (!record->set.count && has_file(record, "preview.png", path)) TRY(add_preview(record, path, PREVIEW_LAST));
     if (path_join(record->path, "previews", folder) < 0 || !(stream = opendir(folder))) goto done;
     for (struct dirent *entry; record->previews.count < PREVIEW_MOST && (entry = readdir(stream));) {
         size_t digits = strspn(entry->d_name, "0123456789");

@@ -39,8 +39,9 @@ struct record_set {
     int32_t *hard; /* [count], or NULL */
 };
 
+#define PREVIEW_LAST INT64_MAX
 struct preview {
-    int64_t step; /* outer steps after which it was drawn; -1: preview.png, of the last look */
+    int64_t step; /* outer steps after which it was drawn; PREVIEW_LAST: preview.png, of whenever the run drew last */
     unsigned char *png;
     size_t size;
 };
