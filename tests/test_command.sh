@@ -58,7 +58,7 @@ expect "no verb" 2 '^usage: retort VERB'
 expect "unknown verb" 2 'unknown verb rnu \(did you mean run\?\)' rnu
 expect "unknown verb, nothing near" 2 'unknown verb frobnicate$' frobnicate
 expect "unknown option of the program" 2 'did you mean --version\?' --versoin
-for verb in run eval export data devices check tune "bench step"; do
+for verb in run eval export data report devices check tune "bench step"; do
   expect "$verb --help" 0 "^usage: retort $verb" $verb --help
   expect "$verb: unknown option" 2 "retort $verb: unknown option --jsno \(did you mean --json\?\)" $verb --jsno
 done
@@ -560,6 +560,26 @@ lacks "eval: is planned by its own" 'fewer than the 40 of the set' err
 expect "eval: labels are no labels" 1 'expected whole numbers \[N\]' eval whole/set/images.npy whole/set/images.npy \
   --with small.yaml
 expect "eval: another normalisation" 2 'was made for mean_sd' eval whole --set data.normalise=zca
+# --- reports ---
+expect "report: of nothing" 2 'of what\? Name a run folder' report
+expect "report: not there" 2 'gone is not there; name a run folder' report gone
+expect "report: no run" 2 'full is no run folder: it holds neither' report full
+expect "report" 0 '^report +whole/report\.html$' report whole
+expect "report: again" 0 '^report +whole/report\.html$' report whole
+expect "report of a run with a profile, elsewhere" 0 '^report +page\.html$' report profiled --out page.html
+has "report: where the device's time went" 'id="device-time"' page.html
+expect "report: runs beside each other" 0 '^report +report\.html$' report whole profiled
+echo mine >mine.html
+expect "report: somebody's file" 2 'mine\.html is there and is no report' report whole --out mine.html
+has "somebody's file is left alone" '^mine$' mine.html
+if command -v python3 >/dev/null; then
+  for page in whole/report.html page.html report.html; do
+    python3 "$source/tests/html_page.py" "$page" >out 2>&1 && report "$page is sound HTML" "" ||
+      report "$page is sound HTML" "$(cat out)"
+  done
+else
+  skip "pages are sound HTML: needs python3"
+fi
 mkdir data
 for file in "$fashion"/*; do ln -s "$file" data/; done
 rm data/train-labels-idx1-ubyte.gz && head -c 3000 "$fashion/train-labels-idx1-ubyte.gz" >data/train-labels-idx1-ubyte.gz

@@ -16,6 +16,7 @@ static const struct {
     {"eval", command_eval, "train fresh networks on a distilled set and test them"},
     {"export", command_export, "write a distilled set for other programs: NPZ, safetensors, pictures"},
     {"data", command_data, "what a descriptor's data is: files, classes, sizes, a contact sheet"},
+    {"report", command_report, "a page to look at: images, accuracy, curves, cost of a run, or of several"},
     {"devices", command_devices, "every OpenCL device, what it can do, and whether it works"},
     {"check", command_check, "meta-gradients of this device against exact answers"},
     {"bench", command_bench, "speed of this device beside its own peak"},

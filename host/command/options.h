@@ -96,6 +96,7 @@ int command_devices(int argc, char **argv);
 int command_eval(int argc, char **argv);
 int command_export(int argc, char **argv);
 int command_kernels(int argc, char **argv);
+int command_report(int argc, char **argv);
 int command_run(int argc, char **argv);
 int command_tune(int argc, char **argv);
 int command_tune_worker(int argc, char **argv);
