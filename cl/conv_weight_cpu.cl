@@ -12,7 +12,7 @@
 #define TAP_GROUPS ((TAPS + TILE_TAPS - 1) / TILE_TAPS)
 #define BLOCKS(channels) (((channels) + V - 1) / V)
 /* Outputs first to last - 1 along one side read tap k inside the image. */
-#define FIRST(k) ((k) < PADDING ? (PADDING - (k) + STRIDE - 1) / STRIDE : 0)
+#define FIRST(k) (max(PADDING - (k) + STRIDE - 1, 0) / STRIDE)
 #define LAST(k, in, out) ((k) > (in) - 1 + PADDING ? 0 : min((out), ((in) - 1 + PADDING - (k)) / STRIDE + 1))
 
 __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *restrict out, ulong out_offset,

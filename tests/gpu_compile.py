@@ -92,11 +92,26 @@ PASSES = 'MATMUL', 'FORWARD', 'BACKWARD_DATA', 'BACKWARD_WEIGHT'
 Kernel = collections.namedtuple('Kernel', 'kind text size')  # size: multiply-adds of a product, else work-items
 
 
+def largest_product(text):
+    """The parameters of a product, of several in one kernel the one with most multiply-adds; and how many those are."""
+    best, most = None, 0
+    for function in re.split(r'^#define NAME ', text, flags=re.M):
+        numbers = {key: int(value) for key, value in re.findall(r'^#define (\w+) (\d+)$', function, re.M)}
+        size = numbers.get('M', 0) * numbers.get('N', 0) * numbers.get('K', 0)
+        if numbers.get('FORWARD') or numbers.get('BACKWARD_DATA'):
+            size *= numbers['TAPS']
+        size *= numbers.get('BATCH', 1) * max(numbers.get('SHEETS', 1), 1)
+        size *= numbers.get('TERMS_0', 1) + numbers.get('TERMS_1', 0)
+        if 'WORK_M' in numbers and size > most:
+            best, most = numbers, size
+    return best, most
+
+
 def describe(what, text, items):
     """A kernel with a name for its kind that stays when kernels are numbered anew or batches change; `what` is the
     launch list's word."""
     if what.startswith('product'):
-        numbers = {key: int(value) for key, value in re.findall(r'^#define (\w+) (\d+)$', text, re.M)}
+        numbers, size = largest_product(text)
         name = next((word for word in PASSES if numbers.get(word)), 'plain').lower().replace('_', ' ')
         work = [numbers['WORK_M'], numbers['WORK_N']]
         tile = [numbers.get('TILE_' + side, numbers.get('SIDE', 0) * sums) for side, sums in zip('MN', work)]
@@ -104,7 +119,7 @@ def describe(what, text, items):
         kind = f'product {name} {tile[0]}x{tile[1]} of {work[0]}x{work[1]}'
         kind += f' {elsewhere} global' if elsewhere else ''
         kind += ' joined' if numbers.get('TERMS_0', 1) + numbers.get('TERMS_1', 0) > 1 else ''
-        return Kernel(kind, text, numbers['M'] * numbers['N'] * numbers['K'])
+        return Kernel(kind, text, size)
     rows = re.fullmatch(r'fused \d+ of \[(.*)\]', what)
     if rows:
         sizes = rows[1].split(',')

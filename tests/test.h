@@ -15,6 +15,11 @@
 /* For device_open: the device that RETORT_DEVICE names, else the CPU even where there is a GPU. */
 #define TEST_DEVICE (getenv("RETORT_DEVICE") ? NULL : "cpu")
 
+/* Whether sizes should be small and what takes billions of steps be left out: tests/conformance.sh asks for it where
+ * every work-item is interpreted, or kernels are compiled for minutes. Every kernel is still run, and every branch of
+ * it. */
+#define TEST_SMALL (getenv("RETORT_TEST_SMALL") != NULL)
+
 /* Fails with the library's own words where a call does not succeed. */
 #define assert_ok(call)                                                                 \
     do {                                                                                \

@@ -40,6 +40,9 @@ same() { # name, file, file
 has() { # name, pattern, file
   if grep -Eq -- "$2" "$3"; then report "$1" ""; else report "$1" "no '$2' in $3: $(head -c 1000 "$3")"; fi
 }
+lacks() { # name, pattern, file
+  if grep -Eq -- "$2" "$3"; then report "$1" "'$2' in $3: $(head -c 1000 "$3")"; else report "$1" ""; fi
+}
 # holds NAME FILE CONDITION: a file of one JSON value fulfils a condition of jq.
 holds() {
   local complaint
@@ -201,6 +204,12 @@ if [ -s a ]; then same "the program has the kernels that are launched" a b; else
 expect "kernels: another device" 0 '^nvidia/launches\.txt$' kernels --as gtx --image 3,32,32 --width 64 --ipc 10 --out nvidia
 if cmp -s amd/program.cl nvidia/program.cl; then report "a larger device is given other tiles" "the same program"; else
   report "a larger device is given other tiles" ""; fi
+"$program" kernels --as gfx1030 "${tiny[@]}" 2>err | launches >a
+RETORT_MERGE=off "$program" kernels --as gfx1030 "${tiny[@]}" 2>>err | launches >b
+if grep -q ' + [0-9]' a && [ -s b ] && ! grep -q ' + [0-9]' b; then report "kernels: RETORT_MERGE=off" ""; else
+  report "kernels: RETORT_MERGE=off" "$(cat err) $(wc -l a b)"; fi
+RETORT_MERGE=no expect "kernels: RETORT_MERGE is nonsense" 2 'RETORT_MERGE=no in the environment: expected auto or off' \
+  kernels --as gfx1030
 expect "kernels of a convolution" 0 '^convolution to weights +[0-9]+ launches' kernels --as pvc --side 8 --batch 3
 
 # --- tuning ---
@@ -272,8 +281,10 @@ else
   skip "tuning with bad kernels: RETORT_FALSE_DRIVER does not name the library, or no images"
 fi
 before=$SECONDS
-expect "tune: kernels for GPUs, in a given time" 0 '^all launches once' \
-  tune --image 1,8,8 --width 16 --real 8 --family gpu --tune-seconds 8 --dry-run
+expect "tune: kernels for GPUs, in a given time" 0 '"best_seconds"' \
+  tune --image 1,8,8 --width 16 --real 8 --family gpu --tune-seconds 1 --dry-run --json
+holds "tune: a second is for the class with most arithmetic" out '
+  (.classes | length) >= 1 and .classes[0].tried >= 1 and .classes[0].built_in_seconds > 0'
 spent=$((SECONDS - before))
 if [ $spent -lt 40 ]; then report "tune: ends in time" ""; else report "tune: ends in time" "took $spent seconds"; fi
 expect "tune: no time" 2 '--tune-seconds 0: expected a number of seconds above 0' tune --tune-seconds 0
@@ -292,7 +303,7 @@ for file in descriptor.yaml plan.json metrics.jsonl preview.png result.json set/
   set/normalisation.npz set/set.json; do
   [ -s "whole/$file" ] || report "whole/$file" "not there"
 done
-for key in set_sha256 device protocol accuracy distilled random mean sd runs seconds distil evaluate build_kernels \
+for key in set_sha256 device wisdom gemm protocol accuracy distilled random mean sd runs seconds distil evaluate build_kernels \
   outer_steps peak_device_bytes; do
   grep -q "\"$key\"" whole/result.json || report "result.json" "no $key"
 done
@@ -398,10 +409,11 @@ if [ -n "${RETORT_FALSE_DRIVER:-}" ]; then
   loses "lost while results are read" "read $((reads - 3)) -5" 'CL_OUT_OF_RESOURCES'
   # The first run on a GPU that is new; which the false driver only claims to be, so with kernels for CPUs.
   first() { RETORT_TEST_KIND=gpu RETORT_WISDOM=$work/first disturbed expect "$@" --set device.family=cpu; }
-  first "first run on a GPU: tunes in time" 0 'tuning kernels for .*, which is new here: 4 s at most' \
+  first "first run on a GPU: tunes in time" 0 'tuning kernels for .*, which is new here, for about 4 s' \
     run small.yaml --out first-run --tune-seconds 4
   has "first run on a GPU: and says what it found" '^tuned: [0-9]+ better choices? for [0-9]+ of [0-9]+ classes' err
   has "first run on a GPU: and keeps that it has" '^tuned	' first
+  report "first run on a GPU: opens it once" "$(grep -c '^device: ' err | grep -vx 1)"
   first "second run: tunes nothing" 0 '^distilled' run small.yaml --out second-run
   if grep -q tuning err; then report "second run: nor says so" "$(cat err)"; else report "second run: nor says so" ""; fi
   rm first
@@ -430,9 +442,27 @@ if [ -n "${RETORT_FALSE_DRIVER:-}" ]; then
   RETORT_TEST_BAD="corrupt _cpu_cl" disturbed expect "no kernel is right" 1 \
     'cannot compute a convolution.* is the last kernel for it.*retort devices.*update the driver' \
     run small.yaml --set network.width=16 --out no
+  # On GPUs own matrix products are tested too.
+  sed 's/^network:.*/network: {kind: mlp, width: 8, depth: 1, norm: none}/' small.yaml >products.yaml
+  RETORT_MERGE=off RETORT_TEST_KIND=gpu RETORT_TEST_BAD="corrupt t2_0_product_gpu" disturbed expect \
+    "a wrong kernel for products is replaced" 0 \
+    'own is not used for a product, .*result is wrong.*; own [0-9 ]+ is used instead' run products.yaml --out products \
+    --set device.family=gpu --set outer.steps=2 --set evaluate.networks=1 --set evaluate.steps=[4] --no-tune
+  has "which the run remembers" '^bad	.*	product .*	own$' products/wisdom
   # A GPU's driver that computes merged kernels wrongly, whose names have a plus: each gets a launch of its own.
   RETORT_TEST_KIND=gpu RETORT_TEST_BAD="corrupt ___" disturbed expect "merged kernels are wrong" 0 \
     'kernels wrongly that are merged into one launch .*each gets a launch of its own' run small.yaml --out no --dry-run
+  merged_wrongly() { RETORT_TEST_KIND=gpu RETORT_TEST_BAD="corrupt ___" disturbed expect "$@"; }
+  merged_wrongly "device.merge: off goes without them" 0 'everything is ready' run small.yaml --out no --dry-run \
+    --set device.merge=off
+  lacks "and without that warning" 'merged into one launch' err
+  RETORT_MERGE=off merged_wrongly "RETORT_MERGE=off too" 0 'everything is ready' run small.yaml --out no --dry-run
+  lacks "and without that warning" 'merged into one launch' err
+  merged_wrongly "a run without them" 0 '^distilled' run small.yaml --out unmerged --no-tune
+  has "writes that down" '"merge": "off"' unmerged/plan.json
+  rm -rf unmerged/result.json unmerged/set
+  merged_wrongly "and is resumed without them" 0 '^distilled' run small.yaml --out unmerged --resume
+  lacks "nor does it try them" 'merged into one launch' err
   RETORT_TEST_KIND=gpu RETORT_TEST_BAD="corrupt fused" disturbed expect "all of the compiler's kernels are" 1 \
     'a small training step is off by .*retort devices' run small.yaml --out no --dry-run
 else
@@ -497,6 +527,9 @@ expect "export of a set that tells too little" 1 'changed/set\.json: expected cl
 expect "eval of a set, another protocol" 0 '^protocol +dc' eval whole/set --set evaluate.protocol=dc \
   --set evaluate.epochs=3 --set evaluate.networks=1
 expect "eval of two files" 0 '^random ' eval whole/set/images.npy whole/set/labels.npy --with small.yaml
+expect "eval: a set of another size than the descriptor's" 0 '^random ' \
+  eval whole/set/images.npy whole/set/labels.npy --with small.yaml --set set.ipc=40
+lacks "eval: is planned by its own" 'fewer than the 40 of the set' err
 expect "eval: labels are no labels" 1 'expected whole numbers \[N\]' eval whole/set/images.npy whole/set/images.npy \
   --with small.yaml
 expect "eval: another normalisation" 2 'was made for mean_sd' eval whole --set data.normalise=zca

@@ -798,7 +798,7 @@ static void run_family(enum family family, int standard) {
 
 static void test_cpu_family(void **state) {
     (void)state;
-    run_family(FAMILY_CPU, 12);
+    run_family(FAMILY_CPU, TEST_SMALL ? 6 : 12);
 }
 
 static void test_gpu_family(void **state) {

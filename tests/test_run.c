@@ -340,7 +340,8 @@ static void test_measured(void **state) {
     size_t count, at = 0;
     const char *expected = device_gemm_library() ? "auto" : "own";
     assert_ok(descriptor_read(path_in("bars.yaml", path), NULL, 0, &d));
-    assert_ok(session_open(&d, "", 0, "own", &session));
+    assert_ok(session_open(&d, 0, false, &session));
+    assert_ok(session_choose_kernels(&session, "", "own"));
     assert_ok(run_classes(&d, &session, &list, &count));
     while (at < count && !class_is_product(&list[at].class)) at++;
     assert_true(at < count);
@@ -368,10 +369,19 @@ static void session_of(const char *descriptor, const char *kept, const char *exp
     struct session session;
     const struct schema_override asked = {"--set", descriptor};
     assert_ok(descriptor_read(path_in("bars.yaml", path), &asked, 1, &d));
-    assert_ok(session_open(&d, "", 0, kept, &session));
+    assert_ok(session_open(&d, 0, false, &session));
+    assert_ok(session_choose_kernels(&session, "", kept));
     assert_string_equal(library_gemm(session.library), expected);
     session_close(&session);
     descriptor_finish(&d);
+}
+
+static void assert_result(const char *run, const char *key, const char *expected) {
+    char name[64], path[FILE_PATH_MAX];
+    snprintf(name, sizeof name, "%s/result.json", run);
+    json_t *result = json_load_file(path_in(name, path), 0, NULL);
+    assert_string_equal(json_string_value(json_object_get(result, key)), expected);
+    json_decref(result);
 }
 
 /* Who computes matrix products is asked for by the descriptor, written down, and kept when the run is resumed. */
@@ -386,6 +396,8 @@ static void test_gemm(void **state) {
     assert_string_equal(json_string_value(json_object_get(plan, "gemm")), expected);
     assert_int_equal(run_until("bars.yaml", "called halting", others, true, 0), RETORT_EINVAL);
     assert_non_null(strstr(retort_error_message(), "device.gemm clblast"));
+    assert_result("called", "gemm", expected);
+    assert_result("whole", "gemm", "own");
     assert_ok(run_until("bars.yaml", "called halting", asked, true, 0));
     assert_same_file("called/set/images.npy", "called halting/set/images.npy");
     assert_same_file("called/set/set.json", "called halting/set/set.json");
@@ -405,6 +417,48 @@ static void test_gemm(void **state) {
     json_decref(plan);
     assert_ok(run_until("bars.yaml", "unaware", NULL, true, 0));
     assert_same_file("whole/set/images.npy", "unaware/set/images.npy");
+}
+
+/* Whether launches are merged is asked for by the descriptor, and written down; and where a run began without, it goes
+ * on so, also where the descriptor would have them merged. */
+static void test_merge(void **state) {
+    (void)state;
+    static const char *const off[] = {"device.merge=off", NULL};
+    char path[FILE_PATH_MAX];
+    struct descriptor d;
+    struct session session;
+    struct run_plan plan;
+    struct run_folder run;
+    assert_int_equal(run_until("bars.yaml", "single", off, false, 3), RETORT_EINTERRUPTED);
+    json_t *kept = json_load_file(path_in("single/plan.json", path), 0, NULL);
+    assert_string_equal(json_string_value(json_object_get(kept, "merge")), "off");
+    json_decref(kept);
+    assert_int_equal(run_until("bars.yaml", "single", NULL, true, 0), RETORT_EINVAL);
+    assert_non_null(strstr(retort_error_message(), "device.merge off"));
+    assert_ok(run_until("bars.yaml", "single", off, true, 0));
+    assert_same_file("whole/set/images.npy", "single/set/images.npy");
+
+    assert_ok(descriptor_read(path_in("bars.yaml", path), NULL, 0, &d));
+    assert_ok(run_folder_name(&d, path_in("single", path), &run));
+    assert_ok(run_folder_read_plan(&run, &plan));
+    assert_true(plan.single);
+    assert_ok(session_open(&d, 0, plan.single, &session));
+    assert_true(session.target.single);
+    session_close(&session);
+    assert_ok(run_folder_name(&d, path_in("whole", path), &run));
+    assert_ok(run_folder_read_plan(&run, &plan));
+    assert_false(plan.single);
+    setenv("RETORT_MERGE", "off", 1);
+    assert_ok(session_open(&d, 0, false, &session));
+    assert_true(session.target.single);
+    session_close(&session);
+    setenv("RETORT_MERGE", "of", 1);
+    assert_ok(session_open(&d, 0, false, &session));
+    assert_int_equal(session_choose_kernels(&session, "", NULL), RETORT_EINVAL);
+    assert_non_null(strstr(retort_error_message(), "RETORT_MERGE=of"));
+    session_close(&session);
+    unsetenv("RETORT_MERGE");
+    descriptor_finish(&d);
 }
 
 /* --- what a folder survives --- */
@@ -875,7 +929,7 @@ int main(void) {
         cmocka_unit_test(test_memory),        cmocka_unit_test(test_wisdom),       cmocka_unit_test(test_refused),
         cmocka_unit_test(test_dry),           cmocka_unit_test(test_settings),     cmocka_unit_test(test_untested),
         cmocka_unit_test(test_not_a_number),  cmocka_unit_test(test_devices),      cmocka_unit_test(test_gemm),
-        cmocka_unit_test(test_measured),
+        cmocka_unit_test(test_merge),         cmocka_unit_test(test_measured),
     };
     return cmocka_run_group_tests_name("run", tests, prepare, clean);
 }

@@ -150,6 +150,7 @@ static void test_damaged(void **state) {
         DEVICE CLASS "clblast",
         GEMM PRODUCT "winograd4 16 8 2",
         GEMM PRODUCT "clblast 1",
+        GEMM PRODUCT "own 4 4 4 4 4 4 1 1", /* of the other family */
         GEMM PRODUCT "cublas",
         GEMM PRODUCT,
         GEMM "product 0 100 256 784\t0 1\tclblast",
@@ -484,6 +485,64 @@ static void test_choice_of_tiles(void **state) {
     assert_false(kernels_fits(&target, &forward, &list[1]));
 }
 
+/* Own products have tiles too, in whichever way a run is bound to own products. A line without them, as files had, is
+ * their own rules and keeps its name; the last resort is the smallest tile. */
+static void test_tiles_of_products(void **state) {
+    (void)state;
+    struct device_traits gpu = traits;
+    gpu.kind = DEVICE_GPU;
+    gpu.max_work_group = 256;
+    gpu.local_memory = 32768;
+    struct kernel_target target = kernels_target(&gpu, FAMILY_AUTO);
+    const struct kernel_class product = class_of_product(&(struct matmul_sizes){1, 100, 256, 784, false, true});
+    const struct kernel_choice own = {.variant = "own"};
+    static struct kernel_plan built_in, plan;
+    struct kernel_choice list[CANDIDATES];
+    char name[17], text[256];
+    int count = kernels_candidates(&target, &product, kernels_variant("own"), list);
+    assert_true(count > 4);
+    assert_ok(kernels_plan(&target, &product, &built_in));
+    struct kernel_choice tiled = kernels_explicit(&target, &product, &own);
+    for (int i = count - 2; i > 0; i--)
+        if (memcmp(list[i].parameters, tiled.parameters, sizeof tiled.parameters) != 0) tiled = list[i];
+    write_text("retort wisdom 2\n");
+    assert_ok(wisdom_remember(path, &target, &product, &tiled));
+    struct wisdom *wisdom = load(&gpu);
+    assert_string_equal(said, "");
+    assert_known(wisdom, &product, &tiled);
+    static const char *const asked[] = {NULL, "auto", "own"};
+    target.wisdom = wisdom;
+    for (int i = 0; i < 3; i++) {
+        target.gemm = asked[i];
+        assert_ok(kernels_plan(&target, &product, &plan));
+        snprintf(text, sizeof text, "TILE_M %d\n", tiled.parameters[0]);
+        assert_non_null(strstr(parameters_of_main(&plan), text));
+        assert_string_not_equal(parameters_of_main(&plan), parameters_of_main(&built_in));
+    }
+    target.gemm = NULL;
+    assert_ok(wisdom_refuse(wisdom, &target, &product, &tiled));
+    assert_ok(wisdom_refuse(wisdom, &target, &product, &own));
+    assert_memory_equal(kernels_choice(&target, &product).parameters, list[count - 1].parameters,
+                        sizeof own.parameters);
+    wisdom_destroy(wisdom);
+    target.wisdom = NULL;
+
+    static const char line[] = "retort wisdom 2\ngemm\ta device\t1.0 test\t1 2\t" PRODUCT "own\n";
+    write_text(line);
+    wisdom = load(&gpu);
+    assert_string_equal(said, "");
+    assert_known(wisdom, &product, &own);
+    wisdom_name(wisdom, name);
+    assert_string_equal(name, "d3d3da021f7e51b5");
+    assert_ok(wisdom_save(wisdom, path));
+    wisdom_destroy(wisdom);
+    unsigned char *kept;
+    size_t size;
+    assert_ok(file_read(path, 1 << 16, &kept, &size));
+    assert_string_equal((const char *)kept, line);
+    free(kept);
+}
+
 static void test_path(void **state) {
     (void)state;
     char found[FILE_PATH_MAX];
@@ -550,10 +609,17 @@ static int clean(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),      cmocka_unit_test(test_damaged),     cmocka_unit_test(test_foreign_file),
-        cmocka_unit_test(test_first_version),   cmocka_unit_test(test_products),    cmocka_unit_test(test_choice),
-        cmocka_unit_test(test_choice_of_tiles), cmocka_unit_test(test_bad_choices), cmocka_unit_test(test_path),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_foreign_file),
+        cmocka_unit_test(test_first_version),
+        cmocka_unit_test(test_products),
+        cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_choice_of_tiles),
+        cmocka_unit_test(test_bad_choices),
+        cmocka_unit_test(test_path),
         cmocka_unit_test(test_at_once),
+        cmocka_unit_test(test_tiles_of_products),
     };
     return cmocka_run_group_tests_name("wisdom", tests, prepare, clean);
 }

@@ -81,11 +81,13 @@ int tune_bench_measure(struct tune_bench *bench, const struct tune_task *task, c
 
 struct tune_spec {
     struct kernel_class class;
-    bool joined;                   /* other launches join it with others, so that its method must be one that can */
-    bool quick;                    /* fewer tiles */
-    double seconds;                /* for each kernel of each choice, about */
-    double ends;                   /* the clock_seconds() by which to be done; 0: when all is measured */
-    struct wisdom *bad;            /* whose bad choices are not tried; NULL: none */
+    bool joined;    /* other launches join it with others, so that its method must be one that can */
+    bool quick;     /* fewer tiles */
+    double seconds; /* for each kernel of each choice, about */
+    double ends;    /* the clock_seconds() by which to be done, but not before the built-in choice and another have been
+                       measured; 0: when all is measured */
+    double deadline;    /* the clock_seconds() after which nothing more is measured, whatever is known; 0: none */
+    struct wisdom *bad; /* whose bad choices are not tried; NULL: none */
     const volatile int *interrupt; /* stops the search when it becomes non-zero; NULL: nothing does */
     /* tune_bench_measure here, or in another process. RETORT_EINTERRUPTED ends the search: what was found and not
      * confirmed is dropped. */

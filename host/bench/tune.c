@@ -20,10 +20,12 @@
  * is not known before it has run, so the built-in one must stay below a part of it. */
 #define LONGEST_LAUNCH 0.1
 #define BUILT_IN_SHARE 0.25
+/* Operations that take less than the longest launch on any GPU, by any kernel. */
+#define SURELY_SHORT 1e9
 /* Of a class's time, what the search may take: the best is measured again in the rest. */
 #define SEARCH_SHARE 0.85
 
-enum { MOST_ROWS = 8, FEW_IMAGES = 3 };
+enum { MOST_ROWS = 8, FEW_IMAGES = 3, FEW_ROWS = 128 };
 
 /* --- measuring in this process --- */
 struct tune_bench {
@@ -84,9 +86,10 @@ struct search {
     struct kernel_target target;
     const struct tune_spec *spec;
     struct tune_result *result;
-    struct kernel_class class; /* as it is measured: of fewer images, where the whole class would take too long */
-    double scale;              /* of the class's images to those */
+    struct kernel_class class; /* as it is measured: smaller, where the whole class would take too long */
+    double scale;              /* of the class's size to that */
     double ends;               /* the clock when the search stops */
+    int least;                 /* but not before so many choices were measured */
     double seconds, once;      /* of the best choice so far */
     uint64_t seen[MOST_ROWS * CANDIDATES + 1]; /* hashes of the kernels measured: choices may be the same */
     size_t seen_count;
@@ -105,7 +108,7 @@ static int plan_choice(const struct search *search, const struct kernel_choice *
 static bool is_new(struct search *search, const struct kernel_choice *choice) {
     struct kernel_plan plan;
     uint64_t hash = 0;
-    if (class_is_product(&search->class)) return true;       /* rows without parameters */
+    if (kernels_variant(choice->variant)->library) return true;
     if (plan_choice(search, choice, &plan) < 0) return true; /* measuring it will say why */
     for (int i = 0; i < plan.use_count; i++) {
         const struct kernel_use *use = &plan.uses[i];
@@ -121,7 +124,8 @@ static bool is_new(struct search *search, const struct kernel_choice *choice) {
 
 static bool stops(const struct search *search) {
     const struct tune_spec *spec = search->spec;
-    return (spec->interrupt && *spec->interrupt) || (search->ends > 0 && clock_seconds() >= search->ends);
+    bool enough = search->result->tried >= search->least;
+    return (spec->interrupt && *spec->interrupt) || (enough && search->ends > 0 && clock_seconds() >= search->ends);
 }
 
 /* Measures a choice. *seconds is 0 where it is not to be taken: wrong, spilling, far behind, or known already to a
@@ -136,6 +140,8 @@ static int measure(struct search *search, const struct kernel_choice *choice, bo
     *seconds = 0;
     if (search->scale != 1) task.choice = kernels_explicit(&search->target, &spec->class, choice);
     if (only_new && (wisdom_refuses(spec->bad, &spec->class, choice) || !is_new(search, &task.choice))) goto done;
+    if (spec->deadline > 0 && clock_seconds() >= spec->deadline)
+        RAISE(RETORT_EINTERRUPTED, "the time for tuning is over");
     TRY(spec->measure(spec->user, &task, &limits, &tried));
     sums->tried++;
     if (tried.error > sums->worst_error) sums->worst_error = tried.error;
@@ -187,25 +193,35 @@ done:
     return status;
 }
 
-/* Leaves built_in_seconds, 0 where it is not right. Of a GPU a few images are measured first, and then by what they
- * take as many as stay below the longest launch. A product is measured whole: of another size a library may compute it
- * otherwise. */
+/* The size of which a launch may be measured with less, as there are many of its kind: images, matrices, else rows or
+ * columns of a result; and how many of them are few. */
+static int64_t *size_of_many(struct kernel_class *class, int64_t *few) {
+    struct matmul_sizes *p = &class->product;
+    *few = FEW_IMAGES;
+    if (!class_is_product(class)) return &class->sizes.n;
+    if (p->batch > FEW_IMAGES) return &p->batch;
+    *few = FEW_ROWS; /* enough for the largest tiles */
+    return p->n > p->m ? &p->n : &p->m;
+}
+
+/* Leaves built_in_seconds, 0 where it is not right. What may take long on a GPU is measured with few images first, or
+ * whatever there are many of, and then, by what those take, with as many as stay below the longest launch. */
 static int measure_built_in(struct search *search, const struct kernel_choice *built_in) {
     int status = RETORT_OK;
     const struct tune_spec *spec = search->spec;
-    double few = 0, *seconds = &search->result->built_in_seconds;
-    search->class.sizes.n = spec->class.sizes.n;
+    double *seconds = &search->result->built_in_seconds;
+    search->class = spec->class;
     search->scale = 1;
     search->once = 0;
-    if (search->target.family == FAMILY_GPU && spec->class.sizes.n > FEW_IMAGES) {
-        search->class.sizes.n = FEW_IMAGES;
-        search->scale = (double)spec->class.sizes.n / FEW_IMAGES;
-        TRY(measure(search, built_in, false, &few));
-        *seconds = few;
-        double images = few > 0 ? BUILT_IN_SHARE * LONGEST_LAUNCH / few * (double)spec->class.sizes.n : 0;
-        if (images <= FEW_IMAGES) goto done;
-        search->class.sizes.n = images < (double)spec->class.sizes.n ? (int64_t)images : spec->class.sizes.n;
-        search->scale = (double)spec->class.sizes.n / (double)search->class.sizes.n;
+    int64_t few, *size = size_of_many(&search->class, &few), whole = *size;
+    if (search->target.family == FAMILY_GPU && whole > few && kernel_class_flops(&spec->class) > SURELY_SHORT) {
+        *size = few;
+        search->scale = (double)whole / (double)few;
+        TRY(measure(search, built_in, false, seconds));
+        double short_enough = *seconds > 0 ? BUILT_IN_SHARE * LONGEST_LAUNCH / *seconds * (double)whole : 0;
+        if (short_enough <= (double)few) goto done;
+        *size = short_enough < (double)whole ? (int64_t)short_enough : whole;
+        search->scale = (double)whole / (double)*size;
         search->once = 0;
     }
     TRY(measure(search, built_in, false, seconds));
@@ -256,14 +272,16 @@ int bench_tune(const struct kernel_target *target, const struct tune_spec *spec,
               "does not compute what it is told; nothing is tuned",
               fresh.worst_error);
     search.seconds = fresh.built_in_seconds;
+    search.least = fresh.tried + 1;
     status = find(&search, built_in.variant);
+    fresh.cut_short = stops(&search);
     if (status == RETORT_OK) status = confirm(&search, &built_in);
     if (status == RETORT_EINTERRUPTED) { /* what is not confirmed is not taken */
         fresh.better = false;
+        fresh.cut_short = true;
         status = RETORT_OK;
     }
     TRY(status);
-    fresh.cut_short = stops(&search);
     fresh.best_seconds = fresh.better ? search.seconds : fresh.built_in_seconds;
     *result = fresh;
 done:

@@ -109,7 +109,8 @@ static int evaluate(const struct options *options, const volatile int *interrupt
     char sha256[65];
     TRY(find_target(options, &target));
     TRY(read_descriptor(options, &target, &descriptor));
-    TRY(session_open(&descriptor, NULL, 0, NULL, &session));
+    TRY(session_open(&descriptor, 0, false, &session));
+    TRY(session_choose_kernels(&session, NULL, NULL));
     if (session.data.test.count == 0) RAISE(RETORT_EINVAL, "data.path holds no test images to test on");
     if (target.images)
         TRY(set_read_arrays(target.images, target.labels, &session, &set));
@@ -118,7 +119,7 @@ static int evaluate(const struct options *options, const volatile int *interrupt
     TRY(distilled_set_hash(&set, sha256));
     /* By kernels that this device computes rightly: where some are refused, others are planned and tested. */
     for (int refused = 1; refused;)
-        TRY(session_test_kernels(&session, scores_plan(&descriptor, &session, NULL, &plans), true, &refused));
+        TRY(session_test_kernels(&session, scores_plan(&descriptor, &session, &set, NULL, &plans), true, &refused));
     TRY(scores_compute(&descriptor, &session, &set, NULL, NULL, NULL, interrupt, &scores));
     print_scores(options, &descriptor, &session, &set, sha256, &scores);
 done:

@@ -29,7 +29,7 @@ static const char help[] =
     "  --resume                goes on from the newest good checkpoint in the folder\n"
     "  --checkpoint-every S    seconds of work between checkpoints (20)\n"
     "  --dry-run               reads everything, builds the kernels, runs nothing, writes nothing\n"
-    "  --tune-seconds S        on a GPU of which nothing is known yet, kernels are tuned first, so long at most (60)\n"
+    "  --tune-seconds S        on a GPU of which nothing is known yet, kernels are tuned first, for about so long (60)\n"
     "  --no-tune               goes without; `retort tune` does it at any time\n"
     "  --profile               device time per kernel beside the device's peaks: a table at the end, a line of\n"
     "                          metrics.jsonl\n"
@@ -65,53 +65,47 @@ static void print_profile(const struct retort_run *run) {
 }
 
 /* Whether the device is a GPU that nobody has tuned kernels for, and the choices can be kept. */
-static int wants_tuning(const struct descriptor *descriptor, char path[FILE_PATH_MAX], bool *wants) {
+static int wants_tuning(const struct session *session, char path[FILE_PATH_MAX], bool *wants) {
     int status = RETORT_OK;
-    struct device *device = NULL;
     struct wisdom *wisdom = NULL;
+    const struct device_traits *traits = session->target.traits;
     *wants = false;
-    TRY(device_open(descriptor->device.select, &device));
-    const struct device_traits *traits = device_traits(device);
     if (traits->kind != DEVICE_GPU) goto done;
     wisdom_path(path);
     if (!*path) {
         log_info("kernels are not tuned for %s: RETORT_WISDOM is off, or there is no folder for caches", traits->name);
         goto done;
     }
-    const struct kernel_target target = kernels_target(traits, descriptor->device.family);
-    TRY(wisdom_load(path, &target, &wisdom));
+    TRY(wisdom_load(path, &session->target, &wisdom));
     *wants = !wisdom_is_tuned(wisdom);
 done:
     wisdom_destroy(wisdom);
-    device_close(device);
     return status;
 }
 
 /* Tunes what the run will launch, where its device is an unknown GPU. A run needs no tuning: what goes wrong here is a
  * warning, but for an interrupt. */
-static int tune_first(const struct descriptor *descriptor, double seconds, const volatile int *interrupt) {
+static int tune_first(const struct descriptor *descriptor, struct session *session, double seconds,
+                      const volatile int *interrupt) {
     int status = RETORT_OK;
-    struct session session = {0};
-    struct tuner_spec tuner = {.seconds = seconds, .interrupt = interrupt};
+    struct tuner_spec tuner = {.target = session->target, .seconds = seconds, .interrupt = interrupt};
     struct tuner_total total = {0};
     char path[FILE_PATH_MAX];
     bool wants;
-    TRY(wants_tuning(descriptor, path, &wants));
+    TRY(wants_tuning(session, path, &wants));
     if (!wants) return RETORT_OK;
-    TRY(session_open(descriptor, NULL, 0, "own", &session)); /* as in `retort tune` */
-    TRY(run_classes(descriptor, &session, &tuner.list, &tuner.count));
-    const char *name = device_traits(session.device)->name;
-    tuner.target = descriptor_target(descriptor, device_traits(session.device));
+    TRY(session_choose_kernels(session, NULL, "own")); /* as in `retort tune` */
+    TRY(run_classes(descriptor, session, &tuner.list, &tuner.count));
     tuner.path = path;
-    log_info("tuning kernels for %s, which is new here: %.0f s at most (--no-tune goes without)", name, seconds);
+    log_info("tuning kernels for %s, which is new here, for about %.0f s (--no-tune goes without)",
+             tuner.target.traits->name, seconds);
     TRY(tuner_run(&tuner, &total));
     log_info("tuned: %d better choice%s for %d of %zu classes of launches, %.1f %% less time in them; kept in %s",
              total.found, total.found == 1 ? "" : "s", total.tuned, tuner.count,
              total.built_in > 0 ? 100 * (1 - total.best / total.built_in) : 0, path);
 done:
     free(tuner.list);
-    session_close(&session);
-    if (status < 0 && status != RETORT_EINTERRUPTED && status != RETORT_EINVAL && tuner.path) {
+    if (status < 0 && status != RETORT_EINTERRUPTED && status != RETORT_EINVAL) {
         log_warning("kernels are not tuned: %s", retort_error_message());
         error_clear();
         status = RETORT_OK;
@@ -154,8 +148,10 @@ int command_run(int argc, char **argv) {
     }
     int status = run_create(options.operand_count ? options.operands[0] : NULL, options.overrides,
                             options.override_count, &run_options, &run);
-    if (status == RETORT_OK && !run_options.resume && !run_options.dry_run && !options.given[OPTION_NO_TUNE])
-        status = tune_first(run_descriptor(run), tune_seconds, run_options.interrupt);
+    struct session *session = NULL;
+    if (status == RETORT_OK) status = run_open(run, &session);
+    if (session && !run_options.resume && !run_options.dry_run && !options.given[OPTION_NO_TUNE])
+        status = tune_first(run_descriptor(run), session, tune_seconds, run_options.interrupt);
     if (status == RETORT_OK) status = retort_run_execute(run);
     if (run) print_profile(run);
     if (status < 0)

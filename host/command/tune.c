@@ -18,10 +18,10 @@
 
 static const char help[] =
     "usage: retort tune [DESCRIPTOR] [OPTIONS]\n\n"
-    "Measures, for each convolution that distilling with a descriptor's network launches, which kernel computes it\n"
-    "fastest on this device, and for matrix products whether CLBlast is faster, on GPUs or with device.gemm: clblast;\n"
-    "checks each against the built-in one and double precision; and remembers those that are "
-    "at\n"
+    "Measures, for each convolution and matrix product that distilling with a descriptor's network launches, which\n"
+    "kernel computes it fastest on this device, with which tiles, and for products whether CLBlast does, on GPUs or "
+    "with\n"
+    "device.gemm: clblast; checks each against the built-in one and double precision; and remembers those that are at\n"
     "least 3 % faster. Every later run on the device uses them. Without a descriptor: ConvNet-3, as in `retort bench\n"
     "step`.\n\n"
     "  retort tune configs/quickstart.yaml\n"
@@ -34,9 +34,8 @@ static const char help[] =
     "  --width C       channels of the network (32)\n"
     "  --family F      kernels for cpu or gpu; auto: by the device's type\n"
     "  --quick         fewer choices and shorter measurements\n"
-    "  --tune-seconds N  ends after so many seconds, those classes first that take most of a step's arithmetic; 60 "
-    "for\n"
-    "                  kernels for GPUs, otherwise as long as it takes\n"
+    "  --tune-seconds N  ends after so many seconds, those classes first that take most of a step's arithmetic, each\n"
+    "                  with time for two choices at least; 60 for kernels for GPUs, otherwise as long as it takes\n"
     "  --dry-run       remembers nothing\n"
     "  --device SPEC   index or words of `retort devices`\n"
     "  --quiet, -q     only warnings and errors, beside the results\n"
@@ -71,9 +70,10 @@ static int work_from_descriptor(const struct options *options, struct work *work
     if (status == RETORT_EIO) status = RETORT_EINVAL;
     TRY(status);
     /* Planning asks no library, which may be bad: that is for another process to find out. */
-    TRY(session_open(&descriptor, "", 0, "own", &work->session));
+    TRY(session_open(&descriptor, 0, false, &work->session));
+    TRY(session_choose_kernels(&work->session, "", "own"));
     work->device = work->session.device;
-    work->target = descriptor_target(&descriptor, device_traits(work->device));
+    work->target = work->session.target;
     TRY(run_classes(&descriptor, &work->session, &work->list, &work->count));
 done:
     descriptor_finish(&descriptor);

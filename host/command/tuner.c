@@ -6,6 +6,9 @@
 
 #include <stdlib.h>
 
+/* The kernel that is measured when all time is over may end, unless it takes so many seconds more. */
+#define GRACE 10.0
+
 struct tuning {
     const struct tuner_spec *spec;
     struct wisdom *bad; /* what is known to be bad, from the file and found now */
@@ -51,7 +54,8 @@ static bool joined_elsewhere(const struct tuner_spec *spec, const struct kernel_
     return false;
 }
 
-/* A class gets that part of the time left that its arithmetic has of what is left to be tuned. */
+/* A class gets that part of the time left that its arithmetic has of what is left to be tuned, and more where that does
+ * not suffice to compare two choices: then what comes later, having less arithmetic, goes without. */
 static int tune_class(struct tuning *tuning, size_t i, double ends, double left, struct tuner_total *total) {
     int status = RETORT_OK;
     const struct tuner_spec *spec = tuning->spec;
@@ -66,8 +70,8 @@ static int tune_class(struct tuning *tuning, size_t i, double ends, double left,
                                .measure = measure,
                                .refuse = refuse,
                                .user = tuning};
+    search.deadline = ends;
     if (ends > 0) search.ends = clock_seconds() + (ends - clock_seconds()) * arithmetic(demand) / left;
-    worker_set_end(tuning->worker, search.ends);
     TRY(bench_tune(&spec->target, &search, &result));
     TRY(tuning->status);
     /* Where not all was tried, what was known before may be better. */
@@ -83,12 +87,23 @@ done:
     return status;
 }
 
+/* Whether there is more than one way to compute a product. */
+static bool has_choice(const struct tuner_spec *spec, const struct kernel_class *class, const struct wisdom *bad) {
+    struct kernel_choice list[CANDIDATES];
+    const struct kernel_variant *row;
+    int count = 0;
+    for (int i = 0; (row = kernels_row(&spec->target, true, i)); i++)
+        for (int k = kernels_candidates(&spec->target, class, row, list) - 1; k >= 0; k--)
+            count += !wisdom_refuses(bad, class, &list[k]);
+    return count > 1;
+}
+
 /* Products for which there is nothing to choose are no work for the tuner. */
 static void drop_products(struct tuner_spec *spec, const struct wisdom *bad) {
     size_t kept = 0;
-    if (kernels_may_call(&spec->target) && !wisdom_refuses_library(bad)) return;
     for (size_t i = 0; i < spec->count; i++)
-        if (!class_is_product(&spec->list[i].class)) spec->list[kept++] = spec->list[i];
+        if (!class_is_product(&spec->list[i].class) || has_choice(spec, &spec->list[i].class, bad))
+            spec->list[kept++] = spec->list[i];
     spec->count = kept;
 }
 
@@ -105,6 +120,7 @@ int tuner_run(struct tuner_spec *spec, struct tuner_total *total) {
     drop_products(spec, tuning.bad);
     progress_begin(&progress, "tune", 0, (int64_t)spec->count);
     TRY(worker_create(&spec->target, spec->interrupt, &tuning.worker));
+    if (ends > 0) worker_set_end(tuning.worker, ends + GRACE);
     qsort(spec->list, spec->count, sizeof *spec->list, by_arithmetic);
     for (size_t i = 0; i < spec->count; i++) left += arithmetic(&spec->list[i]);
     for (size_t i = 0; i < spec->count && !interrupted(spec) && !(ends > 0 && clock_seconds() >= ends); i++) {

@@ -114,6 +114,7 @@ done:
     array_finish(&e.row_memo);
     array_finish(&e.body_memo);
     array_finish(&e.held_memo);
+    array_finish(&e.window_elements);
     arena_finish(&e.arena);
     return status;
 }

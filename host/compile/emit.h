@@ -16,6 +16,13 @@ struct index {
     const char *flat; /* not NULL: the linear index instead of all the above */
 };
 
+/* "(x3) * 2 + 1", the index of element 1 of the window of 2 elements at the place x3, as text and as what it is made
+ * of. */
+struct window_element {
+    const char *text, *place;
+    int window, element;
+};
+
 struct expr {
     const char *name;
     bool lane, is_int;
@@ -43,9 +50,10 @@ struct emitter {
     struct text row, body;
     ARRAY(struct memo) row_memo;
     ARRAY(struct memo) body_memo;
-    ARRAY(struct memo) held_memo; /* what the work-item has in registers, from loop to loop */
-    struct text held;             /* its declarations */
-    struct expr *reductions;      /* by node index: the variable of a finished reduction; name NULL: not yet */
+    ARRAY(struct memo) held_memo;                 /* what the work-item has in registers, from loop to loop */
+    struct text held;                             /* its declarations */
+    ARRAY(struct window_element) window_elements; /* all that there are so far */
+    struct expr *reductions; /* by node index: the variable of a finished reduction; name NULL: not yet */
     struct value *buffers[LAUNCH_MAX_BUFFERS];
     int buffer_count, output_count;
     int variables;
@@ -74,6 +82,8 @@ void emit_scratch(const struct emitter *e, struct text *text);
 struct expr emit(struct emitter *e, struct node *node, const struct index *at);
 /* Writes into `text` the statement that stores a node's value at an index. */
 void emit_store(struct emitter *e, struct text *text, struct node *node, const struct index *at, struct expr x);
+/* The index of an element of the window of `window` elements along a dimension that is at a place. */
+const char *window_element(struct emitter *e, const char *place, int window, int element);
 /* A vector where one is wanted, from a scalar. */
 const char *widened(struct emitter *e, struct expr x, bool lane);
 /* Whether this kernel computes the node as a product that can go into an addition. */

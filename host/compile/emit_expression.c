@@ -263,12 +263,25 @@ static struct expr guarded(struct emitter *e, const struct index *at, const char
                    arena_printf(&e->arena, "(%s) ? %s : %s", condition, value.name, zero));
 }
 
-/* The place of a window of elements, from the index of one of them, "(x3) * 2 + 1" (emit_rows.c): x3. NULL: it is none.
- */
-static const char *window_place(struct emitter *e, const char *at, int window) {
-    int d, side, element, length = 0;
-    if (!e->kernel->held || sscanf(at, "(x%d) * %d + %d%n", &d, &side, &element, &length) != 3) return NULL;
-    return !at[length] && side == window && element < window ? arena_printf(&e->arena, "x%d", d) : NULL;
+/* What an index of a window's element is made of; NULL: it is none. */
+static const struct window_element *find_element(const struct emitter *e, const char *at) {
+    for (size_t i = 0; i < e->window_elements.count; i++)
+        if (strcmp(e->window_elements.items[i].text, at) == 0) return &e->window_elements.items[i];
+    return NULL;
+}
+
+const char *window_element(struct emitter *e, const char *place, int window, int element) {
+    const char *text = arena_printf(&e->arena, "(%s) * %d + %d", place, window, element);
+    struct window_element fresh = {text, place, window, element};
+    if (!text || (!find_element(e, text) && !array_push(&e->window_elements, fresh))) e->failure = "out of memory";
+    return text ? text : "0";
+}
+
+/* The variable that says the place of a window of so many elements, from the index of one of them. NULL: it is none, or
+ * there is but one place. */
+static const char *window_place(const struct emitter *e, const char *at, int window) {
+    const struct window_element *known = e->kernel->held ? find_element(e, at) : NULL;
+    return known && known->window == window && strcmp(known->place, "0") != 0 ? known->place : NULL;
 }
 
 /* The number of an element among all of its node, in their order. */
@@ -427,8 +440,8 @@ static struct expr average_pool(struct emitter *e, struct node *node, const stru
     for (int i = 0; i < window; i++)
         for (int j = 0; j < window; j++) {
             struct index to = *at;
-            to.at[h] = arena_printf(&e->arena, "(%s) * %d + %d", at->at[h], window, i);
-            to.at[w] = arena_printf(&e->arena, "(%s) * %d + %d", at->at[w], window, j);
+            to.at[h] = window_element(e, at->at[h], window, i);
+            to.at[w] = window_element(e, at->at[w], window, j);
             struct expr value = emit(e, node->inputs[0], &to);
             lane |= value.lane;
             sum = sum ? arena_printf(&e->arena, "%s + %s", sum, value.name) : value.name;
@@ -462,18 +475,14 @@ struct tap {
 /* The tap `shift` elements on from `at`. Neighbouring windows' taps meet: "(x3) * 2 + 1" and 1 on is "(x3) * 2" and 2
  * on, and is written once. */
 static struct tap tap_along(struct emitter *e, const char *at, bool inner, int64_t shift, int64_t size, bool same) {
-    const char *plus = strrchr(at, '+'), *times;
+    const struct window_element *window = find_element(e, at);
     struct index place = {.inner = inner};
-    int64_t window = 1;
-    int element, length = 0;
-    if (plus && plus > at && sscanf(plus, "+ %d%n", &element, &length) == 1 && !plus[length]) {
-        shift += element;
-        at = arena_printf(&e->arena, "%.*s", (int)(plus - at - 1), at);
-        if (at && (times = strrchr(at, '*')) && sscanf(times, "* %d%n", &element, &length) == 1 && !times[length])
-            window = element;
+    if (window) {
+        shift += window->element;
+        at = arena_printf(&e->arena, "(%s) * %d", window->place, window->window);
     }
     at = at && shift ? arena_printf(&e->arena, "%s + %lld", at, (long long)shift) : at;
-    if (!at || (same && shift >= 0 && shift < window)) return (struct tap){.at = at ? at : "0"};
+    if (!at || (same && shift >= 0 && shift < (window ? window->window : 1))) return (struct tap){.at = at ? at : "0"};
     const char *at_key = arena_printf(&e->arena, "%s of %lld", at, (long long)size);
     const char *inside_key = arena_printf(&e->arena, "%s in %lld", at, (long long)size);
     if (!at_key || !inside_key) return (struct tap){.at = "0"}; /* add_launch() sees it */

@@ -11,19 +11,20 @@ static int64_t outer_size(const struct fused *kernel, int d) {
     return d == 1 ? divide_up(size, kernel->lanes) : size;
 }
 
+static const char *const row_variables[MAX_RANK] = {"r0", "r1", "r2", "r3", "r4", "r5"};
+static const char *const loop_variables[MAX_RANK] = {"x0", "x1", "x2", "x3", "x4", "x5"};
+
 /* The index of the current element for a node: row variables outside, loop variables inside. */
 static struct index row_index(const struct fused *kernel, const struct shape *shape) {
-    static const char *const outer[MAX_RANK] = {"r0", "r1", "r2", "r3", "r4", "r5"};
-    static const char *const loop[MAX_RANK] = {"x0", "x1", "x2", "x3", "x4", "x5"};
     struct index at = {.rank = shape->rank, .lane = -1};
     for (int d = 0; d < shape->rank; d++) {
         if (shape->size[d] == 1)
             at.at[d] = "0";
         else if (kernel->step->inner >> d & 1) {
-            at.at[d] = loop[d];
+            at.at[d] = loop_variables[d];
             at.inner |= 1u << d;
         } else
-            at.at[d] = outer[d];
+            at.at[d] = row_variables[d];
         if (kernel->lanes > 1 && d == 1) {
             at.at[d] = "c0";
             at.lane = 1;
@@ -38,8 +39,7 @@ static struct index window_index(struct emitter *e, const struct shape *shape, i
     for (int d = shape->rank - 1; d >= 0 && window > 1; d--) {
         if (!(e->kernel->step->inner >> d & 1)) continue;
         bool one = e->kernel->places.size[d] == 1;
-        at.at[d] = one ? arena_printf(&e->arena, "(0) * %d + %d", window, element % window)
-                       : arena_printf(&e->arena, "(x%d) * %d + %d", d, window, element % window);
+        at.at[d] = window_element(e, one ? "0" : loop_variables[d], window, element % window);
         at.inner |= 1u << d;
         element /= window;
     }

@@ -27,7 +27,7 @@ struct library {
     ARRAY(struct kernel_text) kernels;
     ARRAY(struct device_program *) programs;
     ARRAY(struct executable *) executables;
-    ARRAY(struct conv_use) convolutions;          /* of all executables that there were */
+    ARRAY(struct class_use) tested;               /* of all executables that there were */
     struct device_buffer *scratch, *call_scratch; /* the arena; what calls of other libraries use beside it */
     size_t scratch_floats, call_bytes;
 };
@@ -72,6 +72,9 @@ int library_create_for(struct device *device, const struct kernel_target *target
     if (target->preferred && (!preferred || preferred->product))
         return error_set(RETORT_EINVAL, "RETORT_CONV=%s in the environment: no such way to compute convolutions",
                          target->preferred);
+    const char *merge = getenv("RETORT_MERGE");
+    if (merge && *merge && strcmp(merge, "auto") != 0 && strcmp(merge, "off") != 0)
+        return error_set(RETORT_EINVAL, "RETORT_MERGE=%s in the environment: expected auto or off", merge);
     struct kernel_target settled = *target;
     char words[GEMM_WORDS];
     int status = kernels_settle_gemm(&settled, device, words);
@@ -94,7 +97,7 @@ void library_destroy(struct library *library) {
     array_finish(&library->programs);
     array_finish(&library->kernels);
     array_finish(&library->executables);
-    array_finish(&library->convolutions);
+    array_finish(&library->tested);
     arena_finish(&library->arena);
     if (library->owns_wisdom) wisdom_destroy(library->wisdom);
     free(library);
@@ -126,19 +129,25 @@ done:
     return status;
 }
 
-/* Remembers how an executable computes its convolutions, for the self-test. (A library's products have a test of their
- * own.) */
-static int note_convolutions(struct library *library, const struct launch_list *list) {
+/* Whether the self-test is for a launch: a library has a test of its own; and on CPU devices, where building takes
+ * longer than testing, products are left out. */
+static bool is_tested(const struct library *library, const struct class_use *use) {
+    return !class_is_product(&use->class)
+           || (library->target.traits->kind != DEVICE_CPU && !kernels_variant(use->choice.variant)->library);
+}
+
+/* Remembers how an executable computes its convolutions and products, for the self-test. */
+static int note_classes(struct library *library, const struct launch_list *list) {
     for (size_t i = 0; i < list->classes.count; i++) {
-        struct conv_use use = {.class = list->classes.items[i]};
+        struct class_use use = {.class = list->classes.items[i]};
         size_t at = 0;
-        if (class_is_product(&use.class)) continue;
         use.choice = kernels_choice(&library->target, &use.class);
-        while (at < library->convolutions.count
-               && !(kernel_class_equal(&library->convolutions.items[at].class, &use.class)
-                    && memcmp(&library->convolutions.items[at].choice, &use.choice, sizeof use.choice) == 0))
+        if (!is_tested(library, &use)) continue;
+        while (at < library->tested.count
+               && !(kernel_class_equal(&library->tested.items[at].class, &use.class)
+                    && memcmp(&library->tested.items[at].choice, &use.choice, sizeof use.choice) == 0))
             at++;
-        if (at == library->convolutions.count && !array_push(&library->convolutions, use))
+        if (at == library->tested.count && !array_push(&library->tested, use))
             return error_set(RETORT_ENOMEM, "out of memory listing convolutions");
     }
     return RETORT_OK;
@@ -151,8 +160,8 @@ int library_self_test(struct library *library, bool skip, int *refused) {
         library->owns_wisdom = true;
         library->target.wisdom = library->wisdom;
     }
-    TRY(kernels_self_test(library->device, &library->target, library->wisdom, library->convolutions.items,
-                          library->convolutions.count, skip, refused));
+    TRY(kernels_self_test(library->device, &library->target, library->wisdom, library->tested.items,
+                          library->tested.count, skip, refused));
 done:
     return status;
 }
@@ -331,7 +340,7 @@ int executable_create(struct library *library, const struct graph *graph, const 
         RAISE(RETORT_ENOMEM, "out of memory compiling the %s", label);
     executable->library = library;
     TRY(compile_graph(graph, &library->target, label, &executable->list));
-    TRY(note_convolutions(library, &executable->list));
+    TRY(note_classes(library, &executable->list));
     struct launch_list *list = &executable->list;
     for (size_t i = 0; i < list->launches.count; i++) {
         struct launch *launch = list->launches.items[i];

@@ -30,10 +30,11 @@ int library_create_for(struct device *device, const struct kernel_target *target
 void library_destroy(struct library *library); /* NULL-safe; its executables must be gone */
 /* Builds every kernel not built yet as one program and (re)allocates the arena. Call after creating executables. */
 int library_build(struct library *library);
-/* Tests the kernels by which executables of this library, those destroyed too, compute convolutions, each once
- * (compile/self_test.h). *refused says how many failed: then executables must be made anew, which takes others.
- * RETORT_EDEVICE where the device computes a convolution by no kernel rightly; RETORT_ELIMIT where there is no memory
- * for it, of which a few dozen megabytes are enough; `skip`: what there is no memory for goes untested. */
+/* Tests the kernels by which executables of this library, those destroyed too, compute convolutions and, but on CPU
+ * devices, matrix products, each once (compile/self_test.h). *refused says how many failed: then executables must be
+ * made anew, which takes others. RETORT_EDEVICE where the device computes one by no kernel rightly; RETORT_ELIMIT where
+ * there is no memory for it, of which a few dozen megabytes are enough; `skip`: what there is no memory for goes
+ * untested. */
 int library_self_test(struct library *library, bool skip, int *refused);
 /* Writes the text of the program that library_build would build now. */
 int library_write_program(struct library *library, FILE *stream);

@@ -79,13 +79,21 @@ struct kernel_class class_of_product(const struct matmul_sizes *sizes) {
     return (struct kernel_class){.terms = CONV_SINGLE, .product = *sizes};
 }
 
+/* A variable of the environment; NULL where it is empty too, as shells leave it. */
+static const char *environment(const char *name) {
+    const char *value = getenv(name);
+    return value && *value ? value : NULL;
+}
+
 struct kernel_target kernels_target(const struct device_traits *traits, enum family family) {
+    const char *merge = environment("RETORT_MERGE");
     if (family == FAMILY_AUTO) family = traits->kind == DEVICE_CPU ? FAMILY_CPU : FAMILY_GPU;
     return (struct kernel_target){.traits = traits,
                                   .family = family,
                                   .lanes = family == FAMILY_CPU ? (int)traits->vector_width : 1,
-                                  .preferred = getenv("RETORT_CONV"),
-                                  .gemm = getenv("RETORT_GEMM")};
+                                  .preferred = environment("RETORT_CONV"),
+                                  .gemm = environment("RETORT_GEMM"),
+                                  .single = merge && strcmp(merge, "off") == 0};
 }
 
 enum layout kernels_conv_layout(const struct kernel_target *target, int64_t channels) {
@@ -188,12 +196,29 @@ static int winograd2_plan(const struct kernel_target *target, const struct kerne
     return RETORT_OK;
 }
 
-static int own_product_plan(const struct kernel_target *target, const struct kernel_class *class, const int *parameters,
+/* Own matrix products: those of the CPU family have no parameters. */
+static bool own_product_fits(const struct kernel_target *target, const struct kernel_class *class, const int *numbers) {
+    const struct gpu_product p = gpu_product_matmul(&class->product);
+    return target->family == FAMILY_CPU ? numbers[0] == 0 : gpu_tile_asked(target, &p, numbers) != NULL;
+}
+
+static int own_product_candidates(const struct kernel_target *target, const struct kernel_class *class,
+                                  int list[][CHOICE_PARAMETERS], int most) {
+    const struct gpu_product p = gpu_product_matmul(&class->product);
+    return target->family == FAMILY_CPU ? 0 : gpu_tile_candidates(target, &p, list, most);
+}
+
+static void own_product_own(const struct kernel_target *target, const struct kernel_class *class, int *numbers) {
+    const struct gpu_product p = gpu_product_matmul(&class->product);
+    if (target->family == FAMILY_GPU) gpu_tile_own(target, &p, numbers);
+}
+
+static int own_product_plan(const struct kernel_target *target, const struct kernel_class *class, const int *numbers,
                             struct kernel_plan *plan) {
     int status = RETORT_OK;
     struct product_use use = {0};
-    (void)parameters;
-    TRY((target->family == FAMILY_CPU ? matmul_cpu_plan : matmul_gpu_plan)(target, &class->product, &use));
+    TRY(target->family == FAMILY_CPU ? matmul_cpu_plan(target, &class->product, &use)
+                                     : matmul_gpu_plan(target, &class->product, numbers, &use));
     kernels_plan_product(&use, 1, 2, 1, plan);
 done:
     return status;
@@ -238,8 +263,8 @@ static const struct kernel_variant kernel_variants[] = {
      conv_product_candidates, conv_product_own, conv_product_plan},
     {"clblast", "CLBlast", FAMILY_AUTO, 0, false, DIRECT_ERROR, never, any_fits, no_candidates, no_numbers,
      product_call_plan, .product = true, .library = true},
-    {"own", "own product", FAMILY_AUTO, 0, false, DIRECT_ERROR, singles, any_fits, no_candidates, no_numbers,
-     own_product_plan, .product = true},
+    {"own", "own product", FAMILY_AUTO, TILE_NUMBERS, false, DIRECT_ERROR, singles, own_product_fits,
+     own_product_candidates, own_product_own, own_product_plan, .product = true},
 };
 enum { VARIANTS = sizeof kernel_variants / sizeof *kernel_variants };
 
@@ -291,11 +316,15 @@ bool kernels_fits(const struct kernel_target *target, const struct kernel_class 
     return (own || sane) && row->fits(target, class, choice->parameters);
 }
 
+static bool wants_own_products(const struct kernel_target *target) {
+    return target->gemm && strcmp(target->gemm, "own") == 0;
+}
+
 /* Whether the class can be computed so, and nothing is known against it. */
 static bool may_take(const struct kernel_target *target, const struct kernel_class *class,
                      const struct kernel_choice *choice) {
     return kernels_fits(target, class, choice) && !wisdom_refuses(target->wisdom, class, choice)
-           && (target->calls || !kernels_variant(choice->variant)->library);
+           && (!kernels_variant(choice->variant)->library || (target->calls && !wants_own_products(target)));
 }
 
 /* The last resort: of the last row's candidates the last. */
@@ -309,7 +338,9 @@ static struct kernel_choice plainest(const struct kernel_target *target, const s
 
 struct kernel_choice kernels_choice(const struct kernel_target *target, const struct kernel_class *class) {
     const struct kernel_choice *known = wisdom_find(target->wisdom, class);
-    const struct kernel_variant *row = kernels_variant(class_is_product(class) ? target->gemm : target->preferred);
+    /* Own products are computed by the tiles that were found to be the fastest. */
+    const char *asked = !class_is_product(class) ? target->preferred : wants_own_products(target) ? NULL : target->gemm;
+    const struct kernel_variant *row = kernels_variant(asked);
     const struct kernel_choice preferred = {.variant = row ? row->name : NULL};
     if (row && may_take(target, class, &preferred)) return preferred;
     if (known && may_take(target, class, known)) return *known;

@@ -24,15 +24,15 @@ struct kernel_target {
     enum family family;    /* CPU or GPU, never auto */
     int lanes;             /* V */
     const char *preferred; /* a row of the convolutions below: taken wherever it fits, whatever the wisdom says; NULL */
-    const char *gemm;      /* likewise of matrix products: "clblast", "own"; NULL or "auto": none */
+    const char *gemm;      /* likewise of matrix products: "clblast"; "own": no library; NULL or "auto": none */
     struct device *calls;  /* the device on which a library has been found to be right and is asked; NULL: none is */
-    bool single;           /* launches stay as they are: some drivers for CPUs cannot build merged GPU kernels */
+    bool single;           /* launches stay as they are, for drivers that merged kernels are too much for */
     struct wisdom *wisdom; /* choices that measuring has found, and bad ones, to which the self-test of a library adds
                               (wisdom.h); NULL: none */
 };
 /* By the device's type where the family is auto. RETORT_CONV in the environment names the preferred row, RETORT_GEMM
- * who computes matrix products, for tests and for finding out which kernel a driver computes wrongly; a name that does
- * not exist is refused by library_create. */
+ * who computes matrix products, RETORT_MERGE=off leaves launches as they are; for tests and for finding out which
+ * kernel a driver computes wrongly. A name that does not exist is refused by library_create. */
 struct kernel_target kernels_target(const struct device_traits *traits, enum family family);
 
 /* Settles who computes matrix products on the device, from what target->gemm asks for, or by itself from the wisdom:
@@ -110,7 +110,7 @@ struct kernel_variant {
     const char *name;   /* as in the wisdom: "winograd4" */
     const char *words;  /* "Winograd F(4,3)" */
     enum family family; /* whose target it serves; AUTO: every one */
-    int numbers;        /* how many parameters it has */
+    int numbers;        /* how many parameters it has, of a row of both families: with kernels for GPUs */
     bool joins;         /* takes several terms in a launch */
     double error;       /* of a result, over the largest value: what float32 and the method explain */
     bool (*applies)(const struct kernel_target *target, const struct kernel_class *class);

@@ -139,7 +139,8 @@ int conv_product_candidates(const struct kernel_target *target, const struct ker
 void conv_product_own(const struct kernel_target *target, const struct kernel_class *class, int *numbers);
 int conv_product_plan(const struct kernel_target *target, const struct kernel_class *class, const int *numbers,
                       struct kernel_plan *plan);
-int matmul_gpu_plan(const struct kernel_target *target, const struct matmul_sizes *sizes, struct product_use *use);
+int matmul_gpu_plan(const struct kernel_target *target, const struct matmul_sizes *sizes, const int *numbers,
+                    struct product_use *use);
 
 /* --- kernels_winograd_gpu.c: staged Winograd F(4,3). Parameters: TILE_NUMBERS of the products, images of a
  * part at most. --- */

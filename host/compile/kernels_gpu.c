@@ -440,10 +440,11 @@ int conv_product_plan(const struct kernel_target *target, const struct kernel_cl
     return RETORT_OK;
 }
 
-int matmul_gpu_plan(const struct kernel_target *target, const struct matmul_sizes *sizes, struct product_use *use) {
+int matmul_gpu_plan(const struct kernel_target *target, const struct matmul_sizes *sizes, const int *numbers,
+                    struct product_use *use) {
     struct gpu_product p = gpu_product_matmul(sizes);
-    const struct product_tile *tile = gpu_tile_choose(target, &p);
+    const struct product_tile *tile = gpu_tile_asked(target, &p, numbers);
     if (!tile) return error_set(RETORT_EUNSUPPORTED, "this device has too little local memory for a matrix product");
-    gpu_plan_matmul(target, sizes, NULL, tile, gpu_parts(target, &p, tile), use);
+    gpu_plan_matmul(target, sizes, NULL, tile, gpu_parts_asked(target, &p, tile, numbers), use);
     return RETORT_OK;
 }

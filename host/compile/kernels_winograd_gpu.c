@@ -119,9 +119,9 @@ int conv_staged_candidates(const struct kernel_target *target, const struct kern
 
 /* Whether the staged transform is expected to be faster than direct products: by operations, by bytes at fifteen
  * operations each, and by three more launches of some microseconds for each part. Such a count is right within half as
- * much again, and direct products are more exact and need less memory, so it has to say more than that. */
+ * much again, and direct products are more exact and need less memory, so on GPUs it has to say more than that. */
 bool conv_staged_applies(const struct kernel_target *target, const struct kernel_class *class) {
-    static const double launch = 5e-6, per_byte = 15, surely = 1.6;
+    static const double launch = 5e-6, per_byte = 15;
     static const int own[CHOICE_PARAMETERS] = {0};
     struct term_list terms;
     if (!conv_staged_fits(target, class, own)) return false;
@@ -136,7 +136,7 @@ bool conv_staged_applies(const struct kernel_target *target, const struct kernel
     double moved = 4.0 * (maps + 2.0 * (double)part_floats(class, &s, &terms, s.n));
     double parts = (double)divide_up(s.n, part_images(target, class, &s, &terms));
     double staged = product_flops(&s, &terms, s.n) + per_byte * moved + 3 * parts * launch * speed;
-    return surely * staged < direct;
+    return (kernels_on_gpu(target) ? 1.6 : 1) * staged < direct;
 }
 
 /* --- launches --- */

@@ -316,7 +316,7 @@ int merge_launches(struct launch_list *list, const struct kernel_target *target)
     int status = RETORT_OK;
     size_t count = list->launches.count, fresh_count = 0, large = 0;
     bool gpu = target->family == FAMILY_GPU;
-    if (gpu && (target->single || target->traits->kind == DEVICE_CPU))
+    if (target->single || (gpu && target->traits->kind == DEVICE_CPU))
         return RETORT_OK; /* there building kernels costs more than launches */
     struct batch batch = {0};
     struct merging m;

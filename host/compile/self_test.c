@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "compile/integer.h"
 #include "compile/trial.h"
 #include "compile/wisdom.h"
 
@@ -27,14 +28,19 @@ struct tests {
     struct device_program *program;
 };
 
-/* An odd batch: three images, or one where three are much work. The tile and whatever else is chosen by the size of the
- * batch stays as it is. */
-static void shrink(const struct kernel_target *target, const struct conv_use *use, struct test *test) {
+/* An odd batch: three images, or one where three are much work; or two matrices with a few tiles. The tile and whatever
+ * else is chosen by sizes stays as it is. */
+static void shrink(const struct kernel_target *target, const struct class_use *use, struct test *test) {
+    enum { ROWS = 261 };     /* some more than two of the largest tiles */
     const double much = 1e8; /* multiply-adds: about a millisecond of the slowest GPUs, some of a processor core */
     const struct conv_sizes *s = &use->class.sizes;
     double image = (double)(s->c * s->o * s->kh * s->kw) * (double)(s->oh * s->ow);
     test->class = use->class;
     test->class.sizes.n = 3 * image > much ? 1 : 3;
+    struct matmul_sizes *product = &test->class.product;
+    product->batch = min_of(product->batch, 2);
+    product->m = min_of(product->m, ROWS);
+    product->n = min_of(product->n, ROWS);
     test->choice = kernels_explicit(target, &use->class, &use->choice);
     if (!kernels_fits(target, &test->class, &test->choice))
         test->choice = (struct kernel_choice){.variant = use->choice.variant};
@@ -59,7 +65,7 @@ static bool same_test(const struct kernel_target *target, const struct test *a, 
            && memcmp(a->choice.parameters, b->choice.parameters, sizeof a->choice.parameters) == 0;
 }
 
-static int add_test(struct tests *tests, const struct kernel_target *target, const struct conv_use *use, size_t *at) {
+static int add_test(struct tests *tests, const struct kernel_target *target, const struct class_use *use, size_t *at) {
     int status = RETORT_OK;
     struct test *test = &tests->list[tests->count];
     *test = (struct test){0};
@@ -130,7 +136,7 @@ done:
 }
 
 /* Enters a choice as bad and says so, with what is taken instead. */
-static int refuse(const struct kernel_target *target, struct wisdom *wisdom, const struct conv_use *use,
+static int refuse(const struct kernel_target *target, struct wisdom *wisdom, const struct class_use *use,
                   const char *fault) {
     int status = RETORT_OK;
     const struct device_traits *traits = target->traits;
@@ -138,7 +144,8 @@ static int refuse(const struct kernel_target *target, struct wisdom *wisdom, con
     TRY(wisdom_refuse(wisdom, target, &use->class, &use->choice));
     kernel_class_describe(&use->class, what);
     kernel_choice_describe(&use->choice, choice);
-    const struct kernel_class single = {use->class.pass, use->class.sizes, CONV_SINGLE};
+    struct kernel_class single = use->class;
+    single.terms = CONV_SINGLE;
     const struct kernel_choice next = kernels_choice(target, &single);
     if (!next.variant)
         RAISE(
@@ -156,7 +163,7 @@ done:
 }
 
 int kernels_self_test(struct device *device, const struct kernel_target *target, struct wisdom *wisdom,
-                      struct conv_use *uses, size_t count, bool skip, int *refused) {
+                      struct class_use *uses, size_t count, bool skip, int *refused) {
     int status = RETORT_OK, failed = 0, skipped = 0;
     double begun = clock_seconds();
     struct tests tests = {.list = calloc(count + 1, sizeof *tests.list), .of = calloc(count + 1, sizeof *tests.of)};
@@ -182,8 +189,7 @@ int kernels_self_test(struct device *device, const struct kernel_target *target,
         TRY(refuse(target, wisdom, &uses[i], fault));
     }
     if (tests.count)
-        log_debug("self-test: %zu kernels for convolutions, %d refused, %.2f s", tests.count, failed,
-                  clock_seconds() - begun);
+        log_debug("self-test: %zu kernels, %d refused, %.2f s", tests.count, failed, clock_seconds() - begun);
     *refused = failed;
     status = RETORT_OK; /* skipping is none */
 done:

@@ -28,8 +28,7 @@ void plan_operands_finish(struct plan_operands *operands); /* NULL-safe */
 void plan_write(const struct kernel_plan *plan, const char *prefix, struct text *text);
 struct plan_run;
 /* Takes its kernels from a program with that text, allocates its operands and uploads them. The plan, the program and
- * the operands are borrowed. RETORT_EDEVICE where a kernel is not there or cannot be launched in groups of its size,
- * RETORT_ELIMIT where there is no memory. */
+ * the operands are borrowed. RETORT_EDEVICE where a kernel is not there, RETORT_ELIMIT where there is no memory. */
 int plan_run_create(struct device *device, struct device_program *program, const char *prefix,
                     const struct kernel_plan *plan, struct plan_operands *operands, struct plan_run **run);
 void plan_run_destroy(struct plan_run *run);           /* NULL-safe */

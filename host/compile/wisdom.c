@@ -14,12 +14,12 @@
  *
  *     conv  DEVICE  DRIVER  LANES UNITS  PASS N C H W O KERNEL_HEIGHT KERNEL_WIDTH STRIDE PADDING
  *           OUTPUTS INPUTS WEIGHTS MASK  VARIANT PARAMETER...
- *     gemm  DEVICE  DRIVER  LANES UNITS  product BATCH M N K  TRANSPOSE_A TRANSPOSE_B  VARIANT
+ *     gemm  DEVICE  DRIVER  LANES UNITS  product BATCH M N K  TRANSPOSE_A TRANSPOSE_B  VARIANT PARAMETER...
  *     bad   the same fields as one of those: that choice is never taken, for whichever N or BATCH
  *     tuned DEVICE  DRIVER  LANES UNITS
  *
- * VARIANT is a name of kernels.c with as many parameters as it has. Files of version 1 say METHOD TILE TILE TILE
- * instead, where METHOD is 4, 2 or 0 for the variants named in version_1.
+ * VARIANT is a name of kernels.c with as many parameters as it has; of a product without them, where all are 0. Files
+ * of version 1 say METHOD TILE TILE TILE instead, where METHOD is 4, 2 or 0 for the variants named in version_1.
  */
 #define FIRST_LINE     "retort wisdom 2"
 #define OLD_FIRST_LINE "retort wisdom 1"
@@ -87,6 +87,7 @@ static void append_choice(struct text *text, const struct kernel_choice *choice,
         text_printf(text, "%d", number);
     else
         text_append(text, choice->variant);
+    if (variant->product && choice->parameters[0] == 0) return;
     for (int i = 0; i < variant->numbers; i++) text_printf(text, " %d", choice->parameters[i]);
 }
 
@@ -168,13 +169,13 @@ static bool read_class(char *sizes, const char *terms, struct kernel_class *clas
 
 /* A field as append_choice writes it, in either form. The field is changed. */
 static bool read_choice(char *field, struct kernel_choice *choice) {
-    int64_t numbers[CHOICE_PARAMETERS];
+    int64_t numbers[CHOICE_PARAMETERS] = {0};
     char *parameters = strchr(field, ' ');
     if (parameters) *parameters++ = '\0';
     const char *name = field;
     if (field[0] >= '0' && field[0] < '0' + VERSION_1 && !field[1]) name = version_1[field[0] - '0'];
     const struct kernel_variant *variant = kernels_variant(name);
-    if (!variant || (variant->numbers > 0) != (parameters != NULL)) return false;
+    if (!variant || (parameters ? variant->numbers == 0 : !variant->product)) return false;
     if (parameters && !read_numbers(parameters, numbers, variant->numbers)) return false;
     *choice = (struct kernel_choice){.variant = variant->name};
     for (int i = 0; i < variant->numbers; i++) choice->parameters[i] = (int)numbers[i];

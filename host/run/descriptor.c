@@ -20,6 +20,7 @@ static const char *const protocols[] = {[PROTOCOL_BPTT] = "bptt", [PROTOCOL_DC] 
 static const char *const families[] = {[FAMILY_AUTO] = "auto", [FAMILY_CPU] = "cpu", [FAMILY_GPU] = "gpu", NULL};
 
 static const char *const gemms[] = {[GEMM_AUTO] = "auto", [GEMM_CLBLAST] = "clblast", [GEMM_OWN] = "own", NULL};
+static const char *const merges[] = {[MERGE_AUTO] = "auto", [MERGE_OFF] = "off", NULL};
 
 #define METHOD_NAME "method.name"
 #define AT(member)  offsetof(struct descriptor, member)
@@ -194,6 +195,10 @@ static const struct schema_key keys[] = {
          "on the device, else own kernels, with a warning; auto: that library for the products that `retort tune` "
          "found it to be faster for on this device, own kernels for others. A run that is resumed keeps what it began "
          "with."},
+    {"device.merge", KEY_CHOICE, AT(device.merge), .words = merges, .standard = "auto",
+     .help = "Whether small launches that do not wait for each other become one, which takes less time. off: for a "
+             "driver that such kernels are too much for. With auto a GPU is tested for that when a run begins, which "
+             "goes on without where they are wrong, also when it is resumed."},
 };
 enum { KEYS = sizeof keys / sizeof *keys };
 
@@ -472,6 +477,7 @@ const char *descriptor_gemm_name(enum gemm_choice gemm) {
 
 struct kernel_target descriptor_target(const struct descriptor *descriptor, const struct device_traits *traits) {
     struct kernel_target target = kernels_target(traits, descriptor->device.family);
+    target.single |= descriptor->device.merge == MERGE_OFF;
     if (!target.gemm) target.gemm = descriptor_gemm_name(descriptor->device.gemm);
     return target;
 }

@@ -12,10 +12,12 @@
 #include "run/schema.h"
 
 enum gemm_choice { GEMM_AUTO, GEMM_CLBLAST, GEMM_OWN };
+enum merge_choice { MERGE_AUTO, MERGE_OFF };
 struct device_choice {
     const char *select; /* "" for RETORT_DEVICE or the first one */
     enum family family;
-    enum gemm_choice gemm; /* who computes matrix products */
+    enum gemm_choice gemm;   /* who computes matrix products */
+    enum merge_choice merge; /* whether small launches become one */
 };
 
 /* Complete: every default is filled in. Strings and lists live in the arena. */
@@ -59,8 +61,7 @@ const struct method *descriptor_method(const struct descriptor *descriptor);
 /* The word of an enum, for results and screens. */
 const char *descriptor_protocol_name(enum protocol protocol);
 const char *descriptor_gemm_name(enum gemm_choice gemm);
-/* Whom kernels are chosen for: a device of these traits, as `device.family` and `device.gemm` say, or the environment.
- */
+/* Whom kernels are chosen for: a device of these traits, as the keys of `device` say, or the environment. */
 struct kernel_target descriptor_target(const struct descriptor *descriptor, const struct device_traits *traits);
 
 #endif

@@ -27,9 +27,10 @@ struct retort_run {
     struct descriptor descriptor;
     struct retort_run_options options;
     struct run_folder folder;
-    struct run_plan plan; /* of the folder's run, or of the one that begins */
-    bool begun;           /* the folder holds a run to go on with */
-    locale_t callers;     /* the locale of the thread that executes it, for the callback */
+    struct session session; /* without a device: not opened */
+    struct run_plan plan;   /* of the folder's run, or of the one that begins */
+    bool begun;             /* the folder holds a run to go on with */
+    locale_t callers;       /* the locale of the thread that executes it, for the callback */
     struct device_profile profile;
     struct device_peaks peaks;
     char *result;
@@ -82,6 +83,7 @@ done:
 
 void retort_run_destroy(struct retort_run *run) {
     if (!run) return;
+    session_close(&run->session);
     run_folder_release(&run->folder);
     descriptor_finish(&run->descriptor);
     device_profile_finish(&run->profile);
@@ -219,7 +221,8 @@ done:
 }
 
 static int plan_evaluation(struct retort_run *run, const struct session *session) {
-    return scores_plan(&run->descriptor, session, run->plan.frozen ? &run->plan.evaluate : NULL, &run->plan.evaluate);
+    return scores_plan(&run->descriptor, session, NULL, run->plan.frozen ? &run->plan.evaluate : NULL,
+                       &run->plan.evaluate);
 }
 
 /* Plans the evaluation, whose failure would come only at the end of the run, and makes the method. */
@@ -289,13 +292,14 @@ static json_t *describe_result(const struct retort_run *run, const struct sessio
     const struct descriptor *d = &run->descriptor;
     const struct device_traits *traits = device_traits(session->device);
     bool has_holdout = session->data.holdout.count > 0;
-    json_t *result = json_pack(
-        "{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:o, s:{s:f, s:f, s:f}, s:i, s:I}", "format", 1, "retort",
-        RETORT_VERSION, "set_sha256", sha256, "device", traits->name, "platform", traits->platform, "driver",
-        traits->driver, "wisdom", session->wisdom_name, "seed", (json_int_t)d->seed, "method",
-        descriptor_method(d)->name, "protocol", scores->protocol, "accuracy", scores_json(scores, has_holdout),
-        "seconds", "distil", spent->distil, "evaluate", spent->evaluate, "build_kernels", spent->build_kernels,
-        "outer_steps", d->outer.steps, "peak_device_bytes", (json_int_t)spent->peak_device_bytes);
+    json_t *result =
+        json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:o, s:{s:f, s:f, s:f}, s:i, s:I}", "format",
+                  1, "retort", RETORT_VERSION, "set_sha256", sha256, "device", traits->name, "platform",
+                  traits->platform, "driver", traits->driver, "wisdom", session->wisdom_name, "gemm",
+                  library_gemm(session->library), "seed", (json_int_t)d->seed, "method", descriptor_method(d)->name,
+                  "protocol", scores->protocol, "accuracy", scores_json(scores, has_holdout), "seconds", "distil",
+                  spent->distil, "evaluate", spent->evaluate, "build_kernels", spent->build_kernels, "outer_steps",
+                  d->outer.steps, "peak_device_bytes", (json_int_t)spent->peak_device_bytes);
     if (!result || metrics_to_json(results, result)) return result;
     json_decref(result);
     return NULL;
@@ -311,15 +315,45 @@ static int keep_result(struct retort_run *run) {
     return RETORT_OK;
 }
 
+/* --- opening --- */
+static bool is_finished(const struct retort_run *run) {
+    return run->begun && !run->options.dry_run && file_exists(run->folder.result);
+}
+
+static int open_once(struct retort_run *run) {
+    int status = RETORT_OK;
+    if (run->session.device) return RETORT_OK;
+    if (!run->options.dry_run) TRY(run_folder_claim(&run->folder));
+    if (run->begun) TRY(run_folder_read_plan(&run->folder, &run->plan));
+    TRY(session_open(&run->descriptor, (unsigned)run->plan.distil.compute_units, run->plan.single, &run->session));
+done:
+    return status;
+}
+
+/* Where the device failed, what to do. */
+static int advise(const struct retort_run *run, int status) {
+    if (run->begun && !run->options.dry_run
+        && (status == RETORT_EDEVICE || status == RETORT_ELIMIT || status == RETORT_ENOMEM))
+        error_set(status, "%s\nwhat the run has saved is whole; go on with: retort run --resume --out %s",
+                  retort_error_message(), run->folder.path);
+    return status;
+}
+
+int run_open(struct retort_run *run, struct session **session) {
+    locale_t before = locale_enter_c();
+    int status = is_finished(run) ? RETORT_OK : advise(run, open_once(run));
+    if (status == RETORT_OK) *session = run->session.device ? &run->session : NULL;
+    uselocale(before);
+    return status;
+}
+
 /* A run goes on with what it began with, wisdom and plan: other kernels, or other parts of a batch, would round
  * otherwise. */
-static int open_session(struct retort_run *run, struct session *session) {
+static int choose_kernels(struct retort_run *run) {
     int status = RETORT_OK;
-    const struct descriptor *d = &run->descriptor;
-    if (!run->begun) return session_open(d, NULL, 0, NULL, session);
-    TRY(run_folder_read_plan(&run->folder, &run->plan));
-    TRY(session_open(d, run->folder.wisdom, (unsigned)run->plan.distil.compute_units, run->plan.gemm, session));
-    TRY(run_folder_check_plan(&run->folder, session));
+    if (!run->begun) return session_choose_kernels(&run->session, NULL, NULL);
+    TRY(session_choose_kernels(&run->session, run->folder.wisdom, run->plan.gemm));
+    TRY(run_folder_check_plan(&run->folder, &run->session));
 done:
     return status;
 }
@@ -338,27 +372,25 @@ static uint64_t disk_bytes(const struct retort_run *run, const struct session *s
 
 static int dry_run(struct retort_run *run) {
     int status = RETORT_OK;
-    struct session session = {0};
+    struct session *session = &run->session;
     struct distill *distill = NULL;
-    TRY(open_session(run, &session));
-    TRY(run_folder_check_room(&run->folder, disk_bytes(run, &session)));
-    TRY(plan_all(run, &session, &distill));
-    log_info("network: %lld weights; everything is ready for %d outer steps", (long long)session.network.theta_count,
+    TRY(run_folder_check_room(&run->folder, disk_bytes(run, session)));
+    TRY(plan_all(run, session, &distill));
+    log_info("network: %lld weights; everything is ready for %d outer steps", (long long)session->network.theta_count,
              run->descriptor.outer.steps);
 done:
     distill_destroy(distill);
-    session_close(&session);
     return status;
 }
 
-static int execute(struct retort_run *run, struct session *session) {
+static int execute(struct retort_run *run) {
     int status = RETORT_OK;
+    struct session *session = &run->session;
     struct distilled_set set = {0};
     struct scores scores = {0};
     struct spent spent = {0};
     struct metrics results = {0};
     char sha256[65];
-    TRY(open_session(run, session));
     TRY(run_folder_check_room(&run->folder, disk_bytes(run, session)));
     TRY(distil(run, session, &spent, &results, &set));
     TRY(set_folder_write(run->folder.set, &set, &run->descriptor, session, sha256));
@@ -377,9 +409,6 @@ static int execute(struct retort_run *run, struct session *session) {
 done:
     if (status == RETORT_EINTERRUPTED && !strstr(retort_error_message(), "--resume"))
         error_set(status, "interrupted while evaluating; go on with: retort run --resume --out %s", run->folder.path);
-    if (run->begun && (status == RETORT_EDEVICE || status == RETORT_ELIMIT || status == RETORT_ENOMEM))
-        error_set(status, "%s\nwhat the run has saved is whole; go on with: retort run --resume --out %s",
-                  retort_error_message(), run->folder.path);
     metrics_finish(&results);
     scores_finish(&scores);
     distilled_set_finish(&set);
@@ -388,16 +417,16 @@ done:
 
 static int execute_or_keep(struct retort_run *run) {
     int status = RETORT_OK;
-    struct session session = {0};
-    if (run->options.dry_run) return dry_run(run);
-    if (run->begun && file_exists(run->folder.result)) {
+    if (is_finished(run)) {
         log_info("%s is finished already", run->folder.path);
         return keep_result(run);
     }
-    TRY(run_folder_claim(&run->folder));
-    TRY(execute(run, &session));
+    TRY(open_once(run));
+    TRY(choose_kernels(run));
+    TRY((run->options.dry_run ? dry_run : execute)(run));
 done:
-    session_close(&session);
+    advise(run, status);
+    session_close(&run->session);
     run_folder_release(&run->folder);
     return status;
 }

@@ -13,8 +13,12 @@ int run_create(const char *descriptor, const struct schema_override *overrides, 
 
 const struct descriptor *run_descriptor(const struct retort_run *run);
 
+/* Takes the run's folder, and opens device and data, once: retort_run_execute goes on with them. *session stays the
+ * run's, which chooses kernels when it is executed; NULL where the run is finished already. */
+int run_open(struct retort_run *run, struct session **session);
+
 /* The convolutions and matrix products that distilling by a descriptor launches: library_classes, once everything is
- * planned. */
+ * planned. The session has kernels. */
 int run_classes(const struct descriptor *descriptor, const struct session *session, struct kernel_demand **list,
                 size_t *count);
 

@@ -98,6 +98,8 @@ int run_folder_read_plan(const struct run_folder *folder, struct run_plan *plan)
     TRY(json_file_read(folder->plan, &kept));
     const char *gemm = json_string_value(json_object_get(kept, "gemm"));
     snprintf(fresh.gemm, sizeof fresh.gemm, "%s", gemm ? gemm : "");
+    const char *merge = json_string_value(json_object_get(kept, "merge"));
+    fresh.single = merge && strcmp(merge, "off") == 0;
     const json_t *all = json_object_get(kept, "trainings");
     fresh.frozen = all != NULL;
     if (all
@@ -214,10 +216,11 @@ int run_folder_begin(const struct run_folder *folder, const struct descriptor *d
     /* The plan first: by it holds_nothing knows a folder that a run was killed in. The descriptor last: with it the run
      * counts as begun. */
     TRY(json_file_write(folder->plan,
-                        json_pack("{s:i, s:s, s:s, s:s, s:{s:s, s:s, s:s}, s:{s:s, s:I, s:I}, s:o}", "format", 1,
+                        json_pack("{s:i, s:s, s:s, s:s, s:s, s:{s:s, s:s, s:s}, s:{s:s, s:I, s:I}, s:o}", "format", 1,
                                   "retort", RETORT_VERSION, "wisdom", session->wisdom_name, "gemm",
-                                  library_gemm(session->library), "device", "name", traits->name, "platform",
-                                  traits->platform, "driver", traits->driver, "data", "hash", fingerprint, "train",
+                                  library_gemm(session->library), "merge", session->target.single ? "off" : "auto",
+                                  "device", "name", traits->name, "platform", traits->platform, "driver",
+                                  traits->driver, "data", "hash", fingerprint, "train",
                                   (json_int_t)(data->train.count + data->holdout.count), "test",
                                   (json_int_t)data->test.count, "trainings", plan_to_json(plan)),
                         15));

@@ -25,6 +25,7 @@ struct run_plan {
     struct unroll_plan distil;
     struct evaluate_plans evaluate;
     char gemm[16]; /* of a run that is resumed: who computed matrix products; "": the folder does not tell */
+    bool single;   /* likewise: launches were not merged */
 };
 
 /* Settles the names. `out` NULL: runs/NAME-SEED. Touches nothing. */

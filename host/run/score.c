@@ -103,24 +103,28 @@ static struct evaluate_problem problem_of(const struct descriptor *descriptor, c
     };
 }
 
-int scores_plan(const struct descriptor *descriptor, const struct session *session, const struct evaluate_plans *frozen,
-                struct evaluate_plans *plans) {
+static double inner_lr(const struct descriptor *descriptor, const struct distilled_set *set) {
+    return set && set->inner_lr > 0 ? set->inner_lr : descriptor->inner.optimizer.lr;
+}
+
+int scores_plan(const struct descriptor *descriptor, const struct session *session, const struct distilled_set *set,
+                const struct evaluate_plans *frozen, struct evaluate_plans *plans) {
     if (session->data.test.count == 0) {
         log_warning("data.path holds no test images: the set will not be evaluated");
         return RETORT_OK;
     }
-    const struct evaluate_problem problem =
-        problem_of(descriptor, session, descriptor->inner.optimizer.lr, frozen, NULL);
+    const struct evaluate_problem problem = problem_of(descriptor, session, inner_lr(descriptor, set), frozen, NULL);
     const int classes = session->evaluate_network.classes, ipc = descriptor->set.ipc;
-    /* There is no set yet; of its labels only the kind is looked at. */
+    /* Of the labels only the kind is looked at. */
     const float soft = 0;
     const int32_t hard = 0;
-    const struct training_set set = {.count = (int64_t)classes * ipc,
-                                     .classes = classes,
-                                     .ipc = ipc,
-                                     .soft_labels = descriptor->set.labels == LABELS_SOFT ? &soft : NULL,
-                                     .hard_labels = descriptor->set.labels == LABELS_HARD ? &hard : NULL};
-    return evaluate_plan(&problem, &set, &session->data.train, plans);
+    const struct training_set to_come = {.count = (int64_t)classes * ipc,
+                                         .classes = classes,
+                                         .ipc = ipc,
+                                         .soft_labels = descriptor->set.labels == LABELS_SOFT ? &soft : NULL,
+                                         .hard_labels = descriptor->set.labels == LABELS_HARD ? &hard : NULL};
+    const struct training_set view = set ? distilled_set_view(set) : to_come;
+    return evaluate_plan(&problem, &view, &session->data.train, plans);
 }
 
 int scores_compute(const struct descriptor *descriptor, struct session *session, const struct distilled_set *set,
@@ -128,8 +132,8 @@ int scores_compute(const struct descriptor *descriptor, struct session *session,
                    const volatile int *interrupt, struct scores *scores) {
     int status = RETORT_OK;
     struct scores fresh = {0};
-    const double lr = set->inner_lr > 0 ? set->inner_lr : descriptor->inner.optimizer.lr;
-    const struct evaluate_problem problem = problem_of(descriptor, session, lr, frozen, interrupt);
+    const struct evaluate_problem problem =
+        problem_of(descriptor, session, inner_lr(descriptor, set), frozen, interrupt);
     const struct training_set view = distilled_set_view(set);
     const bool wanted[SCORE_ROWS] = {true, set->ipc > 0, descriptor->evaluate.full_data};
     evaluate_describe(&problem, fresh.protocol, sizeof fresh.protocol);

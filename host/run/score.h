@@ -19,10 +19,11 @@ struct scores {
 };
 void scores_finish(struct scores *scores); /* NULL-safe, zeroes */
 
-/* What of the evaluation of a descriptor's set could fail, found out before there is a set (evaluate_plan).
- * `frozen`: plans to take, or NULL. Without test images there is none to make: *plans stays as it is. */
-int scores_plan(const struct descriptor *descriptor, const struct session *session, const struct evaluate_plans *frozen,
-                struct evaluate_plans *plans);
+/* What of the evaluation of a set could fail (evaluate_plan). `set` NULL: found out before there is one, of the set
+ * that the descriptor asks for. `frozen`: plans to take, or NULL. Without test images there is none to make: *plans
+ * stays as it is. */
+int scores_plan(const struct descriptor *descriptor, const struct session *session, const struct distilled_set *set,
+                const struct evaluate_plans *frozen, struct evaluate_plans *plans);
 
 /* Trains and tests: the set, a random subset of the same size (where the set has equally many images of each class),
  * and all of train where the descriptor asks for it. `path`, where not NULL, is a JSON file that keeps each finished

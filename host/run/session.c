@@ -24,12 +24,14 @@ done:
 }
 
 /* Tests what the compiler writes, on GPUs: their drivers are many, and merged kernels are the hardest for them. Where
- * those are wrong, every kernel gets a launch of its own. */
-static int test_compiled(const struct session *session, struct kernel_target *target) {
+ * those are wrong, every kernel gets a launch of its own. (A library's products have a test of their own.) */
+static int test_compiled(struct session *session) {
     int status = RETORT_OK;
+    struct kernel_target own = session->target, *target = &own;
     const char *device = target->traits->name;
     double begun = clock_seconds(), error;
     if (target->traits->kind == DEVICE_CPU) return RETORT_OK;
+    own.gemm = "own";
     for (;;) {
         error = 0;
         status = unroll_self_test(session->device, target, &session->network, &error);
@@ -53,6 +55,7 @@ static int test_compiled(const struct session *session, struct kernel_target *ta
         error_clear();
         target->single = true;
     }
+    session->target.single = target->single;
     device_reset_peak(session->device);
     log_debug("the compiler's kernels: tested in %.2f s", clock_seconds() - begun);
 done:
@@ -74,38 +77,54 @@ done:
     return status;
 }
 
-int session_open(const struct descriptor *descriptor, const char *wisdom, unsigned units, const char *gemm,
-                 struct session *session) {
+int session_open(const struct descriptor *descriptor, unsigned units, bool single, struct session *session) {
     int status = RETORT_OK;
     struct session fresh = {0};
-    char users[FILE_PATH_MAX];
-    wisdom_path(users);
     TRY(device_open(descriptor->device.select, &fresh.device));
     device_set_units(fresh.device, units);
     const struct device_traits *traits = device_traits(fresh.device);
     device_set_ceiling(fresh.device, descriptor->memory);
     log_info("device: %s (%s)", traits->name, traits->platform);
-    struct kernel_target target = kernels_target(traits, descriptor->device.family);
-    if (!target.gemm) target.gemm = gemm && *gemm ? gemm : descriptor_gemm_name(descriptor->device.gemm);
-    TRY(wisdom_load(wisdom ? wisdom : users, &target, &fresh.wisdom));
-    wisdom_name(fresh.wisdom, fresh.wisdom_name);
-    if (strcmp(fresh.wisdom_name, "none") != 0) log_info("kernels: by wisdom %s", fresh.wisdom_name);
-    target.wisdom = fresh.wisdom;
+    fresh.target = descriptor_target(descriptor, traits);
+    fresh.target.single |= single;
     TRY(load_data(descriptor, &fresh));
     const struct dataset *train = &fresh.data.train;
     log_info("data: %lld training and %lld test images of %d classes, %d x %d x %d", (long long)train->count,
              (long long)fresh.data.test.count, train->classes, train->channels, train->height, train->width);
     TRY(describe_networks(descriptor, &fresh));
-    TRY(test_compiled(&fresh, &target));
-    TRY(library_create_for(fresh.device, &target, &fresh.library));
-    const char *products = library_gemm(fresh.library);
-    if (strcmp(products, "own") != 0)
-        log_info("matrix products: %s%s", device_gemm_library(),
-                 strcmp(products, "auto") == 0 ? " where it was measured to be faster" : "");
+    TRY(test_compiled(&fresh));
     *session = fresh;
     return RETORT_OK;
 done:
     session_close(&fresh);
+    return status;
+}
+
+static void drop_kernels(struct session *session) {
+    library_destroy(session->library);
+    wisdom_destroy(session->wisdom);
+    session->library = NULL;
+    session->wisdom = NULL;
+}
+
+int session_choose_kernels(struct session *session, const char *wisdom, const char *gemm) {
+    int status = RETORT_OK;
+    struct kernel_target target = session->target;
+    char users[FILE_PATH_MAX];
+    wisdom_path(users);
+    drop_kernels(session);
+    /* The environment overrules both. */
+    if (gemm && *gemm && !kernels_target(target.traits, target.family).gemm) target.gemm = gemm;
+    TRY(wisdom_load(wisdom ? wisdom : users, &target, &session->wisdom));
+    wisdom_name(session->wisdom, session->wisdom_name);
+    if (strcmp(session->wisdom_name, "none") != 0) log_info("kernels: by wisdom %s", session->wisdom_name);
+    target.wisdom = session->wisdom;
+    TRY(library_create_for(session->device, &target, &session->library));
+    const char *products = library_gemm(session->library);
+    if (strcmp(products, "own") != 0)
+        log_info("matrix products: %s%s", device_gemm_library(),
+                 strcmp(products, "auto") == 0 ? " where it was measured to be faster" : "");
+done:
     return status;
 }
 
@@ -127,8 +146,7 @@ done:
 void session_close(struct session *session) {
     if (!session) return;
     data_finish(&session->data);
-    library_destroy(session->library);
-    wisdom_destroy(session->wisdom);
+    drop_kernels(session);
     device_close(session->device);
     *session = (struct session){0};
 }

@@ -7,6 +7,7 @@
 
 struct session {
     struct device *device;
+    struct kernel_target target; /* of kernels, but for what session_choose_kernels settles */
     struct library *library;
     struct wisdom *wisdom; /* that the library takes */
     char wisdom_name[17];
@@ -14,11 +15,14 @@ struct session {
     struct network network, evaluate_network;
 };
 
-/* Opens the device under the descriptor's ceiling and reads the data. `wisdom` is a file, "" for none; NULL: the
- * user's. `units`: compute units to choose kernels for; 0: those of the device. `gemm`: who computed matrix products
- * when the run began, "clblast" or "own"; NULL or "": as the descriptor says. */
-int session_open(const struct descriptor *descriptor, const char *wisdom, unsigned units, const char *gemm,
-                 struct session *session);
+/* Opens the device under the descriptor's ceiling, reads the data, and on a GPU tests what the compiler writes.
+ * `units`: compute units to choose kernels for; 0: those of the device. `single`: launches are not merged, as when the
+ * run began, whatever the descriptor says. There is no library yet. */
+int session_open(const struct descriptor *descriptor, unsigned units, bool single, struct session *session);
+/* Makes the library, by choices of the file `wisdom`, "" for none; NULL: the user's. `gemm`: who computed matrix
+ * products when the run began, "clblast" or "own"; NULL or "": as the descriptor says. May be called again, once
+ * nothing uses the library before. */
+int session_choose_kernels(struct session *session, const char *wisdom, const char *gemm);
 /* Tests the kernels of all that has been compiled (library_self_test), `planned` being the status of compiling it. Some
  * may be bad in the session's wisdom afterwards, whose name is then another: *refused says how many; what was compiled
  * must be compiled anew. A failure of planning is given back, but for RETORT_EDEVICE where kernels were refused: those
