@@ -99,7 +99,7 @@ def largest_product(text):
         numbers = {key: int(value) for key, value in re.findall(r'^#define (\w+) (\d+)$', function, re.M)}
         size = numbers.get('M', 0) * numbers.get('N', 0) * numbers.get('K', 0)
         if numbers.get('FORWARD') or numbers.get('BACKWARD_DATA'):
-            size *= numbers['TAPS']
+            size *= numbers.get('TAPS', 1)
         size *= numbers.get('BATCH', 1) * max(numbers.get('SHEETS', 1), 1)
         size *= numbers.get('TERMS_0', 1) + numbers.get('TERMS_1', 0)
         if 'WORK_M' in numbers and size > most:

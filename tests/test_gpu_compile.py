@@ -98,6 +98,10 @@ def test_kinds():
     assert square[::2] == ('product backward data 64x32 of 4x2', 128 * 2560 * 1152), square
     tiled = define(**sizes, TILE_M=64, TILE_N=32, WORK_M=4, WORK_N=2, LOCAL_A=0, LOCAL_B=1)
     assert gpu_compile.describe('product_gpu.cl', tiled, 7).kind == square.kind + ' A global'
+    # Of several products in one kernel the largest counts; the convolutions of a joined one count all.
+    joined = define(**sizes, TAPS=9, TERMS_0=1, TERMS_1=2, TILE_M=64, TILE_N=64, WORK_M=8, WORK_N=4)
+    both = gpu_compile.describe('product_gpu.cl + 1', f'#define NAME a\n{joined}#undef NAME\n#define NAME b\n{tiled}', 7)
+    assert both[::2] == ('product backward data 64x64 of 8x4 joined', 27 * 128 * 2560 * 1152), both
     for what, kind in (('fused 13 of [10,32,28,28]', 'rows of 28x28'), ('fused 2 of [100,10]', 'rows of 10'),
                        ('fused 2 of [100]', 'rows of a vector'), ('elementwise 288', 'elementwise'),
                        ('scatter_rows.cl', 'scatter_rows')):

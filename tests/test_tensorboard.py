@@ -47,7 +47,7 @@ def write_data(folder):
         with gzip.open(folder / f'{part}-labels-idx1-ubyte.gz', 'wb') as file:
             file.write(struct.pack('>2I', 0x801, count) + labels)
     (folder / 'bars.yaml').write_text(f'''data: {{kind: idx, path: .}}
-network: {{kind: mlp, depth: 1, width: 8}}
+network: {{kind: mlp, depth: 1, width: 8, norm: none}}
 inner: {{steps: 4, optimizer: sgd, lr: 0.02}}
 method: {{window: 3, truncation: random}}
 outer: {{steps: {STEPS}, real_batch: 24}}
