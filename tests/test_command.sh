@@ -58,7 +58,7 @@ expect "no verb" 2 '^usage: retort VERB'
 expect "unknown verb" 2 'unknown verb rnu \(did you mean run\?\)' rnu
 expect "unknown verb, nothing near" 2 'unknown verb frobnicate$' frobnicate
 expect "unknown option of the program" 2 'did you mean --version\?' --versoin
-for verb in run eval export data report devices check tune "bench step"; do
+for verb in run eval export data devices check tune "bench step"; do
   expect "$verb --help" 0 "^usage: retort $verb" $verb --help
   expect "$verb: unknown option" 2 "retort $verb: unknown option --jsno \(did you mean --json\?\)" $verb --jsno
 done
@@ -561,6 +561,7 @@ expect "eval: labels are no labels" 1 'expected whole numbers \[N\]' eval whole/
   --with small.yaml
 expect "eval: another normalisation" 2 'was made for mean_sd' eval whole --set data.normalise=zca
 # --- reports ---
+expect "report --help" 0 "^usage: retort report" report --help
 expect "report: of nothing" 2 'of what\? Name a run folder' report
 expect "report: not there" 2 'gone is not there; name a run folder' report gone
 expect "report: no run" 2 'full is no run folder: it holds neither' report full

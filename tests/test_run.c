@@ -565,10 +565,11 @@ static void test_killed_early(void **state) {
     assert_int_equal(run_until("bars.yaml", "early", NULL, true, 4), RETORT_EINTERRUPTED);
     for (int i = 0; i < 4; i++) assert_false(there(parts[i]));
 
-    static const char *const begun[] = {"early/descriptor.yaml", "early/metrics.jsonl"};
+    static const char *const begun[] = {"early/descriptor.yaml", "early/metrics.jsonl", "early/preview.png"};
     for (int resume = 0; resume < 2; resume++) {
-        for (int i = 0; i < 2; i++) assert_int_equal(unlink(path_in(begun[i], path)), 0);
+        for (int i = 0; i < 3; i++) assert_int_equal(unlink(path_in(begun[i], path)), 0);
         assert_ok(folder_remove(path_in("early/checkpoint", path)));
+        assert_ok(folder_remove(path_in("early/previews", path)));
         assert_ok(folder_remove(path_in("early/set", path)));
         write_words("early/wisdom", "retort wisdom 1\n");
         assert_true(there("early/plan.json"));

@@ -598,7 +598,7 @@ done:
 void schedule_print(const struct schedule *schedule, FILE *stream) {
     for (size_t i = 0; i < schedule->kernels.count; i++) {
         const struct fused *kernel = &schedule->kernels.items[i];
-        fprintf(stream, "%4zu  step %zd, %s: %zu groups of %d", i, kernel->step - schedule->layouts->steps.items,
+        fprintf(stream, "%4zu  step %td, %s: %zu groups of %d", i, kernel->step - schedule->layouts->steps.items,
                 kernel->what, kernel->groups, kernel->items);
         if (kernel->kind == FUSED_ROWS)
             fprintf(stream, ", %lld rows, %d items each, %zu phases, %d places held, %lld parts",

@@ -205,10 +205,12 @@ static bool read_line(char *line, struct decision *decision) {
         return false;
     *decision = (struct decision){.kind = (enum kind)kind, .device = fields[1]};
     if (kind != KIND_TUNED) {
+        /* cppcheck-suppress negativeIndex; every field but the first stands behind a tab */
         fields[5][-1] = fields[6][-1] = '\t';
         if (!wisdom_read_task(fields[4], &decision->class, &decision->choice)) return false;
         if (kind != KIND_BAD && (kind == KIND_PRODUCT) != class_is_product(&decision->class)) return false;
     }
+    /* cppcheck-suppress negativeIndex */
     fields[2][-1] = fields[3][-1] = '\t';
     return true;
 }

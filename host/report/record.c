@@ -21,6 +21,7 @@ static int note(struct record *record, int status) {
     if (status >= 0 || status == RETORT_ENOMEM) return status;
     char *words = strdup(retort_error_message());
     error_clear();
+    /* cppcheck-suppress memleak; the list has it */
     if (words && array_push(&record->notes, words)) return RETORT_OK;
     free(words);
     return error_set(RETORT_ENOMEM, "out of memory reading %s", record->path);

@@ -253,9 +253,8 @@ int run_folder_begin(const struct run_folder *folder, const struct descriptor *d
                                   "retort", RETORT_VERSION, "wisdom", session->wisdom_name, "gemm",
                                   library_gemm(session->library), "merge", session->target.single ? "off" : "auto",
                                   "device", "name", traits->name, "platform", traits->platform, "driver",
-                                  traits->driver, "data", "hash", fingerprint, "train",
-                                  (json_int_t)data->train_read, "test",
-                                  (json_int_t)data->test_read, "trainings", plan_to_json(plan)),
+                                  traits->driver, "data", "hash", fingerprint, "train", (json_int_t)data->train_read,
+                                  "test", (json_int_t)data->test_read, "trainings", plan_to_json(plan)),
                         15));
     if (strcmp(session->wisdom_name, "none") != 0)
         TRY(wisdom_save(session->wisdom, folder->wisdom));

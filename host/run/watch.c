@@ -107,7 +107,9 @@ int watch_result(const struct run_folder *folder, const struct descriptor *descr
     const char *name;
     json_t *row, *means = json_object(),
                  *event = json_pack("{s:i, s:o}", "outer_step", descriptor->outer.steps, "evaluation", means);
-    json_object_foreach((json_t *)accuracy, name, row) json_object_set(means, name, json_object_get(row, "mean"));
+    json_object_foreach((json_t *)accuracy, name, row) {
+        json_object_set(means, name, json_object_get(row, "mean"));
+    }
     if (!event) RAISE(RETORT_ENOMEM, "out of memory for TensorBoard's events");
     TRY(tensorboard_open(folder->tensorboard, &board));
     TRY(tensorboard_scalars(board, event));
