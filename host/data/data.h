@@ -87,6 +87,9 @@ int normalisation_fit(enum normalise_kind kind, const struct dataset *train, str
 int normalisation_apply(const struct normalisation *normalisation, float *images, int64_t count);
 /* The other way, as far as it can be undone; *exact tells. Not clamped. */
 int normalisation_undo(const struct normalisation *normalisation, float *images, int64_t count, bool *exact);
+/* The same for eyes, in [0,1]: pixels are cut off there; where it cannot be undone (*exact false) each image is
+ * stretched from its least to its greatest value. */
+int normalisation_show(const struct normalisation *normalisation, float *images, int64_t count, bool *exact);
 /* normalisation.npz of a set folder: members kind (a string as uint8), shape (int32 [3]: C, H, W) and, as the kind has
  * them, mean, sd (float64), whiten, unwhiten (float32). */
 int normalisation_save(const struct normalisation *normalisation, const char *path);

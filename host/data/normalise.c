@@ -286,6 +286,29 @@ done:
     return status;
 }
 
+static void fit_range(float *image, size_t count, bool exact) {
+    float least = 0, most = 1;
+    if (!exact) {
+        least = INFINITY;
+        most = -INFINITY;
+        for (size_t i = 0; i < count; i++) {
+            least = fminf(least, image[i]);
+            most = fmaxf(most, image[i]);
+        }
+    }
+    float scale = most > least ? 1 / (most - least) : 0;
+    for (size_t i = 0; i < count; i++) image[i] = fminf(fmaxf((image[i] - least) * scale, 0), 1);
+}
+
+int normalisation_show(const struct normalisation *normalisation, float *images, int64_t count, bool *exact) {
+    int status = RETORT_OK;
+    size_t size = image_size(normalisation);
+    TRY(normalisation_undo(normalisation, images, count, exact));
+    for (int64_t i = 0; i < count; i++) fit_range(images + (size_t)i * size, size, *exact);
+done:
+    return status;
+}
+
 /* --- keeping --- */
 
 void normalisation_arrays(const struct normalisation *normalisation, struct normalisation_arrays *arrays) {

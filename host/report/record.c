@@ -119,20 +119,6 @@ static bool all_finite(const float *values, int64_t count) {
     return true;
 }
 
-/* Maps each image to [0,1]: pixels are cut off there; an image that is no pixels is stretched to its own range. */
-static void fit_range(struct record_set *set) {
-    int64_t size = (int64_t)set->channels * set->height * set->width;
-    for (int64_t i = 0; i < set->count; i++) {
-        float *image = set->pixels + i * size, least = 0, most = 1;
-        for (int64_t j = 0; j < size && !set->exact; j++) {
-            least = j && image[j] > least ? least : image[j];
-            most = j && image[j] < most ? most : image[j];
-        }
-        float scale = most > least ? 1 / (most - least) : 0;
-        for (int64_t j = 0; j < size; j++) image[j] = fminf(fmaxf((image[j] - least) * scale, 0), 1);
-    }
-}
-
 static int read_labels(const char *path, struct record_set *set) {
     int status = RETORT_OK;
     struct npy npy = {0};
@@ -174,8 +160,7 @@ static int read_arrays(const char *images, const char *labels, const char *norma
     set->pixels = npy.data;
     npy.data = NULL;
     if (!all_finite(set->pixels, npy_count(&npy))) RAISE(RETORT_EFORMAT, "%s holds NaN or infinities", images);
-    TRY(normalisation_undo(&map, set->pixels, set->count, &set->exact));
-    fit_range(set);
+    TRY(normalisation_show(&map, set->pixels, set->count, &set->exact));
     TRY(read_labels(labels, set));
 done:
     npy_finish(&npy);

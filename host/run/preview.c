@@ -32,21 +32,6 @@ bool preview_is_kept(int step, int total) {
     return false;
 }
 
-/* Maps one image [C,H,W] to [0,1]. */
-static void fit_range(float *image, int64_t count, bool exact) {
-    float least = 0, most = 1;
-    if (!exact) {
-        least = INFINITY;
-        most = -INFINITY;
-        for (int64_t i = 0; i < count; i++) {
-            least = fminf(least, image[i]);
-            most = fmaxf(most, image[i]);
-        }
-    }
-    float scale = most > least ? 1 / (most - least) : 0;
-    for (int64_t i = 0; i < count; i++) image[i] = fminf(fmaxf((image[i] - least) * scale, 0), 1);
-}
-
 /* --- where everything goes --- */
 struct grid {
     const char *const *names;      /* NULL: none are written */
@@ -218,8 +203,7 @@ static int take_shown(const struct distilled_set *set, const struct normalisatio
     for (int64_t c = 0; c < grid->shown_classes; c++)
         memcpy(taken + c * grid->shown_images * pixels, set->images + c * grid->images * pixels,
                (size_t)(grid->shown_images * pixels) * sizeof *taken);
-    TRY(normalisation_undo(normalisation, taken, count, &exact));
-    for (int64_t i = 0; i < count; i++) fit_range(taken + i * pixels, pixels, exact);
+    TRY(normalisation_show(normalisation, taken, count, &exact));
     *images = taken;
     taken = NULL;
 done:
