@@ -124,6 +124,10 @@ bool folder_exists(const char *path) {
     return stat(path, &about) == 0 && S_ISDIR(about.st_mode);
 }
 
+bool folder_has_file(const char *folder, const char *name, char path[FILE_PATH_MAX]) {
+    return path_join(folder, name, path) == RETORT_OK && file_exists(path) && !folder_exists(path);
+}
+
 bool folder_empty(const char *path) {
     DIR *folder = opendir(path);
     if (!folder) return !file_exists(path);

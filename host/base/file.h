@@ -25,6 +25,8 @@ bool file_is_temporary(const char *name);
 int file_lock(const char *path);
 bool file_exists(const char *path);
 bool folder_exists(const char *path);
+/* Whether a folder has a file, not a folder, of this name; `path` gets its place. */
+bool folder_has_file(const char *folder, const char *name, char path[FILE_PATH_MAX]);
 bool folder_empty(const char *path); /* true also where it does not exist */
 int folder_create(const char *path); /* with parents; fine where it exists */
 /* RETORT_EIO where the folder, or the nearest one above it that exists, cannot be written to or has less than `bytes`

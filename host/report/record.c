@@ -27,14 +27,9 @@ static int note(struct record *record, int status) {
     return error_set(RETORT_ENOMEM, "out of memory reading %s", record->path);
 }
 
-/* True where the folder has a file of this name; `path` gets its place. */
-static bool has_file(const struct record *record, const char *name, char path[FILE_PATH_MAX]) {
-    return path_join(record->path, name, path) == RETORT_OK && file_exists(path) && !folder_exists(path);
-}
-
 static int read_json(struct record *record, const char *name, json_t **value) {
     char path[FILE_PATH_MAX];
-    return has_file(record, name, path) ? note(record, json_file_read(path, value)) : RETORT_OK;
+    return folder_has_file(record->path, name, path) ? note(record, json_file_read(path, value)) : RETORT_OK;
 }
 
 /* --- the recipe --- */
@@ -44,7 +39,7 @@ static int read_recipe(struct record *record) {
     unsigned char *text;
     size_t size;
     struct descriptor descriptor = {0};
-    if (has_file(record, "descriptor.yaml", path)) {
+    if (folder_has_file(record->path, "descriptor.yaml", path)) {
         status = file_read(path, 16 << 20, &text, &size);
         if (status == RETORT_OK) record->descriptor = (char *)text;
         TRY(note(record, status));
@@ -178,8 +173,9 @@ static void set_clear(struct record_set *set) {
 static int read_set(struct record *record) {
     char images[FILE_PATH_MAX], labels[FILE_PATH_MAX], normalisation[FILE_PATH_MAX];
     struct record_set set = {0};
-    if (!has_file(record, "set/images.npy", images) || !has_file(record, "set/labels.npy", labels)
-        || !has_file(record, "set/normalisation.npz", normalisation))
+    if (!folder_has_file(record->path, "set/images.npy", images)
+        || !folder_has_file(record->path, "set/labels.npy", labels)
+        || !folder_has_file(record->path, "set/normalisation.npz", normalisation))
         return RETORT_OK;
     int status = read_arrays(images, labels, normalisation, &set);
     if (status == RETORT_OK)
@@ -212,7 +208,8 @@ static int read_previews(struct record *record) {
     int status = RETORT_OK;
     char folder[FILE_PATH_MAX], path[FILE_PATH_MAX];
     DIR *stream = NULL;
-    if (!record->set.count && has_file(record, "preview.png", path)) TRY(add_preview(record, path, PREVIEW_LAST));
+    if (!record->set.count && folder_has_file(record->path, "preview.png", path))
+        TRY(add_preview(record, path, PREVIEW_LAST));
     if (path_join(record->path, "previews", folder) < 0 || !(stream = opendir(folder))) goto done;
     for (struct dirent *entry; record->previews.count < PREVIEW_MOST && (entry = readdir(stream));) {
         size_t digits = strspn(entry->d_name, "0123456789");
@@ -246,7 +243,7 @@ static void find_name(struct record *record) {
 static int read_metrics(struct record *record) {
     char path[FILE_PATH_MAX];
     size_t damaged;
-    if (!has_file(record, "metrics.jsonl", path)) return RETORT_OK;
+    if (!folder_has_file(record->path, "metrics.jsonl", path)) return RETORT_OK;
     int status = metrics_read(path, &record->metrics, &damaged);
     if (status == RETORT_OK && damaged)
         status = error_set(RETORT_EFORMAT, "%s has %zu lines that are no JSON", path, damaged);
@@ -262,7 +259,7 @@ int record_read(const char *path, struct record *record) {
               file_exists(path) ? "%s is a file; name a run folder" : "%s is not there; name a run folder", path);
     if (strlen(path) >= sizeof fresh.path) RAISE(RETORT_EINVAL, "path too long: %s", path);
     strcpy(fresh.path, path);
-    if (!has_file(&fresh, "descriptor.yaml", file) && !has_file(&fresh, "result.json", file))
+    if (!folder_has_file(fresh.path, "descriptor.yaml", file) && !folder_has_file(fresh.path, "result.json", file))
         RAISE(RETORT_EINVAL, "%s is no run folder: it holds neither descriptor.yaml nor result.json", path);
     find_name(&fresh);
     TRY(read_json(&fresh, "result.json", &fresh.result));

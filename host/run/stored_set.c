@@ -8,10 +8,6 @@
 #include <string.h>
 
 /* --- finding --- */
-static bool has_file(const char *folder, const char *name, char path[FILE_PATH_MAX]) {
-    return path_join(folder, name, path) == RETORT_OK && file_exists(path) && !folder_exists(path);
-}
-
 static bool ends_in(const char *path, const char *ending) {
     size_t length = strlen(path), tail = strlen(ending);
     return length > tail && strcmp(path + length - tail, ending) == 0;
@@ -20,16 +16,16 @@ static bool ends_in(const char *path, const char *ending) {
 static int find_in_folder(const char *path, struct set_place *place) {
     int status = RETORT_OK;
     char file[FILE_PATH_MAX];
-    if (has_file(path, "set/images.npy", file)) {
+    if (folder_has_file(path, "set/images.npy", file)) {
         TRY(path_join(path, "set", place->path));
-        if (has_file(path, "descriptor.yaml", file)) snprintf(place->run, sizeof place->run, "%s", path);
-    } else if (has_file(path, "images.npy", file))
+        if (folder_has_file(path, "descriptor.yaml", file)) snprintf(place->run, sizeof place->run, "%s", path);
+    } else if (folder_has_file(path, "images.npy", file))
         snprintf(place->path, sizeof place->path, "%s", path);
-    else if (has_file(path, EXPORT_NPZ_FILE, place->path))
+    else if (folder_has_file(path, EXPORT_NPZ_FILE, place->path))
         place->kind = SET_IS_NPZ;
-    else if (has_file(path, EXPORT_SAFETENSORS_FILE, place->path))
+    else if (folder_has_file(path, EXPORT_SAFETENSORS_FILE, place->path))
         place->kind = SET_IS_SAFETENSORS;
-    else if (has_file(path, "descriptor.yaml", file))
+    else if (folder_has_file(path, "descriptor.yaml", file))
         RAISE(RETORT_EINVAL,
               "the run in %s is not finished: it has no set yet; go on with: retort run --resume --out %s", path, path);
     else
