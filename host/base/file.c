@@ -97,13 +97,19 @@ done:
 }
 
 int file_write(const char *path, const void *data, size_t size) {
+    return file_write_pieces(path, &(struct file_piece){data, size}, 1);
+}
+
+int file_write_pieces(const char *path, const struct file_piece *pieces, size_t count) {
     int status = RETORT_OK;
     char temporary[FILE_PATH_MAX] = "";
     FILE *stream = NULL;
     TRY(file_write_begin(path, temporary));
     stream = fopen(temporary, "wb");
     if (!stream) RAISE(RETORT_EIO, "cannot write %s: %s", path, strerror(errno));
-    if (size && fwrite(data, 1, size, stream) != size) RAISE(RETORT_EIO, "cannot write %s: %s", path, strerror(errno));
+    for (size_t i = 0; i < count; i++)
+        if (pieces[i].size && fwrite(pieces[i].data, 1, pieces[i].size, stream) != pieces[i].size)
+            RAISE(RETORT_EIO, "cannot write %s: %s", path, strerror(errno));
     int closed = fclose(stream);
     stream = NULL;
     if (closed != 0) RAISE(RETORT_EIO, "cannot write %s: %s", path, strerror(errno));

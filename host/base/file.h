@@ -11,6 +11,12 @@
 int file_read(const char *path, size_t limit, unsigned char **data, size_t *size);
 /* Writes a file as a whole or not at all: a temporary beside it, fsync, rename, fsync of the folder. */
 int file_write(const char *path, const void *data, size_t size);
+/* The same of pieces, one after another. */
+struct file_piece {
+    const void *data;
+    size_t size;
+};
+int file_write_pieces(const char *path, const struct file_piece *pieces, size_t count);
 /* The two halves, for writers with a stream of their own. `begin` writes the temporary's path to `temporary` (at least
  * FILE_PATH_MAX); `commit` syncs and renames it; on failure it is removed. */
 #define FILE_PATH_MAX 4096

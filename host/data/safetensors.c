@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { PREFIX = 8, RANK_MAX = 8 };
 #define HEADER_MAX (100u << 20) /* as the format's own library has it */
@@ -190,31 +189,23 @@ done:
 
 int safetensors_write(const char *path, const struct npy_member *members, size_t count, const char *const *words) {
     int status = RETORT_OK;
-    char temporary[FILE_PATH_MAX] = "", *header = NULL;
-    FILE *stream = NULL;
+    char *header = NULL;
     size_t size = 0;
     const struct npy_member **sorted = calloc(count + 1, sizeof *sorted);
-    if (!sorted) RAISE(RETORT_ENOMEM, "out of memory writing %s", path);
+    struct file_piece *pieces = calloc(count + 1, sizeof *pieces);
+    if (!sorted || !pieces) RAISE(RETORT_ENOMEM, "out of memory writing %s", path);
     sort_members(members, count, sorted);
     TRY(make_header(path, sorted, count, words, &header, &size));
-    TRY(file_write_begin(path, temporary));
-    stream = fopen(temporary, "wb");
-    bool written = stream && fwrite(header, 1, size, stream) == size;
-    for (size_t i = 0; written && i < count; i++) {
+    pieces[0] = (struct file_piece){header, size};
+    for (size_t i = 0; i < count; i++) {
         int64_t elements;
         (void)claim_count(sorted[i]->rank, sorted[i]->size, 1, &elements);
-        size_t element = types[sorted[i]->type].size;
-        written = fwrite(sorted[i]->data, element, (size_t)elements, stream) == (size_t)elements;
+        pieces[1 + i] = (struct file_piece){sorted[i]->data, (size_t)elements * types[sorted[i]->type].size};
     }
-    if (!written) RAISE(RETORT_EIO, "cannot write %s: %s", path, strerror(errno));
-    int closed = fclose(stream);
-    stream = NULL;
-    if (closed != 0) RAISE(RETORT_EIO, "cannot write %s: %s", path, strerror(errno));
-    TRY(file_write_commit(path, temporary));
+    TRY(file_write_pieces(path, pieces, count + 1));
 done:
-    if (stream) fclose(stream);
-    if (status < 0 && temporary[0]) unlink(temporary);
     free(header);
+    free(pieces);
     free(sorted);
     return status;
 }
