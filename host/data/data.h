@@ -214,4 +214,7 @@ enum siamese_family siamese_draw(struct random *random, bool flip, int height, i
 enum siamese_family siamese_draw_class(uint64_t seed, uint32_t step, int class, bool flip, int height, int width,
                                        float map[MAP_SIZE], float colour[COLOUR_SIZE]);
 
+/* A PNG of bytes [height, width, channels], 1 channel, 3, or 4 with opacity; *png is the caller's to free(). */
+int picture_encode(const unsigned char *pixels, int height, int width, int channels, unsigned char **png, size_t *size);
+
 #endif

@@ -242,3 +242,22 @@ done:
     free(lines);
     return status;
 }
+
+int picture_encode(const unsigned char *pixels, int height, int width, int channels, unsigned char **png,
+                   size_t *size) {
+    png_image image = {.version = PNG_IMAGE_VERSION,
+                       .width = (png_uint_32)width,
+                       .height = (png_uint_32)height,
+                       .format = channels == 4   ? PNG_FORMAT_RGBA
+                                 : channels == 3 ? PNG_FORMAT_RGB
+                                                 : PNG_FORMAT_GRAY};
+    png_alloc_size_t written = PNG_IMAGE_PNG_SIZE_MAX(image);
+    unsigned char *fresh = malloc(written);
+    if (!fresh || !png_image_write_to_memory(&image, fresh, &written, 0, pixels, 0, NULL)) {
+        free(fresh);
+        return error_set(RETORT_ENOMEM, "out of memory encoding a picture of %d x %d pixels", height, width);
+    }
+    *png = fresh;
+    *size = written;
+    return RETORT_OK;
+}

@@ -1,9 +1,11 @@
 #define _GNU_SOURCE /* vasprintf */
 #include "report/html.h"
 
+#include "base/error.h"
+#include "data/data.h"
+
 #include <math.h>
 #include <nettle/base64.h>
-#include <png.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,15 +83,9 @@ void html_png_source(struct text *page, const char *attribute, const unsigned ch
 
 void html_pixels_source(struct text *page, const char *attribute, int height, int width, int channels,
                         const unsigned char *pixels) {
-    png_image image = {.version = PNG_IMAGE_VERSION,
-                       .width = (png_uint_32)width,
-                       .height = (png_uint_32)height,
-                       .format = channels == 4   ? PNG_FORMAT_RGBA
-                                 : channels == 3 ? PNG_FORMAT_RGB
-                                                 : PNG_FORMAT_GRAY};
-    png_alloc_size_t size = PNG_IMAGE_PNG_SIZE_MAX(image);
-    unsigned char *png = malloc(size);
-    if (png && png_image_write_to_memory(&image, png, &size, 0, pixels, 0, NULL))
+    unsigned char *png = NULL;
+    size_t size;
+    if (picture_encode(pixels, height, width, channels, &png, &size) == RETORT_OK)
         html_png_source(page, attribute, png, size);
     else
         page->failed = true;

@@ -3,9 +3,7 @@
 
 #include "base/error.h"
 
-#include <errno.h>
 #include <math.h>
-#include <png.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,13 +57,14 @@ static void quantise(const float *image, const struct normalisation *shape, bool
 }
 
 static int write_picture(const char *path, const struct normalisation *shape, const unsigned char *bytes) {
-    png_image png = {.version = PNG_IMAGE_VERSION,
-                     .width = (png_uint_32)shape->width,
-                     .height = (png_uint_32)shape->height,
-                     .format = shape->channels == 3 ? PNG_FORMAT_RGB : PNG_FORMAT_GRAY};
-    errno = 0;
-    if (png_image_write_to_file(&png, path, 0, bytes, 0, NULL)) return RETORT_OK;
-    return error_set(RETORT_EIO, "cannot write %s: %s", path, errno ? strerror(errno) : png.message);
+    int status = RETORT_OK;
+    unsigned char *png = NULL;
+    size_t size;
+    TRY(picture_encode(bytes, shape->height, shape->width, shape->channels, &png, &size));
+    TRY(file_write(path, png, size));
+done:
+    free(png);
+    return status;
 }
 
 /* The rows of one class, numbered in their order. `images`: pixels. */

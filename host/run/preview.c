@@ -4,13 +4,10 @@
 #include "base/file.h"
 #include "run/font.h"
 
-#include <errno.h>
 #include <math.h>
-#include <png.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define GAP          2 /* pixels between images */
 #define CLASS_GAP    8 /* and between classes, beside the gap */
@@ -176,17 +173,12 @@ static void draw_footer(const struct canvas *canvas, const struct grid *grid) {
 
 static int write_png(const char *path, const struct canvas *canvas) {
     int status = RETORT_OK;
-    char temporary[FILE_PATH_MAX] = "";
-    png_image png = {.version = PNG_IMAGE_VERSION,
-                     .width = (png_uint_32)canvas->width,
-                     .height = (png_uint_32)canvas->height,
-                     .format = canvas->channels == 3 ? PNG_FORMAT_RGB : PNG_FORMAT_GRAY};
-    TRY(file_write_begin(path, temporary));
-    if (!png_image_write_to_file(&png, temporary, 0, canvas->bytes, 0, NULL))
-        RAISE(RETORT_EIO, "cannot write %s: %s", path, errno ? strerror(errno) : png.message);
-    TRY(file_write_commit(path, temporary));
+    unsigned char *png = NULL;
+    size_t size;
+    TRY(picture_encode(canvas->bytes, canvas->height, canvas->width, canvas->channels, &png, &size));
+    TRY(file_write(path, png, size));
 done:
-    if (status < 0 && *temporary) unlink(temporary);
+    free(png);
     return status;
 }
 
