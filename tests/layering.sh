@@ -29,17 +29,7 @@ reach() {
 }
 
 echo "1..$((${#modules[@]} + 2))"
-failed=0 number=0
-report() { # words, complaints
-  number=$((number + 1))
-  if [ -z "$2" ]; then
-    echo "ok $number - $1"
-  else
-    echo "not ok $number - $1"
-    sed 's/^/# /' <<<"$2"
-    failed=1
-  fi
-}
+. tests/tap.sh
 
 complaints=
 for folder in host/*/; do

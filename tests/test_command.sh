@@ -11,18 +11,7 @@ cd "$work"
 unset RETORT_DEVICE
 export RETORT_WISDOM=off # neither the user's wisdom nor what it would change
 
-number=0 failed=0
-report() { # words, complaint (empty: passed)
-  number=$((number + 1))
-  if [ -z "$2" ]; then
-    echo "ok $number - $1"
-  else
-    echo "not ok $number - $1"
-    sed 's/^/# /' <<<"$2"
-    failed=1
-  fi
-}
-skip() { number=$((number + 1)); echo "ok $number # SKIP $1"; }
+. "$source/tests/tap.sh"
 
 # expect NAME STATUS WORDS ARGUMENTS...: the program leaves with the status, and says the words (an extended regular
 # expression, over both streams).

@@ -11,18 +11,7 @@ unset RETORT_DEVICE
 compiler=(cc)
 [ "${RETORT_SANITIZE:-none}" = none ] || compiler+=("-fsanitize=$RETORT_SANITIZE")
 
-number=0 failed=0
-report() { # words, complaint (empty: passed)
-  number=$((number + 1))
-  if [ -z "$2" ]; then
-    echo "ok $number - $1"
-  else
-    echo "not ok $number - $1"
-    sed 's/^/# /' <<<"$2"
-    failed=1
-  fi
-}
-skip() { number=$((number + 1)); echo "ok $number # SKIP $1"; }
+. "$source/tests/tap.sh"
 # try NAME COMMAND...: it ends well.
 try() {
   local name=$1

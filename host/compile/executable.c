@@ -69,16 +69,10 @@ int library_create_with(struct device *device, enum family family, struct wisdom
 }
 
 int library_create_for(struct device *device, const struct kernel_target *target, struct library **library) {
-    const struct kernel_variant *preferred = kernels_variant(target->preferred);
-    if (target->preferred && (!preferred || preferred->product))
-        return error_set(RETORT_EINVAL, "RETORT_CONV=%s in the environment: no such way to compute convolutions",
-                         target->preferred);
-    const char *merge = getenv("RETORT_MERGE");
-    if (merge && *merge && strcmp(merge, "auto") != 0 && strcmp(merge, "off") != 0)
-        return error_set(RETORT_EINVAL, "RETORT_MERGE=%s in the environment: expected auto or off", merge);
     struct kernel_target settled = *target;
     char words[GEMM_WORDS];
-    int status = kernels_settle_gemm(&settled, device, words);
+    int status = kernels_check_asked(target);
+    if (status == RETORT_OK) status = kernels_settle_gemm(&settled, device, words);
     if (status < 0) return status;
     struct library *fresh = calloc(1, sizeof *fresh);
     if (!fresh) return error_set(RETORT_ENOMEM, "out of memory creating a kernel library");

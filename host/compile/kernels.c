@@ -278,6 +278,17 @@ static bool serves(const struct kernel_variant *row, const struct kernel_target 
     return (row->family == FAMILY_AUTO || row->family == target->family) && row->product == product;
 }
 
+int kernels_check_asked(const struct kernel_target *target) {
+    const struct kernel_variant *preferred = kernels_variant(target->preferred);
+    const char *merge = environment("RETORT_MERGE");
+    if (target->preferred && (!preferred || preferred->product))
+        return error_set(RETORT_EINVAL, "RETORT_CONV=%s in the environment: no such way to compute convolutions",
+                         target->preferred);
+    if (merge && strcmp(merge, "auto") != 0 && strcmp(merge, "off") != 0)
+        return error_set(RETORT_EINVAL, "RETORT_MERGE=%s in the environment: expected auto or off", merge);
+    return RETORT_OK;
+}
+
 const struct kernel_variant *kernels_row(const struct kernel_target *target, bool product, int i) {
     for (int k = 0; k < VARIANTS; k++)
         if (serves(&kernel_variants[k], target, product) && i-- == 0) return &kernel_variants[k];

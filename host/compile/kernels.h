@@ -34,6 +34,8 @@ struct kernel_target {
  * who computes matrix products, RETORT_MERGE=off leaves launches as they are; for tests and for finding out which
  * kernel a driver computes wrongly. A name that does not exist is refused by library_create. */
 struct kernel_target kernels_target(const struct device_traits *traits, enum family family);
+/* RETORT_EINVAL where the environment asks for what there is not; of products kernels_settle_gemm says it. */
+int kernels_check_asked(const struct kernel_target *target);
 
 /* Settles who computes matrix products on the device, from what target->gemm asks for, or by itself from the wisdom:
  * sets target->calls, testing the library where it is wanted and was not tested on this device before. `words` say who

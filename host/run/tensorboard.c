@@ -91,22 +91,23 @@ static void add_block(struct message *message, int field, const void *data, size
     add_bytes(message, data, size);
 }
 
-static void add_real(struct message *message, int field, double value) {
+static void add_bits(struct message *message, int field, enum wire wire, uint64_t bits, int size) {
     unsigned char bytes[8];
+    put_whole(bytes, bits, size);
+    add_key(message, field, wire);
+    add_bytes(message, bytes, (size_t)size);
+}
+
+static void add_real(struct message *message, int field, double value) {
     uint64_t bits;
     memcpy(&bits, &value, sizeof bits);
-    put_whole(bytes, bits, 8);
-    add_key(message, field, WIRE_64);
-    add_bytes(message, bytes, 8);
+    add_bits(message, field, WIRE_64, bits, 8);
 }
 
 static void add_float(struct message *message, int field, float value) {
-    unsigned char bytes[4];
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
-    put_whole(bytes, bits, 4);
-    add_key(message, field, WIRE_32);
-    add_bytes(message, bytes, 4);
+    add_bits(message, field, WIRE_32, bits, 4);
 }
 
 /* A field on its way through a message. */
