@@ -40,6 +40,16 @@ int bench_step_classes(struct device *device, const struct bench_step_spec *spec
 int bench_step_kernels(struct device *device, const struct bench_step_spec *spec, FILE *program, FILE *launches);
 int bench_step(struct device *device, const struct bench_step_spec *spec, struct bench_step_result *result);
 
+/* The same steps kept ready, for those who time them by turns; `reps`, `profile` and `launches` are not looked at. */
+struct bench_steps;
+int bench_steps_create(struct device *device, const struct bench_step_spec *spec, struct bench_steps **steps);
+void bench_steps_destroy(struct bench_steps *steps);               /* NULL-safe */
+int bench_steps_outer(struct bench_steps *steps, double *seconds); /* of one */
+/* Of one inner step, from as many as pass in about `enough` seconds. */
+int bench_steps_inner(struct bench_steps *steps, double enough, double *seconds);
+/* Operations of an outer step, or of an inner one. */
+double bench_steps_flops(const struct bench_steps *steps, bool inner);
+
 /* --- single kernels, as the kernel choice serves them --- */
 struct bench_kernel_result {
     const char *file; /* of cl/: the kernel that does most of the work; or the library that does it */
@@ -116,5 +126,9 @@ struct bench_rows_result {
     double seconds, bytes; /* bytes: maps read and maps written */
 };
 int bench_rows(struct device *device, enum family family, struct bench_rows_result *result);
+
+/* What it costs to start a kernel that does next to nothing: seconds each of many that are queued together, and of one
+ * that is waited for. RETORT_EDEVICE where launches get lost. */
+int bench_launch(struct device *device, double *queued, double *waited);
 
 #endif

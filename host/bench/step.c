@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "unroll/meta.h"
+#include "unroll/timing.h"
 #include "unroll/unroll.h"
 
 #include <stdlib.h>
@@ -17,6 +18,16 @@ struct data {
     int32_t *labels, *rows;
     struct unroll_gradient gradient;
     double loss, accuracy;
+};
+
+struct bench_steps {
+    struct device *device;
+    struct bench_step_spec spec;
+    struct library *library;
+    struct unroll *unroll;
+    struct network network;
+    struct meta_spec meta;
+    struct data data;
 };
 
 static void fill(float *values, size_t count, uint32_t stream) {
@@ -71,46 +82,6 @@ static int outer_step(struct unroll *unroll, const struct bench_step_spec *spec,
     TRY(unroll_backward(unroll, meta_lambda(meta), HESSIAN_EXACT, &data->gradient));
     TRY(meta_read(meta, &data->loss, &data->accuracy));
 done:
-    return status;
-}
-
-static double processor_clock(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
-
-static int smaller_first(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static int time_steps(struct device *device, struct unroll *unroll, const struct bench_step_spec *spec,
-                      struct data *data, struct bench_step_result *result) {
-    int status = RETORT_OK;
-    size_t reps = (size_t)spec->reps;
-    double *seconds = calloc(reps, sizeof *seconds), *processor = calloc(reps, sizeof *processor);
-    if (!seconds || !processor) RAISE(RETORT_ENOMEM, "out of memory for %d times", spec->reps);
-    double begun = clock_seconds();
-    TRY(outer_step(unroll, spec, data));
-    result->first_seconds = clock_seconds() - begun;
-    if (spec->profile) TRY(device_profile_begin(device));
-    for (size_t i = 0; i < reps; i++) {
-        double before = processor_clock();
-        begun = clock_seconds();
-        TRY(outer_step(unroll, spec, data));
-        seconds[i] = clock_seconds() - begun;
-        processor[i] = processor_clock() - before;
-    }
-    if (spec->profile) TRY(device_profile_end(device, &result->profile));
-    qsort(seconds, reps, sizeof *seconds, smaller_first);
-    qsort(processor, reps, sizeof *processor, smaller_first);
-    result->seconds_min = seconds[0];
-    result->seconds_median = reps % 2 ? seconds[reps / 2] : (seconds[reps / 2 - 1] + seconds[reps / 2]) / 2;
-    result->processor_seconds = processor[0];
-done:
-    free(processor);
-    free(seconds);
     return status;
 }
 
@@ -183,40 +154,118 @@ done:
     return status;
 }
 
+int bench_steps_create(struct device *device, const struct bench_step_spec *spec, struct bench_steps **steps) {
+    int status = RETORT_OK;
+    struct bench_steps *fresh = calloc(1, sizeof *fresh);
+    if (!fresh) RAISE(RETORT_ENOMEM, "out of memory");
+    fresh->device = device;
+    fresh->spec = *spec;
+    TRY(prepare_data(spec, &fresh->data));
+    device_set_ceiling(device, spec->memory);
+    TRY(library_create(device, spec->family, &fresh->library));
+    TRY(plan(fresh->library, spec, false, &fresh->network, &fresh->meta, &fresh->unroll));
+    *steps = fresh;
+    fresh = NULL;
+done:
+    bench_steps_destroy(fresh);
+    return status;
+}
+
+void bench_steps_destroy(struct bench_steps *steps) {
+    if (!steps) return;
+    data_finish(&steps->data);
+    unroll_destroy(steps->unroll);
+    library_destroy(steps->library);
+    free(steps);
+}
+
+int bench_steps_outer(struct bench_steps *steps, double *seconds) {
+    int status = RETORT_OK;
+    double begun = clock_seconds();
+    TRY(outer_step(steps->unroll, &steps->spec, &steps->data));
+    *seconds = clock_seconds() - begun;
+done:
+    return status;
+}
+
+int bench_steps_inner(struct bench_steps *steps, double enough, double *seconds) {
+    int status = RETORT_OK;
+    int most = steps->spec.prefix + steps->spec.window;
+    const struct unroll_steps tables = {.first = 1, .count = most, .rows = steps->data.rows};
+    TRY(unroll_set(steps->unroll, 0, steps->data.set, steps->data.targets, NULL));
+    TRY(unroll_upload_steps(steps->unroll, &tables));
+    TRY(unroll_time_steps(steps->unroll, 1, most, false, enough, seconds, NULL));
+done:
+    return status;
+}
+
+double bench_steps_flops(const struct bench_steps *steps, bool inner) {
+    const struct bench_step_spec *spec = &steps->spec;
+    if (inner) return unroll_flops(steps->unroll, 1, 0) - unroll_flops(steps->unroll, 0, 0);
+    return unroll_flops(steps->unroll, spec->prefix, spec->window);
+}
+
+static double processor_clock(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+static int smaller_first(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static int time_steps(struct bench_steps *steps, struct bench_step_result *result) {
+    int status = RETORT_OK;
+    const struct bench_step_spec *spec = &steps->spec;
+    size_t reps = (size_t)spec->reps;
+    double *seconds = calloc(reps, sizeof *seconds), *processor = calloc(reps, sizeof *processor);
+    if (!seconds || !processor) RAISE(RETORT_ENOMEM, "out of memory for %d times", spec->reps);
+    TRY(bench_steps_outer(steps, &result->first_seconds));
+    if (spec->profile) TRY(device_profile_begin(steps->device));
+    for (size_t i = 0; i < reps; i++) {
+        double before = processor_clock();
+        TRY(bench_steps_outer(steps, &seconds[i]));
+        processor[i] = processor_clock() - before;
+    }
+    if (spec->profile) TRY(device_profile_end(steps->device, &result->profile));
+    qsort(seconds, reps, sizeof *seconds, smaller_first);
+    qsort(processor, reps, sizeof *processor, smaller_first);
+    result->seconds_min = seconds[0];
+    result->seconds_median = reps % 2 ? seconds[reps / 2] : (seconds[reps / 2 - 1] + seconds[reps / 2]) / 2;
+    result->processor_seconds = processor[0];
+done:
+    free(processor);
+    free(seconds);
+    return status;
+}
+
 int bench_step(struct device *device, const struct bench_step_spec *spec, struct bench_step_result *result) {
     int status = RETORT_OK;
-    struct library *library = NULL;
-    struct unroll *unroll = NULL;
-    struct data data = {0};
+    struct bench_steps *steps = NULL;
     struct bench_step_result fresh = {0};
-    struct network network;
-    struct meta_spec meta;
     struct rusage usage;
-    TRY(prepare_data(spec, &data));
-    device_set_ceiling(device, spec->memory);
     double begun = clock_seconds();
-    TRY(library_create(device, spec->family, &library));
-    TRY(plan(library, spec, false, &network, &meta, &unroll));
+    TRY(bench_steps_create(device, spec, &steps));
     fresh.build_seconds = clock_seconds() - begun;
-    unroll_describe(unroll, fresh.plan, sizeof fresh.plan);
-    fresh.kept_steps = unroll_kept_steps(unroll);
+    unroll_describe(steps->unroll, fresh.plan, sizeof fresh.plan);
+    fresh.kept_steps = unroll_kept_steps(steps->unroll);
     if (spec->launches) {
-        unroll_print(unroll, true, spec->launches);
-        unroll_print_memory(unroll, spec->launches);
+        unroll_print(steps->unroll, true, spec->launches);
+        unroll_print_memory(steps->unroll, spec->launches);
     }
-    TRY(time_steps(device, unroll, spec, &data, &fresh));
+    TRY(time_steps(steps, &fresh));
     getrusage(RUSAGE_SELF, &usage);
-    fresh.flops = unroll_flops(unroll, spec->prefix, spec->window);
-    fresh.loss = data.loss;
-    fresh.accuracy = data.accuracy;
+    fresh.flops = bench_steps_flops(steps, false);
+    fresh.loss = steps->data.loss;
+    fresh.accuracy = steps->data.accuracy;
     fresh.peak_device_bytes = device_peak_bytes(device);
     fresh.peak_resident_bytes = (uint64_t)usage.ru_maxrss * 1024;
     *result = fresh;
     fresh.profile = (struct device_profile){0};
 done:
     device_profile_finish(&fresh.profile);
-    data_finish(&data);
-    unroll_destroy(unroll);
-    library_destroy(library);
+    bench_steps_destroy(steps);
     return status;
 }

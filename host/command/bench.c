@@ -13,14 +13,29 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char help[] = "usage: retort bench step|conv|gemm [OPTIONS]\n\n"
-                           "Measures this device: how fast it does what distillation asks of it, beside its own peaks "
-                           "(fused multiply-adds in\n"
-                           "registers, copies of more memory than its caches hold) measured in the same run.\n\n"
-                           "  retort bench step     whole outer steps: inner training, meta-loss, exact meta-gradient\n"
-                           "  retort bench conv     convolutions and their derivatives, and the pass between them\n"
-                           "  retort bench gemm     matrix products\n\n"
-                           "`retort bench NAME --help` explains each.\n";
+static const char help[] =
+    "usage: retort bench step|conv|gemm [OPTIONS]\n"
+    "       retort bench --all-devices [--device SPEC] [--quick] [--out FILE.json]\n"
+    "       retort bench compare FILE... [--out PAGE.html] [--markdown]\n\n"
+    "Measures this device: how fast it does what distillation asks of it, beside its own peaks (fused multiply-adds "
+    "in\n"
+    "registers, copies of more memory than its caches hold) measured in the same run.\n\n"
+    "  retort bench step     whole outer steps: inner training, meta-loss, exact meta-gradient\n"
+    "  retort bench conv     convolutions and their derivatives, and the pass between them\n"
+    "  retort bench gemm     matrix products\n"
+    "  retort bench compare  a page that compares devices, of files that --all-devices wrote\n\n"
+    "`retort bench NAME --help` explains each. With --all-devices one fixed load is measured on every device, the\n"
+    "devices taking turns, each in a process of its own: peaks, launches, matrix products, convolutions, fused rows,\n"
+    "inner and outer steps with their memory, kernel building with empty caches, and energy where the system tells\n"
+    "it. What fails or takes too long is left out, and the results say why. They are JSON, which docs/comparing.md\n"
+    "describes; takes some minutes a device.\n\n"
+    "  --all-devices   every device of `retort devices`\n"
+    "  --device SPEC   only those of this index or with these words\n"
+    "  --family F      kernels for CPUs (cpu) or for GPUs (gpu), instead of those for the device's type\n"
+    "  --limit SECONDS   for one load on one device, building included (60)\n"
+    "  --quick         a few tiny loads, in seconds: that all works, no speed\n"
+    "  --out FILE.json where the results go, instead of standard output\n"
+    "  --quiet, -q     only warnings and errors\n";
 
 static const char step_help[] =
     "usage: retort bench step [OPTIONS]\n\n"
@@ -418,23 +433,34 @@ static const struct {
 #define BENCHMARKS (sizeof benchmarks / sizeof *benchmarks)
 
 static int unknown_benchmark(const char *word) {
-    const char *known[BENCHMARKS + 1] = {0};
-    for (size_t i = 0; i < BENCHMARKS; i++) known[i] = benchmarks[i].name;
+    const char *known[BENCHMARKS + 2] = {"compare"};
+    for (size_t i = 0; i < BENCHMARKS; i++) known[i + 1] = benchmarks[i].name;
     const char *meant = word_nearest(word, known);
     if (meant) return usage_error("bench", "unknown benchmark %s (did you mean %s?)", word, meant);
     return usage_error("bench", "unknown benchmark %s", word);
 }
 
+/* Without the name of a benchmark. */
+static int run_unnamed(const struct options *options) {
+    if (!options->given[OPTION_ALL_DEVICES]) return usage_error("bench", "which benchmark? A first one is step");
+    if (options->operand_count) return usage_error("bench", "takes no operand, found %s", options->operands[0]);
+    return bench_all_devices(options);
+}
+
 int command_bench(int argc, char **argv) {
+    const unsigned long unnamed = OPTION_BIT(OPTION_ALL_DEVICES) | OPTION_BIT(OPTION_DEVICE) | OPTION_BIT(OPTION_FAMILY)
+                                  | OPTION_BIT(OPTION_LIMIT) | OPTION_BIT(OPTION_QUICK) | OPTION_BIT(OPTION_OUT)
+                                  | OPTION_BIT(OPTION_QUIET);
     int exit_status = EXIT_DONE;
     struct options options;
     size_t which = 0;
     if (argc < 2) return usage_error("bench", "which benchmark? A first one is step");
+    if (strcmp(argv[1], "compare") == 0) return bench_compare(argc - 1, argv + 1);
     while (which < BENCHMARKS && strcmp(argv[1], benchmarks[which].name) != 0) which++;
     if (which == BENCHMARKS && argv[1][0] != '-') return unknown_benchmark(argv[1]);
     if (which == BENCHMARKS) {
-        if (options_parse("bench", help, 0, argc, argv, &options, &exit_status))
-            exit_status = usage_error("bench", "which benchmark? A first one is step");
+        if (options_parse("bench", help, unnamed, argc, argv, &options, &exit_status))
+            exit_status = run_unnamed(&options);
     } else if (options_parse(benchmarks[which].verb, benchmarks[which].help, benchmarks[which].options, argc - 1,
                              argv + 1, &options, &exit_status)) {
         if (options.operand_count)

@@ -65,6 +65,8 @@ int main(int argc, char **argv) {
         print_help(stdout);
     else if (!strcmp(word, "tune-worker")) /* which the program starts itself: worker.h */
         status = command_tune_worker(argc - 1, argv + 1);
+    else if (!strcmp(word, "bench-worker")) /* likewise: hardware.h */
+        status = command_bench_worker(argc - 1, argv + 1);
     else if (!strcmp(word, "--version"))
         puts("retort " RETORT_VERSION);
     else {

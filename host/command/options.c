@@ -50,6 +50,9 @@ static const struct {
     [OPTION_NO_TUNE] = {"no-tune", NULL},
     [OPTION_SHEET] = {"sheet", "FILE.png"},
     [OPTION_WHAT_IF] = {"what-if", "KEY=VALUE"},
+    [OPTION_ALL_DEVICES] = {"all-devices", NULL},
+    [OPTION_LIMIT] = {"limit", "SECONDS"},
+    [OPTION_MARKDOWN] = {"markdown", NULL},
     [OPTION_QUIET] = {"quiet", NULL},
     [OPTION_JSON] = {"json", NULL},
 };

@@ -45,6 +45,9 @@ enum option_name {
     OPTION_NO_TUNE,
     OPTION_SHEET,
     OPTION_WHAT_IF,
+    OPTION_ALL_DEVICES,
+    OPTION_LIMIT,
+    OPTION_MARKDOWN,
     OPTION_QUIET,
     OPTION_JSON,
     OPTION_COUNT
@@ -93,6 +96,9 @@ int report_failure(const char *verb, int status);
 #define OPTION_BIT(option) (1ul << (option))
 
 int command_bench(int argc, char **argv);
+int command_bench_worker(int argc, char **argv);
+int bench_all_devices(const struct options *options); /* `retort bench --all-devices` */
+int bench_compare(int argc, char **argv);             /* `retort bench compare` */
 int command_check(int argc, char **argv);
 int command_data(int argc, char **argv);
 int command_devices(int argc, char **argv);

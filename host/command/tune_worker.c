@@ -1,12 +1,12 @@
 /* `retort tune-worker`: the child of worker.h. No verb for people, so that no list of verbs has it. */
 #include "base/error.h"
+#include "command/child.h"
 #include "command/options.h"
 #include "command/worker.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static const char help[] = "usage: retort tune-worker --device N --family cpu|gpu\n\n"
                            "Measures kernels for `retort tune`, which starts it and talks to it.\n";
@@ -43,11 +43,8 @@ static int serve(const char *device_spec, enum family family) {
     char *line = NULL;
     size_t size = 0;
     ssize_t length;
-    /* Drivers print where they like: answers have a descriptor of their own. */
-    int own = dup(STDOUT_FILENO);
-    FILE *answers = own < 0 ? NULL : fdopen(own, "w");
+    FILE *answers = child_answers();
     if (!answers) RAISE(RETORT_EIO, "cannot answer");
-    dup2(STDERR_FILENO, STDOUT_FILENO);
     TRY(device_open(device_spec, &device));
     const struct kernel_target target = kernels_target(device_traits(device), family);
     TRY(tune_bench_create(device, &target, &bench));

@@ -165,7 +165,6 @@ static const char *own_version(const struct device_traits *traits) {
     return version;
 }
 
-/* Whether all words of the spec occur in the device's platform, name, kind and versions. */
 bool device_matches(const struct device_traits *traits, const char *spec) {
     char description[5 * sizeof traits->name], word[128];
     snprintf(description, sizeof description, "%s %s %s %s %s", traits->platform, traits->name,

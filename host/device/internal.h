@@ -64,7 +64,6 @@ int opencl_check_queue(struct device *device, cl_int code, const char *format, .
     __attribute__((format(printf, 3, 4)));
 
 /* --- device.c --- */
-bool device_matches(const struct device_traits *traits, const char *spec); /* all its words occur in the device's */
 int device_create_queue(struct device *device, bool profiling); /* replaces the queue; the old one must be finished */
 
 /* --- output.c --- */

@@ -1,5 +1,7 @@
 #include "report/page.h"
 
+#include "base/error.h"
+#include "base/file.h"
 #include "report/html.h"
 #include "report/style.h"
 
@@ -57,8 +59,24 @@ void page_cell(struct text *page, const char *head, bool number, const char *for
 
 void page_end(struct text *page) {
     text_append(page,
-                "<footer>Written by retort report " RETORT_VERSION
+                "<footer>Written by Retort " RETORT_VERSION
                 ". This page is one file: it loads nothing and can be mailed or kept.</footer>\n</body>\n</html>\n");
+}
+
+int page_check_place(const char *path) {
+    int status = RETORT_OK;
+    char head[1024];
+    if (!file_exists(path)) return RETORT_OK;
+    if (folder_exists(path)) RAISE(RETORT_EINVAL, "%s is a folder; name a file with --out", path);
+    FILE *stream = fopen(path, "rb");
+    size_t size = stream ? fread(head, 1, sizeof head - 1, stream) : 0;
+    head[size] = '\0';
+    if (stream) fclose(stream);
+    if (!strstr(head, PAGE_MARK))
+        RAISE(RETORT_EINVAL,
+              "%s is there and is no report of this program; move it away, or name another file with --out", path);
+done:
+    return status;
 }
 
 /* --- accuracies --- */

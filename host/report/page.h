@@ -21,6 +21,8 @@ void page_legend(struct text *page, const char *const *names, const int *styles,
 void page_cell(struct text *page, const char *head, bool number, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 void page_end(struct text *page);
+/* RETORT_EINVAL where the place of a page is taken by anything but an earlier one. */
+int page_check_place(const char *path);
 
 /* A row of accuracies as result.json has it. */
 struct score {

@@ -314,3 +314,92 @@ void plot_strips(struct text *page, const char *label, const char *unit, const s
     for (size_t s = 0; s < count; s++) draw_strip(page, &strips[s], &x, 4 + STRIP * (double)s);
     text_append(page, "</svg>\n");
 }
+
+/* --- rooflines --- */
+#define ROOF_BOTTOM 300.0 /* taller than other plots: decades on both axes */
+
+void plot_mark(struct text *page, int mark, int style, double x, double y, const char *words) {
+    text_printf(page, "<path class=\"dot f%d\" d=\"", style % PLOT_COLOURS);
+    switch (mark % PLOT_MARKS) {
+    case 0:
+        text_printf(page, "M%.1f %.1fa4 4 0 1 0 8 0a4 4 0 1 0 -8 0z", x - 4, y);
+        break;
+    case 1:
+        text_printf(page, "M%.1f %.1fh7v7h-7z", x - 3.5, y - 3.5);
+        break;
+    case 2:
+        text_printf(page, "M%.1f %.1fl4.5 8h-9z", x, y - 5);
+        break;
+    default:
+        text_printf(page, "M%.1f %.1fl5 5l-5 5l-5 -5z", x, y - 5);
+        break;
+    }
+    text_append(page, "\"><title>");
+    html_escape(page, words);
+    text_append(page, "</title></path>");
+}
+
+/* Whole decades from below `least` to above `largest`, a pair at least. */
+static struct axis decades(double least, double largest, double from, double to) {
+    struct axis axis = {.from = from, .to = to, .log = true};
+    double first = floor(log10(least) + 1e-9), last = ceil(log10(largest) - 1e-9);
+    if (last < first + 2) last = first + 2;
+    axis.step = ceil((last - first) / 8);
+    axis.low = pow(10, first);
+    axis.high = pow(10, first + axis.step * ceil((last - first) / axis.step));
+    return axis;
+}
+
+static bool has_roof(const struct plot_roof *roof) {
+    return roof->flops > 1e-30 && roof->bytes > 1e-30 && is_drawable(roof->flops) && is_drawable(roof->bytes);
+}
+
+static bool is_above_zero(const struct plot_point *point) {
+    return point->x > 1e-30 && point->y > 1e-30 && is_drawable(point->x) && is_drawable(point->y);
+}
+
+/* Along memory's slope to the ridge, and along arithmetic's level. */
+static void draw_roof(struct text *page, const struct plot_roof *roof, const struct axis *x, const struct axis *y) {
+    double ridge = roof->flops / roof->bytes, level = place(y, roof->flops);
+    double left = fmax(x->low, y->low / roof->bytes);
+    text_printf(page, "<polyline class=\"line s%d d%d\" points=\"%.1f,%.1f %.1f,%.1f %.1f,%.1f\"/>",
+                roof->style % PLOT_COLOURS, roof->style % PLOT_DASHES, place(x, left), place(y, left * roof->bytes),
+                place(x, ridge), level, x->to, level);
+}
+
+void plot_rooflines(struct text *page, const char *label, const struct plot_roof *roofs, size_t count) {
+    double least_x = INFINITY, largest_x = 0, least_y = INFINITY, largest_y = 0;
+    for (size_t i = 0; i < count; i++) {
+        const struct plot_roof *roof = &roofs[i];
+        if (has_roof(roof)) { /* some of both slopes is to be seen */
+            least_x = fmin(least_x, roof->flops / roof->bytes / 10);
+            largest_x = fmax(largest_x, roof->flops / roof->bytes * 10);
+            least_y = fmin(least_y, roof->flops / 10);
+            largest_y = fmax(largest_y, roof->flops);
+        }
+        for (size_t p = 0; p < roof->count; p++) {
+            if (!is_above_zero(&roof->points[p])) continue;
+            least_x = fmin(least_x, roof->points[p].x);
+            largest_x = fmax(largest_x, roof->points[p].x);
+            least_y = fmin(least_y, roof->points[p].y);
+            largest_y = fmax(largest_y, roof->points[p].y);
+        }
+    }
+    if (!(least_x <= largest_x)) return;
+    struct axis x = decades(least_x, largest_x, LEFT, RIGHT), y = decades(least_y, largest_y, ROOF_BOTTOM, TOP);
+    begin_picture(page, label, ROOF_BOTTOM + 38);
+    draw_x_axis(page, &x, TOP, ROOF_BOTTOM, "operations a byte");
+    struct axis giga = y; /* named by GFLOP/s */
+    giga.low *= 1e-9;
+    giga.high *= 1e-9;
+    draw_y_axis(page, &giga);
+    for (size_t i = 0; i < count; i++)
+        if (has_roof(&roofs[i])) draw_roof(page, &roofs[i], &x, &y);
+    for (size_t i = 0; i < count; i++)
+        for (size_t p = 0; p < roofs[i].count; p++) {
+            const struct plot_point *point = &roofs[i].points[p];
+            if (is_above_zero(point))
+                plot_mark(page, point->mark, roofs[i].style, place(&x, point->x), place(&y, point->y), point->words);
+        }
+    text_append(page, "</svg>\n");
+}

@@ -53,4 +53,22 @@ struct plot_strip {
 };
 void plot_strips(struct text *page, const char *label, const char *unit, const struct plot_strip *strips, size_t count);
 
+/* Devices under their roofs: what arithmetic and memory allow at best, over the operations done for each byte; both
+ * axes logarithmic. */
+enum { PLOT_MARKS = 4 }; /* circle, square, triangle, diamond */
+struct plot_point {
+    double x, y;       /* operations a byte; operations a second */
+    int mark;          /* any number, marks return after PLOT_MARKS */
+    const char *words; /* shown where a mouse rests on it */
+};
+struct plot_roof {
+    double flops, bytes; /* per second; points without a roof where they are not positive */
+    const struct plot_point *points;
+    size_t count;
+    int style;
+};
+void plot_rooflines(struct text *page, const char *label, const struct plot_roof *roofs, size_t count);
+/* A mark by itself, around (x, y) of a picture. */
+void plot_mark(struct text *page, int mark, int style, double x, double y, const char *words);
+
 #endif

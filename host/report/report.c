@@ -7,23 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Refuses a place that holds anything but a page of ours. */
-static int check_place(const char *path) {
-    int status = RETORT_OK;
-    char head[1024];
-    if (!file_exists(path)) return RETORT_OK;
-    if (folder_exists(path)) RAISE(RETORT_EINVAL, "%s is a folder; name a file with --out", path);
-    FILE *stream = fopen(path, "rb");
-    size_t size = stream ? fread(head, 1, sizeof head - 1, stream) : 0;
-    head[size] = '\0';
-    if (stream) fclose(stream);
-    if (!strstr(head, PAGE_MARK))
-        RAISE(RETORT_EINVAL,
-              "%s is there and is no report of this program; move it away, or name another file with --out", path);
-done:
-    return status;
-}
-
 /* RUN/report.html; of several runs report.html. */
 static int choose_place(const char *const *runs, size_t count, const char *out, char path[FILE_PATH_MAX]) {
     int status = RETORT_OK;
@@ -45,7 +28,7 @@ int report_write(const char *const *runs, size_t count, const char *out, char **
     if (!records) RAISE(RETORT_ENOMEM, "out of memory");
     TRY(choose_place(runs, count, out, path));
     for (size_t i = 0; i < count; i++) TRY(record_read(runs[i], &records[i]));
-    TRY(check_place(path));
+    TRY(page_check_place(path));
     if (count == 1)
         run_page(&page, &records[0]);
     else
