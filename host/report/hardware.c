@@ -37,11 +37,12 @@ static void describe(const json_t *value, char words[64]) {
     else if (json_is_number(value))
         snprintf(words, 64, "%.9g", json_number_value(value));
     else
-        strcpy(words, json_is_object(value)  ? "an object"
-                      : json_is_array(value) ? "a list"
-                      : json_is_null(value)  ? "null"
-                      : json_is_true(value)  ? "true"
-                                             : "false");
+        strcpy(words, json_is_object(value)                            ? "an object"
+                      : json_is_array(value) && json_array_size(value) ? "a list"
+                      : json_is_array(value)                           ? "an empty list"
+                      : json_is_null(value)                            ? "null"
+                      : json_is_true(value)                            ? "true"
+                                                                       : "false");
 }
 
 static int refuse(const struct place *place, const char *key, const json_t *found, const char *expected) {
@@ -142,9 +143,7 @@ static int read_turns(const struct place *place, const json_t *object, const cha
     size_t count = json_array_size(list);
     char name[64];
     if (!json_is_array(list)) TRY(refuse(place, key, list, "a list of numbers"));
-    if (count == 0 && !may_be_empty)
-        RAISE(RETORT_EFORMAT, "%s: %s%s: found an empty list and no problem, expected a number for each turn",
-              place->file, place->path, key);
+    if (count == 0 && !may_be_empty) TRY(refuse(place, key, list, "a number for each turn, or a problem"));
     if (count > HARDWARE_TURNS)
         RAISE(RETORT_EFORMAT, "%s: %s%s: found %zu turns, expected %d at most", place->file, place->path, key, count,
               HARDWARE_TURNS);
