@@ -242,7 +242,7 @@ static void test_markdown(void **state) {
     hardware_markdown(&page, &file, 1);
     assert_false(page.failed);
     /* Two devices of one platform are told apart by their names. */
-    assert_has(text_get(&page), "| outer step, width 32, 1 image per class | a\\|b &lt;i>\\_c\\_ | 100 ms | 200 ms |");
+    assert_has(text_get(&page), "| outer step, width 32, 1 per class | a\\|b &lt;i>\\_c\\_ | 100 ms | 200 ms |");
     /* 0.03 s and 0.15 s of 0.2 s; 0.001 s and 0.002 s of 0.015 s. */
     assert_has(text_get(&page), "| 15 % | 75 % | 10 % | memory |");
     assert_has(text_get(&page), "| 6.7 % | 13 % | 80 % | launches and the host |");

@@ -37,10 +37,10 @@ const struct load loads[LOADS] = {
     TRIAD("conv-narrow", "convolution 32 > 32, 10 images of 14 x 14", false, 10, 32, 32, 14),
     {"rows", "norm, activation, pooling, a GB of maps", LOAD_ROWS, true},
     /* clang-format off */
-    OUTER("32-1", "width 32, 1 image per class", true, 1, 28, 1, 32),
-    OUTER("32-10", "width 32, 10 images per class", false, 1, 28, 10, 32),
-    OUTER("128-1", "width 128, 1 image per class", false, 3, 32, 1, 128),
-    OUTER("128-10", "width 128, 10 images per class", false, 3, 32, 10, 128),
+    OUTER("32-1", "width 32, 1 per class", true, 1, 28, 1, 32),
+    OUTER("32-10", "width 32, 10 per class", false, 1, 28, 10, 32),
+    OUTER("128-1", "width 128, 1 per class", false, 3, 32, 1, 128),
+    OUTER("128-10", "width 128, 10 per class", false, 3, 32, 10, 128),
     /* clang-format on */
 };
 

@@ -14,9 +14,8 @@
 #include <string.h>
 
 static const char help[] =
-    "usage: retort bench step|conv|gemm [OPTIONS]\n"
-    "       retort bench --all-devices [--device SPEC] [--quick] [--out FILE.json]\n"
-    "       retort bench compare FILE... [--out PAGE.html] [--markdown]\n\n"
+    "usage: retort bench step|conv|gemm|compare [OPTIONS]\n"
+    "       retort bench --all-devices [--device SPEC] [--quick] [--out FILE.json]\n\n"
     "Measures this device: how fast it does what distillation asks of it, beside its own peaks (fused multiply-adds "
     "in\n"
     "registers, copies of more memory than its caches hold) measured in the same run.\n\n"
@@ -31,10 +30,10 @@ static const char help[] =
     "describes; takes some minutes a device.\n\n"
     "  --all-devices   every device of `retort devices`\n"
     "  --device SPEC   only those of this index or with these words\n"
-    "  --family F      kernels for CPUs (cpu) or for GPUs (gpu), instead of those for the device's type\n"
+    "  --family cpu|gpu  kernels for CPUs (cpu) or for GPUs (gpu), instead of those for the device's type\n"
     "  --limit SECONDS   for one load on one device, building included (60)\n"
     "  --quick         a few tiny loads, in seconds: that all works, no speed\n"
-    "  --out FILE.json where the results go, instead of standard output\n"
+    "  --out FILE.json  where the results go, instead of standard output\n"
     "  --quiet, -q     only warnings and errors\n";
 
 static const char step_help[] =
