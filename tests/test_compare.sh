@@ -75,6 +75,23 @@ expect "a note on quick results" 0 'quick\.json was measured with --quick' bench
 cp mine page.html
 expect "bench compare: somebody's page" 2 'page\.html is there and is no report' bench compare quick.json --out page.html
 
+# --- Ctrl-C: no results, no processes, no caches are left ---
+mkdir tmp
+TMPDIR=$work/tmp "$program" bench --all-devices --device 0 --out stopped.json >out 2>err </dev/null &
+stopped=$!
+for _ in $(seq 600); do [ -z "$(ls tmp)" ] || break; sleep 0.1; done
+had=$(ls tmp)
+sleep 0.5
+kill -INT "$stopped"
+wait "$stopped"
+left=$?
+complaint=
+[[ $had == retort-bench-* ]] || complaint+="no folder for caches: $had"$'\n'
+[ "$left" = 130 ] || complaint+="exit status $left: $(tail -n 3 err)"$'\n'
+[ ! -e stopped.json ] || complaint+="results were written"$'\n'
+[ -z "$(ls tmp)" ] || complaint+="left in TMPDIR: $(ls tmp)"$'\n'
+report "interrupted" "${complaint%$'\n'}"
+
 # --- others' results ---
 if command -v jq >/dev/null; then
   jq '.results[0].device.name = "<script>alert(1)</script> & \"x\" | y" | .results[0].device.platform = "</td>\u0001"

@@ -47,9 +47,9 @@ struct contest {
 };
 
 /* --- talking to a child --- */
-/* What the child says next; NULL, with words, where that is a problem. */
-static int hear_answer(struct contest *contest, struct contender *c, double patience, char words[WORDS_SIZE],
-                       json_t **answer) {
+/* What the child says next; NULL, with words, where that is a problem. `limit`: the time that it had, for the words. */
+static int hear_answer(struct contest *contest, struct contender *c, double patience, double limit,
+                       char words[WORDS_SIZE], json_t **answer) {
     int status = RETORT_OK;
     char line[CHILD_LINE];
     json_t *value = NULL;
@@ -60,7 +60,7 @@ static int hear_answer(struct contest *contest, struct contender *c, double pati
     if (heard != HEARD_LINE) {
         child_end(&c->child);
         if (heard == HEARD_SILENCE)
-            snprintf(words, WORDS_SIZE, "not done in %.3g s", contest->spec->limit);
+            snprintf(words, WORDS_SIZE, "not done in %.3g s", limit);
         else
             snprintf(words, WORDS_SIZE, "it ended the process that ran it");
         return RETORT_OK;
@@ -92,7 +92,8 @@ static int ensure_child(struct contest *contest, struct contender *c) {
                                contest->spec->quick ? "--quick" : NULL,
                                NULL};
     TRY(child_start(&c->child, arguments));
-    TRY(hear_answer(contest, c, fmax(PATIENCE_START, contest->spec->limit), words, &answer));
+    double patience = fmax(PATIENCE_START, contest->spec->limit);
+    TRY(hear_answer(contest, c, patience, patience, words, &answer));
     if (!answer) {
         c->lost = true;
         child_end(&c->child);
@@ -113,7 +114,7 @@ static int ask(struct contest *contest, struct contender *c, const char *line, c
     *answer = NULL;
     snprintf(words, WORDS_SIZE, "it ended the process that ran it");
     if (c->child.process && child_say(&c->child, line, strlen(line)))
-        TRY(hear_answer(contest, c, fmax(left, 0.1), words, answer));
+        TRY(hear_answer(contest, c, fmax(left, 0.1), contest->spec->limit, words, answer));
     else
         child_end(&c->child);
     c->used += clock_seconds() - begun;

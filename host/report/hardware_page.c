@@ -109,6 +109,27 @@ static struct words duration(double seconds) {
     return words;
 }
 
+/* --- at a glance --- */
+static void write_overview(struct sheet *sheet, const struct entries *all) {
+    struct sheet_column columns[SHEET_COLUMNS] = {{"Outer steps a second", false}};
+    size_t which[SHEET_COLUMNS];
+    int count = 1;
+    for (size_t l = 0; l < LOADS && count < SHEET_COLUMNS; l++) {
+        if (loads[l].kind != LOAD_OUTER) continue;
+        which[count] = l;
+        columns[count++] = (struct sheet_column){strchr(loads[l].words, ',') + 2, true};
+    }
+    sheet_table(sheet, columns, count);
+    for (size_t i = 0; i < all->count; i++) {
+        sheet_cell(sheet, "%s", all->items[i].label);
+        for (int c = 1; c < count; c++) {
+            const struct hardware_row *row = row_of(&all->items[i], which[c]);
+            sheet_cell(sheet, "%s", row ? figure(1 / row->seconds.median).text : "not done");
+        }
+    }
+    sheet_table_end(sheet);
+}
+
 /* --- the devices --- */
 static void write_devices(struct sheet *sheet, const struct entries *all) {
     static const struct sheet_column columns[] = {{"Device", false}, {"Name", false},        {"Machine", false},
@@ -417,6 +438,7 @@ static void write_all(struct sheet *sheet, const struct hardware_file *files, si
     }
     if (!sheet->markdown) page_links(sheet->page, sections, sizeof sections / sizeof *sections);
     write_notes(sheet, files, count);
+    write_overview(sheet, &all);
     sheet_section(sheet, &sections[0]);
     write_devices(sheet, &all);
     if (!sheet->markdown) write_roofline(sheet->page, &all);
