@@ -21,7 +21,7 @@ static const char help[] =
     "  CASE QUANTITY RELATIVE_ERROR ok|FAIL        error = max |got - expected| / max |expected|\n\n"
     "  retort check tests/cases/*/\n\n"
     "  --device SPEC   the device to check (index or words of `retort devices`)\n"
-    "  --family F      its kernels for CPUs or for GPUs, instead of those for its type\n"
+    "  --family cpu|gpu  its kernels for CPUs or for GPUs, instead of those for its type\n"
     "  --json          for programs\n\n"
     "Exit status: 0 all within their tolerance, 1 some are not or a case cannot be read, 2 wrong usage or case.yaml.\n";
 
