@@ -29,7 +29,7 @@ read -ra link < <(flags --libs)
 folder=$(flags --variable=libdir)
 
 for file in share/bash-completion/completions/retort share/zsh/site-functions/_retort \
-  share/fish/vendor_completions.d/retort.fish; do
+  share/fish/vendor_completions.d/retort.fish share/man/man1/retort-run.1 share/man/man5/retort-descriptor.5; do
   report "$file" "$([ -s "$prefix/$file" ] || echo "is not there")"
 done
 try "the program runs from there" "$prefix/bin/retort" --version

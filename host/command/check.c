@@ -22,7 +22,8 @@ static const char help[] =
     "  retort check tests/cases/*/\n\n"
     "  --device SPEC   the device to check (index or words of `retort devices`)\n"
     "  --family cpu|gpu  its kernels for CPUs or for GPUs, instead of those for its type\n"
-    "  --json          for programs\n\n"
+    "  --json          for programs\n"
+    "  --quiet, -q     only warnings and errors, beside the results\n\n"
     "Exit status: 0 all within their tolerance, 1 some are not or a case cannot be read, 2 wrong usage or case.yaml.\n";
 
 /* --- case.yaml --- */
