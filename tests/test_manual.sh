@@ -59,6 +59,14 @@ grep -rhoE '"RETORT_[A-Z]+"' "$source/host" --include=*.c | tr -d '"' | sort -u 
 sed -nE 's/^\.It Ev (RETORT_[A-Z]+).*/\1/p' retort.1 | sort >found
 report "retort.1 has every variable of the environment" "$([ -s wanted ] && diff wanted found)"
 
+# Messages are quoted in indented lines of docs/troubleshooting.md, three dots for what differs; what is between them has
+# to be in the sources, whose literals are joined as the compiler does.
+find "$source/host" -name '*.c' -print0 | xargs -0 cat | tr -d '\n' | sed 's/" *"//g; s/\\"/"/g; s/%%/%/g; s/"/\n/g' >literals
+sed -nE 's/^ +retort(: warning| [a-z]+): //p' "$source/docs/troubleshooting.md" | sed -E 's/\.\.\.|[;:,()]/\n/g' |
+  sed -E 's/^ *(or )?//; s/ +$//' | grep -E '.{12}' | grep -v '^No ' >quotes # "No ..." is what the system says
+report "docs/troubleshooting.md quotes what the program says" "$([ -s quotes ] && while read -r quote; do
+  grep -qF -- "$quote" literals || echo "not in the sources: $quote"; done <quotes)"
+
 if command -v mandoc >/dev/null; then
   for page in *.[15]; do report "$page by mandoc" "$(mandoc -Tlint "$page")"; done
 else
