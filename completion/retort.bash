@@ -60,7 +60,7 @@ _retort() {
         operand=
     fi
     # Lines of "--NAME", or "--NAME ARGUMENT".
-    options=$(sed -nE 's/^  (--[a-z-]+)(, -[a-z])?( [^ ]+)?  .*/\1\3/p' <<<"$help")
+    options=$(sed -nE 's/^  (--[a-z-]+)(, -[a-z])?( [^ ]+)?(  .*|$)/\1\3/p' <<<"$help")
     if [[ $word == --*=* ]]; then
         current=${word#*=}
         argument=$(sed -n "s/^${word%%=*} //p" <<<"$options" | paste -sd '|')

@@ -59,13 +59,13 @@ function __retort_candidates
         set lead $name=
         set typed (string split -m 1 = -- $typed)[2]
     end
-    set -l argument (string match -r -g '^  '(string escape --style=regex -- $name)'(?:, -[a-z])? ([^ ]+)  ' -- $help)
+    set -l argument (string match -r -g '^  '(string escape --style=regex -- $name)'(?:, -[a-z])? ([^ ]+)(?:  |$)' -- $help)
     if set -q argument[1]
         for candidate in (__retort_value $program (string join '|' $argument) $typed)
             printf '%s\n' $lead$candidate
         end
     else if string match -q -- '-*' $typed
-        string replace -f -r '^  (--[a-z-]+)(?:, -[a-z])?(?: [^ ]+)?  +(.*)' '$1\t$2' -- $help
+        string replace -f -r '^  (--[a-z-]+)(?:, -[a-z])?(?: [^ ]+)?(?:  +(.*)|$)' '$1\t$2' -- $help
         printf '%s\n' --help
     else
         __retort_value $program "$operand" $typed

@@ -19,7 +19,7 @@ offers() {
   report "$1" "$(diff <(tr ' ' '\n' <<<"$3" | sort) <(candidates "$2" | sort) | head -n 20)"
 }
 commands() { "$program" --help | sed -nE 's/^  ([a-z]+)  +.*/\1/p'; }
-options() { "$program" "$@" --help | sed -nE 's/^  (--[a-z-]+)(, -[a-z])?( [^ ]+)?  .*/\1/p' | sort -u; }
+options() { "$program" "$@" --help | sed -nE 's/^  (--[a-z-]+)(, -[a-z])?( [^ ]+)?(  .*|$)/\1/p' | sort -u; }
 all_verbs() { # those of `retort bench` by themselves
   commands | grep -v '^bench$'
   printf 'bench %s\n' step conv gemm

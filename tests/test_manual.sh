@@ -17,7 +17,7 @@ commands() { "$program" --help | sed -nE 's/^  ([a-z]+)  +.*/\1/p'; }
 benchmarks() { "$program" bench --help | sed -nE '1s/^usage: retort bench ([a-z|]+) .*/\1/p' | tr '|' ' '; }
 # Lines of "--NAME", or "--NAME ARGUMENT". The words of an option that has several lines are joined.
 options() {
-  "$program" "$@" --help | sed -nE 's/^  (--[a-z-]+)(, -[a-z])?( [^ ]+)?  .*/\1\3/p' |
+  "$program" "$@" --help | sed -nE 's/^  (--[a-z-]+)(, -[a-z])?( [^ ]+)?(  .*|$)/\1\3/p' |
     awk '{ words[$1] = words[$1] (words[$1] ? "|" : "") $2 } END { for (name in words) print name, words[name] }' |
     sed 's/ $//' | sort
 }
