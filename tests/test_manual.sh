@@ -59,6 +59,12 @@ grep -rhoE '"RETORT_[A-Z]+"' "$source/host" --include=*.c | tr -d '"' | sort -u 
 sed -nE 's/^\.It Ev (RETORT_[A-Z]+).*/\1/p' retort.1 | sort >found
 report "retort.1 has every variable of the environment" "$([ -s wanted ] && diff wanted found)"
 
+report "README.md names every command" "$(for verb in $(commands); do
+  grep -q "^    retort $verb " "$source/README.md" || echo "retort $verb"; done)"
+report "links lead to files that are there" "$(cd "$source" && for page in *.md docs/*.md; do
+  grep -oE '\]\([^)#]+' "$page" | sed 's/^](//' | grep -v '^https\?:' | while read -r link; do
+    [ -e "$(dirname "$page")/$link" ] || echo "$page: $link"; done; done)"
+
 # Messages are quoted in indented lines of docs/troubleshooting.md, three dots for what differs; what is between them has
 # to be in the sources, whose literals are joined as the compiler does.
 find "$source/host" -name '*.c' -print0 | xargs -0 cat | tr -d '\n' | sed 's/" *"//g; s/\\"/"/g; s/%%/%/g; s/"/\n/g' >literals
