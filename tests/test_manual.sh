@@ -74,7 +74,7 @@ report "docs/troubleshooting.md quotes what the program says" "$([ -s quotes ] &
   grep -qF -- "$quote" literals || echo "not in the sources: $quote"; done <quotes)"
 
 if command -v mandoc >/dev/null; then
-  for page in *.[15]; do report "$page by mandoc" "$(mandoc -Tlint "$page")"; done
+  for page in *.[15]; do report "$page by mandoc" "$(mandoc -Tlint -Wstyle "$page")"; done
 else
   skip "pages by mandoc: it is not installed"
 fi
