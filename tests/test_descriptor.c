@@ -8,7 +8,6 @@
 #include "run/descriptor.h"
 #include "run/nearest.h"
 
-#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -509,60 +508,6 @@ static void test_copies(void **state) {
     descriptor_finish(&d);
 }
 
-/* The size of the images that a recipe of configs/ is for, and the number of classes. */
-static void recipe_image(const char *path, const struct descriptor *d, int image[3], int *classes) {
-    bool pictures = d->data.kind == DATA_FOLDER || d->data.kind == DATA_CSV;
-    int side = d->data.kind == DATA_IDX || d->data.kind == DATA_NPY ? 28 : 32;
-    if (pictures) side = d->data.height ? d->data.height : 64; /* Tiny-ImageNet's as they are */
-    image[0] = d->data.kind == DATA_IDX || d->data.grey ? 1 : 3;
-    image[1] = image[2] = side;
-    *classes = d->data.class_count             ? d->data.class_count
-               : strstr(path, "imagenet-1k")   ? 1000
-               : strstr(path, "tiny-imagenet") ? 200
-               : d->data.kind == DATA_CIFAR100 ? 100
-                                               : 10;
-}
-
-/* Every recipe of configs/ is one whose networks fit its images and whose batches fit its classes, and it says what it
- * costs, or that this was not measured. */
-static void test_recipes(void **state) {
-    (void)state;
-    static const char *const folders[] = {"configs/*.yaml", "configs/features/*.yaml"};
-    static const size_t least[] = {30, 14};
-    const char *source = getenv("RETORT_SOURCE");
-    if (!source) skip();
-    for (int f = 0; f < 2; f++) {
-        char pattern[FILE_PATH_MAX];
-        glob_t found;
-        assert_ok(path_join(source, folders[f], pattern));
-        assert_int_equal(glob(pattern, 0, NULL, &found), 0);
-        assert_true(found.gl_pathc >= least[f]);
-        for (size_t i = 0; i < found.gl_pathc; i++) {
-            const char *path = found.gl_pathv[i];
-            struct descriptor d;
-            struct network network;
-            int image[3], classes;
-            unsigned char *text;
-            size_t size;
-            assert_ok(descriptor_read(path, NULL, 0, &d));
-            recipe_image(path, &d, image, &classes);
-            assert_ok(network_describe(&d.network, image[0], image[1], image[2], classes, &network));
-            assert_ok(network_describe(&d.evaluate_network, image[0], image[1], image[2], classes, &network));
-            assert_true(d.inner.batch_classes <= classes);
-            if (d.data.class_names && d.data.class_name_count != classes) fail_msg("%s: class_names", path);
-            if (d.data.normalise == NORMALISE_ZCA_KIP) assert_true(image[0] * image[1] * image[2] <= 16384);
-            assert_ok(file_read(path, 0, &text, &size));
-            static const char *const costs[] = {"measured", "minute", "as long", "seconds"};
-            bool told = false;
-            for (size_t k = 0; k < sizeof costs / sizeof *costs; k++) told |= strstr((char *)text, costs[k]) != NULL;
-            if (!told) fail_msg("%s does not say what it costs", path);
-            free(text);
-            descriptor_finish(&d);
-        }
-        globfree(&found);
-    }
-}
-
 static void test_nearest(void **state) {
     (void)state;
     static const char *const words[] = {"run", "eval", "devices", "check", NULL};
@@ -591,7 +536,6 @@ int main(void) {
         cmocka_unit_test(test_class_names),
         cmocka_unit_test(test_copies),
         cmocka_unit_test(test_reference),
-        cmocka_unit_test(test_recipes),
         cmocka_unit_test(test_nearest),
     };
     return cmocka_run_group_tests_name("descriptor", tests, NULL, NULL);

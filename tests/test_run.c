@@ -12,6 +12,8 @@
 #include "retort/log.h"
 #include "retort/run.h"
 #include "run/checkpoint.h"
+#include "run/forecast.h"
+#include "run/prepare.h"
 #include "run/run.h"
 #include "run/run_folder.h"
 
@@ -59,6 +61,17 @@ static void write_descriptor(const char *name, const char *data) {
     assert_ok(file_write(path_in(name, path), text, (size_t)length));
 }
 
+/* Distribution matching on bars.npz. */
+static void write_matching(void) {
+    static const char text[] = "data: {kind: npy, path: bars.npz}\n"
+                               "network: {depth: 2, width: 4}\n"
+                               "outer: {steps: 8}\n"
+                               "method: {name: dm}\n"
+                               "evaluate: {networks: 2, epochs: 3}\n";
+    char path[FILE_PATH_MAX];
+    assert_ok(file_write(path_in("matching.yaml", path), text, sizeof text - 1));
+}
+
 /* bars.npz, or the same with another random stream under another name. */
 static int write_data(const char *name, uint32_t stream, size_t members) {
     static uint8_t train[TRAIN * SIDE * SIDE], test[TEST * SIDE * SIDE];
@@ -82,6 +95,7 @@ static int prepare(void **state) {
     if (write_data("bars.npz", 0, 4) < 0 || write_data("untested.npz", 0, 2) < 0) return -1;
     write_descriptor("bars.yaml", "bars.npz");
     write_descriptor("untested.yaml", "untested.npz");
+    write_matching();
     retort_log_verbosity(0);
     setenv("RETORT_WISDOM", "off", 1);
     return 0;
@@ -365,7 +379,7 @@ static void test_measured(void **state) {
     assert_ok(descriptor_read(path_in("bars.yaml", path), NULL, 0, &d));
     assert_ok(session_open(&d, 0, false, &session));
     assert_ok(session_choose_kernels(&session, "", "own"));
-    assert_ok(run_classes(&d, &session, &list, &count));
+    assert_ok(prepare_classes(&d, &session, &list, &count));
     while (at < count && !class_is_product(&list[at].class)) at++;
     assert_true(at < count);
     const struct kernel_target target = kernels_target(device_traits(session.device), d.device.family);
@@ -405,6 +419,103 @@ static void assert_result(const char *run, const char *key, const char *expected
     json_t *result = json_load_file(path_in(name, path), 0, NULL);
     assert_string_equal(json_string_value(json_object_get(result, key)), expected);
     json_decref(result);
+}
+
+/* --- forecasts --- */
+/* The images after three steps, with a forecast before them or without one. */
+static float *images_after(const struct descriptor *d, struct session *session, bool foreseen, int64_t *count) {
+    struct run_plan plan = {0};
+    struct distill *distill;
+    double seconds = 0;
+    const struct metrics *metrics;
+    assert_ok(session_choose_kernels(session, "", NULL));
+    assert_ok(prepare_run(d, session, &plan, NULL, &distill));
+    if (foreseen) {
+        assert_ok(distill_forecast(distill, 0.01, &seconds));
+        assert_true(seconds > 0 && seconds < 60);
+    }
+    for (int i = 0; i < 3; i++) assert_ok(distill_step(distill, &metrics));
+    *count = distill_set_count(distill) * SIDE * SIDE;
+    float *images = malloc((size_t)*count * sizeof *images);
+    int32_t labels[64];
+    assert_true(images && distill_set_count(distill) <= 64);
+    assert_ok(distill_read_set(distill, images, NULL, labels));
+    distill_destroy(distill);
+    return images;
+}
+
+/* A forecast changes no step to come, whatever the method. */
+static void test_forecast_changes_nothing(void **state) {
+    (void)state;
+    static const char *const settings[][3] = {
+        {"method.truncation=dynamic", "method.probe_every=2"},
+        {"method.hessian=lanczos", "method.rank=3", "method.refresh=2"},
+        {"method.name=dm", "method.real_per_class=8", "method.augment=true"},
+    };
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
+        char path[FILE_PATH_MAX];
+        struct schema_override asked[3];
+        struct descriptor d;
+        struct session session;
+        int64_t count;
+        bool dm = strstr(settings[i][0], "dm");
+        size_t wanted = 0;
+        for (; wanted < 3 && settings[i][wanted]; wanted++)
+            asked[wanted] = (struct schema_override){"--set", settings[i][wanted]};
+        assert_ok(descriptor_read(path_in(dm ? "matching.yaml" : "bars.yaml", path), asked, wanted, &d));
+        assert_ok(session_open(&d, 0, false, &session));
+        float *plain = images_after(&d, &session, false, &count), *foreseen = images_after(&d, &session, true, &count);
+        assert_memory_equal(plain, foreseen, (size_t)count * sizeof *plain);
+        free(plain);
+        free(foreseen);
+        session_close(&session);
+        descriptor_finish(&d);
+    }
+}
+
+/* What was foreseen is what a run takes: of memory to the byte, with a ceiling, without, and where nothing is
+ * evaluated; and the run keeps it. */
+static void test_forecast(void **state) {
+    (void)state;
+    static const char *const descriptors[] = {"bars.yaml", "bars.yaml", "untested.yaml"};
+    static const char *const changes[] = {"seed=0", "memory=2 MB", "data.test=0"};
+    for (int i = 0; i < 3; i++) {
+        char path[FILE_PATH_MAX], out[32], plan_name[64], result_name[64];
+        const struct schema_override asked = {"--set", changes[i]};
+        struct descriptor d;
+        struct forecast forecast;
+        snprintf(out, sizeof out, "foreseen %d", i);
+        snprintf(plan_name, sizeof plan_name, "%s/plan.json", out);
+        snprintf(result_name, sizeof result_name, "%s/result.json", out);
+        assert_ok(descriptor_read(path_in(descriptors[i], path), &asked, 1, &d));
+        assert_ok(forecast_descriptor(&d, NULL, &forecast));
+        descriptor_finish(&d);
+        assert_ok(run_until(descriptors[i], out, (const char *const[]){changes[i], NULL}, false, 0));
+        json_t *plan = json_load_file(path_in(plan_name, path), 0, NULL), *kept = json_object_get(plan, "estimate");
+        json_t *result = json_load_file(path_in(result_name, path), 0, NULL);
+        json_int_t peak = json_integer_value(json_object_get(result, "peak_device_bytes"));
+        assert_int_equal(forecast.peak_bytes, peak);
+        assert_int_equal(json_integer_value(json_object_get(kept, "peak_device_bytes")), peak);
+        assert_int_equal(forecast.has_ceiling, i == 1);
+        if (i == 1) assert_true(forecast.limit_bytes == 2000000 && peak <= 2000000);
+        uint64_t sum = 0;
+        for (size_t k = 0; k < forecast.memory.count; k++) sum += forecast.memory.items[k].bytes;
+        assert_true(sum == forecast.distil_bytes && sum <= forecast.peak_bytes);
+        assert_true(json_number_value(json_object_get(json_object_get(kept, "seconds"), "distil")) > 0);
+        assert_true(forecast.step > 0 && forecast.outer_steps == 8 && (forecast.evaluate > 0) == (i < 2));
+        assert_true(strstr(forecast.parts, "inner batch"));
+        json_decref(plan);
+        json_decref(result);
+        forecast_finish(&forecast);
+    }
+    char path[FILE_PATH_MAX];
+    struct descriptor d;
+    struct forecast forecast = {0};
+    const struct schema_override tight = {"--set", "memory=20 kB"};
+    assert_ok(descriptor_read(path_in("bars.yaml", path), &tight, 1, &d));
+    assert_int_equal(forecast_descriptor(&d, NULL, &forecast), RETORT_ELIMIT);
+    assert_non_null(strstr(retort_error_message(), "memory ceiling"));
+    descriptor_finish(&d);
 }
 
 /* Who computes matrix products is asked for by the descriptor, written down, and kept when the run is resumed. */
@@ -961,14 +1072,19 @@ static void test_devices(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_interrupted),   cmocka_unit_test(test_old_folder),   cmocka_unit_test(test_checkpoints),
-        cmocka_unit_test(test_killed_early),  cmocka_unit_test(test_changed_data), cmocka_unit_test(test_the_end),
-        cmocka_unit_test(test_few_images),    cmocka_unit_test(test_names),        cmocka_unit_test(test_indices),
-        cmocka_unit_test(test_within_a_step), cmocka_unit_test(test_locale),       cmocka_unit_test(test_frozen),
-        cmocka_unit_test(test_memory),        cmocka_unit_test(test_wisdom),       cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_dry),           cmocka_unit_test(test_settings),     cmocka_unit_test(test_untested),
-        cmocka_unit_test(test_not_a_number),  cmocka_unit_test(test_devices),      cmocka_unit_test(test_gemm),
-        cmocka_unit_test(test_merge),         cmocka_unit_test(test_measured),
+        cmocka_unit_test(test_interrupted),  cmocka_unit_test(test_old_folder),
+        cmocka_unit_test(test_checkpoints),  cmocka_unit_test(test_killed_early),
+        cmocka_unit_test(test_changed_data), cmocka_unit_test(test_the_end),
+        cmocka_unit_test(test_few_images),   cmocka_unit_test(test_names),
+        cmocka_unit_test(test_indices),      cmocka_unit_test(test_within_a_step),
+        cmocka_unit_test(test_locale),       cmocka_unit_test(test_frozen),
+        cmocka_unit_test(test_memory),       cmocka_unit_test(test_wisdom),
+        cmocka_unit_test(test_refused),      cmocka_unit_test(test_dry),
+        cmocka_unit_test(test_settings),     cmocka_unit_test(test_untested),
+        cmocka_unit_test(test_not_a_number), cmocka_unit_test(test_devices),
+        cmocka_unit_test(test_gemm),         cmocka_unit_test(test_merge),
+        cmocka_unit_test(test_measured),     cmocka_unit_test(test_forecast_changes_nothing),
+        cmocka_unit_test(test_forecast),
     };
     return cmocka_run_group_tests_name("run", tests, prepare, clean);
 }

@@ -83,7 +83,44 @@ static void test_windows(void **state) {
     }
 }
 
+/* The means of a run that is played through. */
+static void test_foresee(void **state) {
+    (void)state;
+    enum { STEPS = 40, OUTER = 600, PERIOD = 12 };
+    struct bptt_spec method = dynamic;
+    double norms[STEPS], probability[STEPS], scratch[2 * STEPS];
+    for (int t = 0; t < STEPS; t++) norms[t] = 1.0 / (1 + t); /* large at first, as in real runs */
+    method.stage_m = method.stage_n = 1;
+    method.stage_x = method.stage_y = 0.04; /* two epochs of little gain each */
+#define FORESEE() truncation_foresee(&method, STEPS, OUTER, PERIOD, 7, norms, probability, scratch)
+    method.truncation = TRUNCATION_FIXED;
+    struct truncation_outlook fixed = FORESEE();
+    assert_true(fixed.end == STEPS && fixed.window == 10 && fixed.probes == 0);
+    method.truncation = TRUNCATION_RANDOM;
+    struct truncation_outlook random = FORESEE();
+    assert_true(fabs(random.end - 25) < 1 && random.window == 10 && random.probes == 0); /* uniform in 10 .. 40 */
+    method.truncation = TRUNCATION_FORWARD;
+    struct truncation_outlook forward = FORESEE(); /* three steps without a record soon pass: most at the end */
+    assert_true(forward.end > 36 && forward.end < 40 && forward.window == 10);
+    method.truncation = TRUNCATION_DYNAMIC;
+    method.reading = READING_STANDARDISED;
+    struct truncation_outlook late = FORESEE();
+    assert_true(fabs(late.probes - 0.25) < 1e-9); /* every fourth step */
+    method.stage_x = 1;                           /* early to the end, where norms are large at the beginning */
+    struct truncation_outlook early = FORESEE();
+    assert_true(early.end + 3 < late.end);
+    assert_true(early.window >= 1 && early.window <= 15 && late.window >= 4 && late.window <= 15);
+    /* A late stage of short windows, a middle one without probes. */
+    method.reading = READING_RELEASED;
+    method.stage_x = 0.1;
+    method.stage_y = 0.1;
+    struct truncation_outlook released = FORESEE();
+    assert_true(released.probes < 0.25 && released.window > 5 && released.window < 10);
+#undef FORESEE
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_probes), cmocka_unit_test(test_windows)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_probes), cmocka_unit_test(test_windows),
+                                       cmocka_unit_test(test_foresee)};
     return cmocka_run_group_tests_name("truncation", tests, NULL, NULL);
 }

@@ -815,6 +815,57 @@ static void test_plan_only(void **state) {
     problem_finish(&p);
 }
 
+/* Memory by what it holds is all of it, and has a name each. */
+static void test_memory_use(void **state) {
+    (void)state;
+    struct problem p;
+    struct memory_use use;
+    augmented_problem(&p);
+    struct unroll *unroll = make_unroll(FAMILY_CPU, &p);
+    uint64_t sum = 0, of_passes = 0;
+    int i = 0;
+    for (; unroll_memory_use(unroll, i, &use); i++) {
+        assert_true((use.buffers > 0) == (use.bytes > 0) && (!use.bytes || *use.what));
+        sum += use.bytes;
+        if (use.of) of_passes += use.bytes;
+        if (use.of && use.bytes) assert_string_equal(use.of, "meta-loss");
+    }
+    assert_false(unroll_memory_use(unroll, i + 1, &use));
+    assert_int_equal(sum, unroll_bytes(unroll));
+    assert_true(of_passes > 0);
+    unroll_destroy(unroll);
+    problem_finish(&p);
+}
+
+/* What is timed takes as many steps as the time allows, one at least, and leaves the unroll as good as new. */
+static void test_timing(void **state) {
+    (void)state;
+    struct problem p;
+    augmented_problem(&p);
+    struct unroll *unroll = make_unroll(FAMILY_CPU, &p);
+    struct answer before = device_answer(unroll, &p), room = answer_make(&p);
+    struct unroll_gradient gradient = {.images = room.images};
+    double seconds, norms[16];
+    int taken;
+    assert_true(p.steps >= 2 && p.steps <= 16 && p.spec.max_window >= 2);
+    assert_ok(unroll_time_steps(unroll, 1, p.steps, false, 0, &seconds, &taken));
+    assert_true(taken == 1 && seconds > 0);
+    assert_ok(unroll_time_steps(unroll, 1, p.steps, true, 1000, &seconds, &taken));
+    assert_true(taken == p.steps && seconds > 0 && seconds < 10);
+    assert_ok(unroll_read_probe(unroll, taken, NULL, norms));
+    for (int t = 0; t < taken; t++) assert_true(norms[t] > 0);
+    assert_ok(unroll_time_pass(unroll, unroll_pass(unroll, 0), 0, &seconds));
+    assert_true(seconds > 0);
+    double one, all;
+    assert_ok(unroll_time_window(unroll, 1, 1, lambda_of(unroll), HESSIAN_EXACT, 0, &gradient, &one));
+    assert_ok(unroll_time_window(unroll, 1, p.spec.max_window, lambda_of(unroll), HESSIAN_EXACT, 0, &gradient, &all));
+    assert_true(one > 0 && all > one / 10); /* one step, scaled: not the same one */
+    struct answer after = device_answer(unroll, &p);
+    expect_same(&p, &after, &before);
+    unroll_destroy(unroll);
+    problem_finish(&p);
+}
+
 /* A unit that never answers has zero second moments: as if it were not there, and nothing is NaN. */
 static void test_dead_unit(void **state) {
     (void)state;
@@ -1153,6 +1204,8 @@ int main(void) {
         cmocka_unit_test(test_networks_on_gpu),
         cmocka_unit_test(test_interrupt),
         cmocka_unit_test(test_plan_only),
+        cmocka_unit_test(test_memory_use),
+        cmocka_unit_test(test_timing),
         cmocka_unit_test(test_dead_unit),
         cmocka_unit_test(test_batch_norm),
         cmocka_unit_test(test_refusals),

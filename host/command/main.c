@@ -13,6 +13,7 @@ static const struct {
     const char *line;
 } verbs[] = {
     {"run", command_run, "distil a data set, evaluate the result, write a run folder"},
+    {"plan", command_plan, "what a run would take here: memory, time; settings side by side"},
     {"eval", command_eval, "train fresh networks on a distilled set and test them"},
     {"export", command_export, "write a distilled set for other programs: NPZ, safetensors, pictures"},
     {"data", command_data, "what a descriptor's data is: files, classes, sizes, a contact sheet"},
@@ -33,6 +34,7 @@ static void print_help(FILE *stream) {
     fputs("\n`retort VERB --help` explains a verb; `retort --version` prints the version.\n\n"
           "A first look:\n"
           "  retort devices                          which devices are there\n"
+          "  retort plan configs/quickstart.yaml     memory and time of a run, before it begins\n"
           "  retort run configs/quickstart.yaml      distil Fashion-MNIST to one image per class and test it\n"
           "  retort run configs/quickstart.yaml --set set.ipc=10 --seed 1 --out runs/ten\n"
           "  retort eval runs/ten                    train and test fresh networks on the result again\n\n"

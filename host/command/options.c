@@ -49,6 +49,7 @@ static const struct {
     [OPTION_TUNE_SECONDS] = {"tune-seconds", "SECONDS"},
     [OPTION_NO_TUNE] = {"no-tune", NULL},
     [OPTION_SHEET] = {"sheet", "FILE.png"},
+    [OPTION_WHAT_IF] = {"what-if", "KEY=VALUE"},
     [OPTION_QUIET] = {"quiet", NULL},
     [OPTION_JSON] = {"json", NULL},
 };
@@ -120,7 +121,8 @@ bool options_parse(const char *verb, const char *help, unsigned long allowed, in
             long_options[count++] =
                 (struct option){table[i].name, table[i].argument ? required_argument : no_argument, NULL, i};
     options->overrides = arena_array(&options->arena, (size_t)argc + 1, sizeof *options->overrides);
-    if (!options->overrides) {
+    options->what_if = arena_array(&options->arena, (size_t)argc + 1, sizeof *options->what_if);
+    if (!options->overrides || !options->what_if) {
         *status = report_failure(verb, error_set(RETORT_ENOMEM, "out of memory"));
         return false;
     }
@@ -150,6 +152,7 @@ bool options_parse(const char *verb, const char *help, unsigned long allowed, in
         }
         options->given[option] = true;
         options->value[option] = optarg;
+        if (option == OPTION_WHAT_IF) options->what_if[options->what_if_count++] = optarg;
         if (option == OPTION_SET || option == OPTION_SEED || option == OPTION_DEVICE) {
             struct schema_override *override = &options->overrides[options->override_count++];
             override->option = arena_printf(&options->arena, "--%s %s", table[option].name, optarg);

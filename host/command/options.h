@@ -44,6 +44,7 @@ enum option_name {
     OPTION_TUNE_SECONDS,
     OPTION_NO_TUNE,
     OPTION_SHEET,
+    OPTION_WHAT_IF,
     OPTION_QUIET,
     OPTION_JSON,
     OPTION_COUNT
@@ -55,6 +56,8 @@ struct options {
     /* --set, --seed and --device as assignments to descriptor keys, in the order given. */
     struct schema_override *overrides;
     size_t override_count;
+    const char **what_if; /* the values of --what-if, in the order given */
+    size_t what_if_count;
     const char *const *operands; /* what is not an option */
     int operand_count;
     struct arena arena;
@@ -96,6 +99,7 @@ int command_devices(int argc, char **argv);
 int command_eval(int argc, char **argv);
 int command_export(int argc, char **argv);
 int command_kernels(int argc, char **argv);
+int command_plan(int argc, char **argv);
 int command_report(int argc, char **argv);
 int command_run(int argc, char **argv);
 int command_tune(int argc, char **argv);

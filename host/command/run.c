@@ -1,4 +1,5 @@
 /* `retort run`: distils and evaluates what a descriptor says. */
+#include "run/prepare.h"
 #include "run/run.h"
 
 #include "base/error.h"
@@ -97,7 +98,7 @@ static int tune_first(const struct descriptor *descriptor, struct session *sessi
     TRY(wants_tuning(session, path, &wants));
     if (!wants) return RETORT_OK;
     TRY(session_choose_kernels(session, NULL, "own")); /* as in `retort tune` */
-    TRY(run_classes(descriptor, session, &tuner.list, &tuner.count));
+    TRY(prepare_classes(descriptor, session, &tuner.list, &tuner.count));
     tuner.path = path;
     log_info("tuning kernels for %s, which is new here, for about %.0f s (--no-tune goes without)",
              tuner.target.traits->name, seconds);

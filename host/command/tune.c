@@ -7,6 +7,7 @@
 #include "command/options.h"
 #include "command/tuner.h"
 #include "run/json_file.h"
+#include "run/prepare.h"
 #include "run/run.h"
 #include "run/session.h"
 
@@ -74,7 +75,7 @@ static int work_from_descriptor(const struct options *options, struct work *work
     TRY(session_choose_kernels(&work->session, "", "own"));
     work->device = work->session.device;
     work->target = work->session.target;
-    TRY(run_classes(&descriptor, &work->session, &work->list, &work->count));
+    TRY(prepare_classes(&descriptor, &work->session, &work->list, &work->count));
 done:
     descriptor_finish(&descriptor);
     return status;

@@ -361,8 +361,19 @@ static bool wants_rehearsal(const struct executable *executable) {
     return wants;
 }
 
-/* The kernels that nothing has launched yet, and the floats of the largest input and result of executables that launch
- * them. */
+/* Inputs may share memory, since nobody writes them. Results may not: merged into one launch, kernels write several at
+ * a time, and one may read what an earlier launch wrote. Where a slot begins, in floats of the buffer for inputs or of
+ * that for results, `used` floats of which others have. */
+static size_t place_slot(const struct slot *slot, size_t *used) {
+    enum { LINE_FLOATS = 32 };
+    size_t begin = *used;
+    if (!slot->output) return 0;
+    *used += (slot->value->floats + LINE_FLOATS - 1) / LINE_FLOATS * LINE_FLOATS;
+    return begin;
+}
+
+/* The kernels that nothing has launched yet, and the floats of the largest input, and of all results together, of
+ * executables that launch them. */
 static int64_t find_new(const struct library *library, bool *seen, size_t floats[2]) {
     int64_t count = 0;
     for (size_t i = 0; i < library->executables.count; i++) {
@@ -374,10 +385,10 @@ static int64_t find_new(const struct library *library, bool *seen, size_t floats
             count += is_new(library, launch) && !seen[launch->kernel];
             if (!launch->call) seen[launch->kernel] = true;
         }
-        for (size_t k = 0; k < list->slots.count; k++) {
+        for (size_t k = 0, used = 0; k < list->slots.count; k++) {
             const struct slot *slot = &list->slots.items[k];
-            size_t *most = &floats[slot->output];
-            if (slot->value->floats > *most) *most = slot->value->floats;
+            size_t *most = &floats[slot->output], end = place_slot(slot, &used) + slot->value->floats;
+            if (end > *most) *most = end;
         }
     }
     return count;
@@ -389,8 +400,10 @@ static int rehearse(struct executable *executable, struct device_buffer *const b
     int status = RETORT_OK;
     struct library *library = executable->library;
     struct launch_list *list = &executable->list;
-    for (size_t k = 0; k < list->slots.count; k++)
-        TRY(executable_bind_slot(executable, (int)k, buffers[list->slots.items[k].output], 0));
+    for (size_t k = 0, used = 0; k < list->slots.count; k++) {
+        const struct slot *slot = &list->slots.items[k];
+        TRY(executable_bind_slot(executable, (int)k, buffers[slot->output], place_slot(slot, &used) * sizeof(float)));
+    }
     for (size_t i = 0; i < list->launches.count; i++) {
         const struct launch *launch = list->launches.items[i];
         double begun = clock_seconds();

@@ -33,8 +33,9 @@ void library_destroy(struct library *library); /* NULL-safe; its executables mus
 int library_build(struct library *library);
 /* Launches every kernel that has not been launched yet, on zeros, because many drivers build kernels to their end only
  * then: of each executable that has such a kernel all launches, in their order. Call after library_build and before
- * anything is bound, while there is still room for two buffers, as large as the largest input and the largest result;
- * where there is none nothing is launched. A progress line tells how many are done. */
+ * anything is bound, while there is still room for two buffers, one as large as the largest input, one as large as the
+ * results of an executable together; where there is none nothing is launched. A progress line tells how many are done.
+ */
 int library_rehearse(struct library *library);
 /* Tests the kernels by which executables of this library, those destroyed too, compute convolutions and, but on CPU
  * devices, matrix products, each once (compile/self_test.h). *refused says how many failed: then executables must be

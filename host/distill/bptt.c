@@ -4,6 +4,7 @@
 #include "distill/bptt.h"
 
 #include "base/error.h"
+#include "base/log.h"
 #include "distill/method.h"
 #include "distill/truncation.h"
 #include "unroll/meta.h"
@@ -192,6 +193,7 @@ static int create(const struct distill_problem *problem, struct set *set, void *
                                      .steps = problem->inner.steps,
                                      .rank = b->spec->hessian == HESSIAN_LANCZOS ? b->spec->rank : 0,
                                      .frozen = problem->frozen,
+                                     .plan_only = problem->plan_only,
                                      .interrupt = problem->interrupt};
     TRY(unroll_create(problem->library, &spec, &b->unroll));
     b->factor_count = unroll_factor_count(b->unroll);
@@ -237,6 +239,20 @@ done:
     return status;
 }
 
+/* Everything that the step draws and that does not depend on its window, onto the device. */
+static int upload_draws(struct bptt *b, int step, struct unroll_steps *table) {
+    int status = RETORT_OK;
+    TRY(draw_inner(b, step));
+    TRY(draw_real(b, step));
+    TRY(unroll_set(b->unroll, 0, b->set->stored, b->set->soft_labels, b->set->hard_labels));
+    *table = (struct unroll_steps){
+        .first = 1, .count = b->problem->inner.steps, .lr = b->lr, .rows = b->rows, .maps = b->maps};
+    TRY(unroll_upload_steps(b->unroll, table));
+    TRY(meta_upload(unroll_pass(b->unroll, 0), b->real_images, b->real_labels, b->real_maps));
+done:
+    return status;
+}
+
 /* The gradient norms of a whole inner run from the step's weights, for the truncation. */
 static int probe(struct bptt *b, uint64_t seed) {
     int status = RETORT_OK;
@@ -272,7 +288,6 @@ static int compute_gradient(struct bptt *b, int step, const struct window_choice
     int prefix = choice->end - choice->window;
     bool refresh = spec->hessian == HESSIAN_LANCZOS && (step - 1) % spec->refresh == 0;
     b->cosine = NAN;
-    TRY(meta_upload(meta, b->real_images, b->real_labels, b->real_maps));
     TRY(unroll_begin(b->unroll, &seed));
     TRY(unroll_train(b->unroll, 0, prefix, false));
     TRY(unroll_window(b->unroll, prefix, choice->window, false));
@@ -298,11 +313,8 @@ static int take_step(void *instance, int step, struct metrics *metrics) {
     const struct bptt_spec *spec = b->spec;
     int steps = problem->inner.steps;
     uint64_t seed = distill_seed(problem->seed, RANDOM_WEIGHTS, step);
-    TRY(draw_inner(b, step));
-    TRY(draw_real(b, step));
-    TRY(unroll_set(b->unroll, 0, b->set->stored, b->set->soft_labels, b->set->hard_labels));
-    struct unroll_steps table = {.first = 1, .count = steps, .lr = b->lr, .rows = b->rows, .maps = b->maps};
-    TRY(unroll_upload_steps(b->unroll, &table));
+    struct unroll_steps table;
+    TRY(upload_draws(b, step, &table));
     const double *norms = truncation_needs_norms(spec, &b->truncation) ? b->norms : NULL;
     /* A probe is kept for probe_every outer steps; it is part of the checkpoint. */
     if (truncation_needs_probe(spec, &b->truncation, step)) TRY(probe(b, seed));
@@ -329,6 +341,71 @@ done:
 static void advance(void *instance) {
     struct bptt *b = instance;
     truncation_advance(b->spec, b->problem->inner.steps, &b->truncation, b->loss, b->accuracy, b->period, b->epochs);
+}
+
+/* --- what the steps of a run will take --- */
+/* Seconds of the window with its way back, averaged over steps that refresh the low-rank Hessian and those between. */
+static int time_window(struct bptt *b, uint64_t seed, int window, double enough, double *seconds) {
+    int status = RETORT_OK;
+    const struct bptt_spec *spec = b->spec;
+    struct outer_variable *images = &b->set->variables[SET_STORED], *labels = &b->set->variables[SET_SOFT_LABELS];
+    struct unroll_gradient gradient = {.images = images->gradient, .labels = labels->count ? labels->gradient : NULL};
+    struct place lambda = meta_lambda(unroll_pass(b->unroll, 0));
+    enum hessian hessian = spec->hessian == HESSIAN_LANCZOS ? HESSIAN_EXACT : spec->hessian;
+    double low, begun;
+    TRY(unroll_time_window(b->unroll, seed, window, lambda, hessian, enough, &gradient, seconds));
+    if (spec->hessian != HESSIAN_LANCZOS) goto done;
+    begun = clock_seconds();
+    TRY(unroll_lanczos(b->unroll, 0, seed));
+    TRY(device_finish(library_device(b->problem->library)));
+    double factor = clock_seconds() - begun;
+    TRY(unroll_time_window(b->unroll, seed, window, lambda, HESSIAN_LANCZOS, enough, &gradient, &low));
+    /* A refresh goes back exactly, makes the factor, and goes back by it. */
+    *seconds = low + (*seconds + factor) / spec->refresh;
+done:
+    return status;
+}
+
+/* Norms of a whole probe where there was time for it, all alike where there was not. */
+static int foresee(struct bptt *b, int probed, struct truncation_outlook *outlook) {
+    int status = RETORT_OK;
+    const struct distill_problem *problem = b->problem;
+    int T = problem->inner.steps;
+    double *norms = calloc((size_t)T, sizeof *norms);
+    if (!norms) RAISE(RETORT_ENOMEM, "out of memory for inner runs of %d steps", T);
+    if (probed == T) TRY(unroll_read_probe(b->unroll, T, NULL, norms));
+    for (int t = 0; t < T; t++)
+        if (!isfinite(norms[t])) norms[t] = 0;
+    *outlook = truncation_foresee(b->spec, T, problem->outer.steps, b->period, problem->seed, norms, b->probability,
+                                  b->scratch);
+done:
+    free(norms);
+    return status;
+}
+
+static int forecast(void *instance, double enough, double *seconds) {
+    int status = RETORT_OK;
+    struct bptt *b = instance;
+    struct device *device = library_device(b->problem->library);
+    const uint64_t seed = distill_seed(b->problem->seed, RANDOM_WEIGHTS, 1);
+    int T = b->problem->inner.steps, probed = 0;
+    struct unroll_steps table;
+    struct truncation_outlook outlook;
+    double probe = 0, step, meta, window;
+    double begun = clock_seconds();
+    TRY(upload_draws(b, 1, &table));
+    TRY(unroll_begin(b->unroll, &seed));
+    TRY(device_finish(device));
+    double draws = clock_seconds() - begun;
+    if (b->spec->truncation == TRUNCATION_DYNAMIC)
+        TRY(unroll_time_steps(b->unroll, seed, T, true, enough, &probe, &probed));
+    TRY(foresee(b, probed, &outlook));
+    TRY(unroll_time_steps(b->unroll, seed, T, false, enough, &step, NULL));
+    TRY(unroll_time_pass(b->unroll, unroll_pass(b->unroll, 0), enough, &meta));
+    TRY(time_window(b, seed, (int)lrint(outlook.window), enough, &window));
+    *seconds = draws + outlook.probes * T * probe + (outlook.end - outlook.window) * step + meta + window;
+done:
+    return status;
 }
 
 /* --- what is kept and told --- */
@@ -386,6 +463,7 @@ const struct method method_bptt = {
     .destroy = destroy,
     .step = take_step,
     .advance = advance,
+    .forecast = forecast,
     .state = add_state,
     .save = save,
     .load = load,

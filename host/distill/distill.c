@@ -55,11 +55,6 @@ int distill_create(const struct distill_problem *problem, struct distill **out) 
     TRY(status);
     TRY(set_begin(&d->problem, &d->set));
     TRY(d->method->create(&d->problem, &d->set, &d->instance));
-    if (d->method->unroll) {
-        char text[300];
-        unroll_describe(d->method->unroll(d->instance), text, sizeof text);
-        log_info("plan: %s", text);
-    }
     *out = d;
     d = NULL;
 done:
@@ -79,6 +74,30 @@ void distill_plan(const struct distill *d, struct unroll_plan *plan) {
     *plan =
         (struct unroll_plan){.compute_units = (int)device_traits(library_device(d->problem.library))->compute_units};
     if (d->method->unroll) unroll_plan(d->method->unroll(d->instance), plan);
+}
+
+const struct unroll *distill_unroll(const struct distill *d) {
+    return d->method->unroll ? d->method->unroll(d->instance) : NULL;
+}
+
+/* The first is slower than those that follow, so that it counts only where it took long. */
+static int time_steps(struct distill *d, double enough, double *seconds) {
+    int status = RETORT_OK;
+    int steps = 0;
+    double begun = clock_seconds(), first = 0, all = 0;
+    while (all < enough && steps < d->problem.outer.steps) {
+        metrics_clear(&d->metrics);
+        TRY(d->method->step(d->instance, ++steps, &d->metrics));
+        all = clock_seconds() - begun;
+        if (steps == 1) first = all;
+    }
+    *seconds = steps > 1 ? (all - first) / (steps - 1) : all;
+done:
+    return status;
+}
+
+int distill_forecast(struct distill *d, double enough, double *seconds) {
+    return d->method->forecast ? d->method->forecast(d->instance, enough, seconds) : time_steps(d, enough, seconds);
 }
 
 /* --- one outer step --- */

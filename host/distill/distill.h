@@ -44,6 +44,7 @@ struct distill_problem {
     const void *method_spec; /* the values of its keys, method->spec_size bytes */
     uint64_t seed;
     const struct unroll_plan *frozen; /* the plan to take (distill_plan of an earlier one); NULL: look for one */
+    bool plan_only;                   /* nothing is allocated or built, and no step can be taken: for distill_unroll */
     const volatile int *interrupt;    /* non-zero: leave a step with RETORT_EINTERRUPTED; may be NULL */
 };
 
@@ -59,6 +60,12 @@ void distill_destroy(struct distill *distill); /* NULL-safe */
 /* What was chosen for the method's training run on creation, or taken; only the compute units where it has none. */
 struct unroll_plan;
 void distill_plan(const struct distill *distill, struct unroll_plan *plan);
+/* Its training run, for what unroll.h tells of one; NULL where the method has none. */
+struct unroll;
+const struct unroll *distill_unroll(const struct distill *distill);
+/* Before the first step: seconds that an outer step will take on the average of the whole run, from trials of about
+ * `enough` seconds each (method.h). The steps to come are not changed by it. */
+int distill_forecast(struct distill *distill, double enough, double *seconds);
 /* One outer step. *metrics, valid until the next call: outer_step, what the method tells, then gradient_norm (of the
  * images, before clipping), inner_lr (before the step) and seconds. RETORT_ENUMERIC where loss or gradient is not
  * finite, RETORT_EINTERRUPTED where the problem's interrupt was seen on the way (the state is then as before the

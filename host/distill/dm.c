@@ -133,6 +133,7 @@ static int create(const struct distill_problem *problem, struct set *set, void *
                                      .passes = passes,
                                      .pass_count = PASSES,
                                      .frozen = problem->frozen,
+                                     .plan_only = problem->plan_only,
                                      .interrupt = problem->interrupt};
     TRY(unroll_create(problem->library, &spec, &m->unroll));
     *instance = m;

@@ -62,6 +62,11 @@ struct method {
     /* The set was updated: takes the step into the instance's state. May be NULL. */
     void (*advance)(void *instance);
 
+    /* Before the first step: seconds that one will take on the average of the whole run, from trials of about `enough`
+     * seconds each, or of the least that can be tried where that takes longer. Overwrites gradients as `step` does, and
+     * changes no state. NULL: steps are alike, and a few of them are timed. */
+    int (*forecast)(void *instance, double enough, double *seconds);
+
     /* Adds what a checkpoint must hold beside the set: numbers and arrays of the instance, always the same rows. NULL:
      * nothing. */
     void (*state)(void *instance, struct state *state);

@@ -157,3 +157,25 @@ void truncation_advance(const struct bptt_spec *method, int T, struct truncation
     state->epoch_sum = 0;
     advance_stage(method, state, epochs);
 }
+
+struct truncation_outlook truncation_foresee(const struct bptt_spec *method, int T, int outer_steps, int period,
+                                             uint64_t seed, const double *norms, double *probability, double *scratch) {
+    enum { ENOUGH = 2000 }; /* choices, of which the means are taken */
+    struct truncation_outlook sum = {0};
+    struct truncation_state state;
+    struct random random = random_begin(seed, RANDOM_TRUNCATION, 0);
+    int every = (outer_steps + ENOUGH - 1) / ENOUGH, choices = 0;
+    truncation_begin(&state);
+    for (int step = 1; step <= outer_steps; step++) {
+        sum.probes += truncation_needs_probe(method, &state, step);
+        if ((step - 1) % every == 0) {
+            struct window_choice choice = truncation_choose(method, T, &state, &random, norms, probability, scratch);
+            sum.end += choice.end;
+            sum.window += choice.window;
+            choices++;
+        }
+        double accuracy = (step - 1) / period % 2 ? 100 : 0;
+        truncation_advance(method, T, &state, random_uniform(&random), accuracy, period, (double)outer_steps / period);
+    }
+    return (struct truncation_outlook){sum.probes / outer_steps, sum.end / choices, sum.window / choices};
+}

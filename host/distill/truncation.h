@@ -56,6 +56,17 @@ struct window_choice truncation_choose(const struct bptt_spec *method, int T, co
                                        struct random *random, const double *norms, double *probability,
                                        double *scratch);
 
+/* What the outer steps of a run will be on the average, for forecasts: the run is played through, with norms that stay
+ * as they are, a meta-loss that is noise, and a training accuracy that gains much in every other epoch, which is how
+ * the stages of real runs go (docs/results.md): the noise of the accuracy moves them, not its trend. */
+struct truncation_outlook {
+    double probes;      /* share of outer steps that begin with a probe of the whole inner run */
+    double end, window; /* means of N and w */
+};
+/* norms: [T], also where the truncation needs none. probability: [T]; scratch: [2 T]. */
+struct truncation_outlook truncation_foresee(const struct bptt_spec *method, int T, int outer_steps, int period,
+                                             uint64_t seed, const double *norms, double *probability, double *scratch);
+
 /* After an outer step: its meta-loss and training accuracy in percent. `period` outer steps make an epoch, `epochs` of
  * them the whole run. */
 void truncation_advance(const struct bptt_spec *method, int T, struct truncation_state *state, double loss,

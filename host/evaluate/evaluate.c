@@ -483,14 +483,15 @@ done:
 }
 
 static int plan_row(const struct evaluate_problem *problem, struct source source, const struct plan_input *input,
-                    const char *what, struct unroll_plan *plan, double *seconds) {
+                    const char *what, struct unroll_plan *plan, struct evaluate_plans *all) {
     int status = RETORT_OK;
     struct trainer trainer = {0};
-    double own;
+    double seconds;
     TRY(trainer_init(&trainer, problem, &source, input, what));
-    TRY(time_row(&trainer, &own));
+    TRY(time_row(&trainer, &seconds));
     unroll_plan(trainer.unroll, plan);
-    *seconds += own;
+    all->seconds += seconds;
+    if (unroll_bytes(trainer.unroll) > all->bytes) all->bytes = unroll_bytes(trainer.unroll);
 done:
     if (status < 0) error_context("the evaluation (%s)", what);
     trainer_finish(&trainer);
@@ -504,15 +505,14 @@ int evaluate_plan(const struct evaluate_problem *problem, const struct training_
     struct evaluate_plans fresh = {0};
     TRY(check_problem(problem));
     TRY(check_set(problem, set));
-    TRY(plan_row(problem, set_source(problem, set), &input, "distilled", &fresh.set, &fresh.seconds));
+    TRY(plan_row(problem, set_source(problem, set), &input, "distilled", &fresh.set, &fresh));
     if (set->ipc > 0) {
         TRY(random_input(problem, train, set->ipc, &input));
-        TRY(plan_row(problem, random_source(problem, train, set->ipc), &input, "random", &fresh.random,
-                     &fresh.seconds));
+        TRY(plan_row(problem, random_source(problem, train, set->ipc), &input, "random", &fresh.random, &fresh));
     }
     if (problem->spec.full_data) {
         TRY(full_input(problem, train, &input));
-        TRY(plan_row(problem, full_source(problem, train), &input, "full data", &fresh.full, &fresh.seconds));
+        TRY(plan_row(problem, full_source(problem, train), &input, "full data", &fresh.full, &fresh));
     }
     *plans = fresh;
 done:

@@ -44,6 +44,7 @@ struct training_set {
 struct evaluate_plans {
     struct unroll_plan set, random, full;
     double seconds; /* that all of them will take, by a few steps and a test of each; 0: not known */
+    uint64_t bytes; /* on the device, of the one that needs most */
 };
 
 struct evaluate_problem {

@@ -6,9 +6,10 @@
 #include "base/log.h"
 #include "distill/method.h"
 #include "run/checkpoint.h"
-#include "run/index_list.h"
+#include "run/forecast.h"
 #include "run/json_file.h"
 #include "run/metrics.h"
+#include "run/prepare.h"
 #include "run/preview.h"
 #include "run/profile.h"
 #include "run/public.h"
@@ -224,105 +225,34 @@ done:
     return status;
 }
 
-static int make_distill(const struct descriptor *d, const struct session *session, const struct unroll_plan *frozen,
-                        const volatile int *interrupt, struct distill **distill) {
-    int status = RETORT_OK;
-    int32_t *rows = NULL;
-    struct distill_problem problem = {.library = session->library,
-                                      .train = &session->data.train,
-                                      .network = &session->network,
-                                      .inner = d->inner,
-                                      .set = d->set,
-                                      .outer = d->outer,
-                                      .method = descriptor_method(d),
-                                      .method_spec = d->method_spec,
-                                      .seed = d->seed,
-                                      .frozen = frozen,
-                                      .interrupt = interrupt};
-    double begun = clock_seconds();
-    if (d->set.init == SET_INDICES) TRY(index_list_read(d->set.indices, &rows, &problem.row_count));
-    problem.rows = rows;
-    TRY(distill_create(&problem, distill));
-    log_info("kernels: ready in %.1f s; %.0f MiB of device memory", clock_seconds() - begun,
-             (double)device_bytes(session->device) / 0x1p20);
-done:
-    free(rows);
-    return status;
-}
-
-int run_classes(const struct descriptor *descriptor, const struct session *session, struct kernel_demand **list,
-                size_t *count) {
-    int status = RETORT_OK;
-    struct distill *distill = NULL;
-    TRY(make_distill(descriptor, session, NULL, NULL, &distill));
-    TRY(library_classes(session->library, list, count));
-done:
-    distill_destroy(distill);
-    return status;
-}
-
-static int plan_evaluation(struct retort_run *run, const struct session *session) {
-    return scores_plan(&run->descriptor, session, NULL, run->plan.frozen ? &run->plan.evaluate : NULL,
-                       &run->plan.evaluate);
-}
-
-/* Plans the evaluation, whose failure would come only at the end of the run, and makes the method. */
-static int plan_all(struct retort_run *run, struct session *session, struct distill **distill) {
-    int status = RETORT_OK;
-    const struct unroll_plan *frozen = run->plan.frozen ? &run->plan.distil : NULL;
-    TRY(plan_evaluation(run, session));
-    TRY(make_distill(&run->descriptor, session, frozen, run->options.interrupt, distill));
-done:
-    return status;
-}
-
-/* The same by kernels that this device computes rightly: where the self-test refuses some, all is planned anew. */
-static int plan_tested(struct retort_run *run, struct session *session, struct distill **distill) {
-    int status = RETORT_OK, refused = 0;
-    struct distill *fresh = NULL;
-    for (;;) {
-        int planned = plan_all(run, session, &fresh);
-        status = session_test_kernels(session, planned, false, &refused);
-        if (status == RETORT_OK && !refused) break;
-        distill_destroy(fresh);
-        fresh = NULL;
-        /* The run may take all memory there is. Without it there is room to test in. */
-        if (planned == RETORT_OK && status == RETORT_ELIMIT)
-            status = session_test_kernels(session, RETORT_OK, true, &refused);
-        TRY(status);
-    }
-    *distill = fresh;
-    fresh = NULL;
-done:
-    distill_destroy(fresh);
-    return status;
-}
-
 /* Leaves the finished set in *set; the method and its device memory are gone afterwards. */
 static int distil(struct retort_run *run, struct session *session, struct spent *spent, struct metrics *results,
                   struct distilled_set *set) {
     int status = RETORT_OK;
     const struct descriptor *d = &run->descriptor;
     struct distill *distill = NULL;
+    struct forecast forecast = {0};
     bool found = false;
     if (run->options.profile) {
         TRY(device_measure_peaks(session->device, &run->peaks));
         device_reset_peak(session->device); /* the run's own memory is what counts */
     }
-    TRY(plan_tested(run, session, &distill));
+    TRY(prepare_run(d, session, &run->plan, run->options.interrupt, &distill));
     if (run->begun) {
         TRY(checkpoint_load(run->folder.checkpoints, distill, spent, &found));
         log_info(found ? "resuming after outer step %d of %d" : "no checkpoint yet: starting from outer step %d of %d",
                  distill_steps_done(distill), d->outer.steps);
     } else {
-        distill_plan(distill, &run->plan.distil);
-        TRY(run_folder_begin(&run->folder, d, session, &run->plan));
+        TRY(forecast_make(d, session, distill, &run->plan.evaluate, FORECAST_QUICK, &forecast));
+        forecast_tell(&forecast);
+        TRY(run_folder_begin(&run->folder, d, session, &run->plan, &forecast));
         run->begun = true;
     }
     TRY(take_steps(run, session, distill, spent));
     distill_results(distill, results);
     TRY(distilled_set_take(distill, &session->data.train, d->set.ipc, d->set.labels, set));
 done:
+    forecast_finish(&forecast);
     distill_destroy(distill);
     return status;
 }
@@ -415,11 +345,15 @@ static int dry_run(struct retort_run *run) {
     int status = RETORT_OK;
     struct session *session = &run->session;
     struct distill *distill = NULL;
+    struct forecast forecast = {0};
     TRY(run_folder_check_room(&run->folder, disk_bytes(run, session)));
-    TRY(plan_all(run, session, &distill));
+    TRY(prepare_run(&run->descriptor, session, &run->plan, run->options.interrupt, &distill));
+    TRY(forecast_make(&run->descriptor, session, distill, &run->plan.evaluate, FORECAST_QUICK, &forecast));
+    forecast_tell(&forecast);
     log_info("network: %lld weights; everything is ready for %d outer steps", (long long)session->network.theta_count,
              run->descriptor.outer.steps);
 done:
+    forecast_finish(&forecast);
     distill_destroy(distill);
     return status;
 }

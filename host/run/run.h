@@ -17,11 +17,6 @@ const struct descriptor *run_descriptor(const struct retort_run *run);
  * run's, which chooses kernels when it is executed; NULL where the run is finished already. */
 int run_open(struct retort_run *run, struct session **session);
 
-/* The convolutions and matrix products that distilling by a descriptor launches: library_classes, once everything is
- * planned. The session has kernels. */
-int run_classes(const struct descriptor *descriptor, const struct session *session, struct kernel_demand **list,
-                size_t *count);
-
 /* The table of options->profile, of this sitting's outer steps, also after an interruption; false where there is none.
  */
 bool run_profile_table(const struct retort_run *run, struct text *text);

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "run/forecast.h"
 #include "run/json_file.h"
 
 #include <dirent.h>
@@ -237,7 +238,7 @@ done:
 
 /* --- the plan --- */
 int run_folder_begin(const struct run_folder *folder, const struct descriptor *descriptor,
-                     const struct session *session, const struct run_plan *plan) {
+                     const struct session *session, const struct run_plan *plan, const struct forecast *forecast) {
     int status = RETORT_OK;
     const struct device_traits *traits = device_traits(session->device);
     const struct data_set_pair *data = &session->data;
@@ -249,14 +250,14 @@ int run_folder_begin(const struct run_folder *folder, const struct descriptor *d
     snprintf(fingerprint, sizeof fingerprint, "%016" PRIx64, data->fingerprint);
     /* The plan first: by it holds_nothing knows a folder that a run was killed in. The descriptor last: with it the run
      * counts as begun. */
-    TRY(json_file_write(folder->plan,
-                        json_pack("{s:i, s:s, s:s, s:s, s:s, s:{s:s, s:s, s:s}, s:{s:s, s:I, s:I}, s:o}", "format", 1,
-                                  "retort", RETORT_VERSION, "wisdom", session->wisdom_name, "gemm",
-                                  library_gemm(session->library), "merge", session->target.single ? "off" : "auto",
-                                  "device", "name", traits->name, "platform", traits->platform, "driver",
-                                  traits->driver, "data", "hash", fingerprint, "train", (json_int_t)data->train_read,
-                                  "test", (json_int_t)data->test_read, "trainings", plan_to_json(plan)),
-                        15));
+    TRY(json_file_write(
+        folder->plan,
+        json_pack("{s:i, s:s, s:s, s:s, s:s, s:{s:s, s:s, s:s}, s:{s:s, s:I, s:I}, s:o, s:o}", "format", 1, "retort",
+                  RETORT_VERSION, "wisdom", session->wisdom_name, "gemm", library_gemm(session->library), "merge",
+                  session->target.single ? "off" : "auto", "device", "name", traits->name, "platform", traits->platform,
+                  "driver", traits->driver, "data", "hash", fingerprint, "train", (json_int_t)data->train_read, "test",
+                  (json_int_t)data->test_read, "trainings", plan_to_json(plan), "estimate", forecast_json(forecast)),
+        15));
     if (strcmp(session->wisdom_name, "none") != 0)
         TRY(wisdom_save(session->wisdom, folder->wisdom));
     else if (unlink(folder->wisdom) < 0 && errno != ENOENT)

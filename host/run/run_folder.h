@@ -44,9 +44,10 @@ int run_folder_claim(struct run_folder *folder);
  * to or has less than `bytes` left, or something else in the place of a file or folder. The folder itself may be
  * missing. */
 int run_folder_check_room(const struct run_folder *folder, uint64_t bytes);
-/* Writes descriptor.yaml, plan.json and wisdom of a new run. */
+struct forecast;
+/* Writes descriptor.yaml, plan.json, which keeps the forecast, and wisdom of a new run. */
 int run_folder_begin(const struct run_folder *folder, const struct descriptor *descriptor,
-                     const struct session *session, const struct run_plan *plan);
+                     const struct session *session, const struct run_plan *plan, const struct forecast *forecast);
 /* The plan that a run began with. RETORT_EFORMAT where plan.json is none. */
 int run_folder_read_plan(const struct run_folder *folder, struct run_plan *plan);
 /* Refuses to go on where another device or driver would compute other numbers, or with other data; warns where other

@@ -240,15 +240,25 @@ void unroll_print(const struct unroll *u, bool launches, FILE *stream) {
     for (int i = 0; i < u->spec.pass_count; i++) executable_print(u->passes[i].executable, launches, stream);
 }
 
+bool unroll_memory_use(const struct unroll *u, int i, struct memory_use *use) {
+    const struct memory *row = unroll_memory((struct unroll *)u, i);
+    if (!row && i && !unroll_memory((struct unroll *)u, i - 1)) return false;
+    uint64_t bytes = row ? memory_bytes(row) : fit_scratch_bytes(u);
+    uint64_t largest = row ? memory_largest_bytes(row) : bytes;
+    int pass = (i - BUFFER_COUNT) / PASS_MAX_VALUES;
+    *use = (struct memory_use){.of = row && i >= BUFFER_COUNT ? u->passes[pass].spec.label : NULL,
+                               .what = row ? row->what : "scratch memory", /* NULL where a pass has no such value */
+                               .bytes = bytes,
+                               .buffers = bytes ? (int)((bytes + largest - 1) / largest) : 0};
+    return true;
+}
+
 void unroll_print_memory(const struct unroll *u, FILE *stream) {
-    const struct memory *row;
-    for (int i = 0; (row = unroll_memory((struct unroll *)u, i)); i++) {
-        uint64_t bytes = memory_bytes(row), largest = memory_largest_bytes(row);
-        if (bytes)
-            fprintf(stream, "%12.3f MB in %llu  %s\n", (double)bytes * 1e-6,
-                    (unsigned long long)((bytes + largest - 1) / largest), row->what);
-    }
-    fprintf(stream, "%12.3f MB in 1  scratch memory\n", (double)fit_scratch_bytes(u) * 1e-6);
+    struct memory_use use;
+    for (int i = 0; unroll_memory_use(u, i, &use); i++)
+        if (use.bytes)
+            fprintf(stream, "%12.3f MB in %d  %s%s%s\n", (double)use.bytes * 1e-6, use.buffers, use.of ? use.of : "",
+                    use.of ? ": " : "", use.what);
 }
 
 static double flops_of(const struct unroll *u, enum run_id id) {

@@ -7,6 +7,7 @@
  *     window.h    steps that are stored, and the backward pass through them
  *     lanczos.h   the low-rank Hessian
  *     pass.h      a method's own graphs with their buffers; meta.h is the meta-loss
+ *     timing.h    what these take, for forecasts
  *
  * graphs.h has the mathematics, fit.h the choice of parts, memory.h the rows of device memory. */
 #ifndef RETORT_UNROLL_UNROLL_H
@@ -17,6 +18,7 @@
 #include "optimizer/optimizer.h"
 #include "unroll/lanczos.h"
 #include "unroll/pass.h"
+#include "unroll/timing.h"
 #include "unroll/trainer.h"
 #include "unroll/window.h"
 
@@ -80,7 +82,14 @@ int unroll_kept_steps(const struct unroll *unroll); /* of the longest window; th
 /* For benchmarks: a line for each thing compiled (launches, scratch memory, operations), or its whole list of launches.
  */
 void unroll_print(const struct unroll *unroll, bool launches, FILE *stream);
-/* A line for each thing that has device memory: bytes, and in how many buffers. */
+/* Device memory by what it holds, scratch memory last; false past the end. `what` lives as long as the unroll. */
+struct memory_use {
+    const char *of, *what; /* of: the label of the pass whose it is; NULL: the training's */
+    uint64_t bytes;        /* 0: none of it is wanted, and it may have no name */
+    int buffers;
+};
+bool unroll_memory_use(const struct unroll *unroll, int i, struct memory_use *use);
+/* The same as lines. */
 void unroll_print_memory(const struct unroll *unroll, FILE *stream);
 /* Operations of one outer step, each convolution counted as its plain sum of products. */
 double unroll_flops(const struct unroll *unroll, int prefix, int window);
