@@ -53,7 +53,7 @@ _retort() {
     fi
     command=("${words[1]}")
     help=$("$program" "${command[@]}" --help 2>/dev/null) || return
-    operand=$(sed -nE '1s/^usage: retort [a-z]+ ([^ []+).*/\1/p' <<<"$help")
+    operand=$(sed -nE '1s/^usage: retort [a-z]+ \[?([A-Za-z|.]+).*/\1/p' <<<"$help")
     if [[ $operand == *'|'* ]] && ((${#words[@]} > 3)); then
         command+=("${words[2]}")
         help=$("$program" "${command[@]}" --help 2>/dev/null) || return

@@ -28,7 +28,7 @@ function __retort_value --argument-names program word typed
             __fish_complete_suffix $typed .yaml
         case 'FILE.*'
             __fish_complete_suffix $typed (string replace FILE '' -- $word)
-        case 'RUN*' SET 'CASE*' IMAGES
+        case 'RUN*' 'CASE*' ''
             __fish_complete_path $typed
         case '*'
             string match -q -r '[a-z]' -- $word; and string split '|' -- $word
@@ -46,7 +46,7 @@ function __retort_candidates
     end
     set -l help ($program $words[2] --help 2>/dev/null)
     or return
-    set -l operand (string match -r -g '^usage: retort [a-z]+ ([^ \[]+)' -- $help[1])
+    set -l operand (string match -r -g '^usage: retort [a-z]+ \[?([A-Za-z|.]+)' -- $help[1])
     if string match -q '*|*' -- $operand; and test (count $words) -gt 3
         set help ($program $words[2..3] --help 2>/dev/null)
         or return

@@ -39,6 +39,7 @@ check() {
   offers "$1: values of a switch" "retort eval --set data.grey=" "data.grey=true data.grey=false"
   offers "$1: folders" "retort run small.yaml --out ru" "$2"
   offers "$1: a descriptor" "retort data sm" "small.yaml"
+  offers "$1: a descriptor that may be left out" "retort tune sm" "small.yaml"
   offers "$1: a descriptor behind an option" "retort eval x --with sm" "small.yaml"
   candidates "retort run --set " | sed 's/[=	].*//' | sort >keys
   "$program" run --help-keys | sed -nE '/^## Methods/q; s/^- `([^`]+)`.*/\1/p' | sort >wanted
@@ -86,7 +87,7 @@ wait_for() {
   done
 }
 wait_for begin
-for line word in 'devi' devices 'bench ge' gemm 'data x --she' --sheet 'eval --with small.ya' small.yaml \
+for line word in 'devi' devices 'tune sma' small.yaml 'check run' runs 'bench ge' gemm 'data x --she' --sheet 'eval --with small.ya' small.yaml \
   'run --set outer.opt' outer.optimizer 'run --set outer.optimizer=ad' adam; do
   said=
   zpty -w -n shell "retort $line"$'\t'
