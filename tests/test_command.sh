@@ -47,7 +47,7 @@ expect "no verb" 2 '^usage: retort VERB'
 expect "unknown verb" 2 'unknown verb rnu \(did you mean run\?\)' rnu
 expect "unknown verb, nothing near" 2 'unknown verb frobnicate$' frobnicate
 expect "unknown option of the program" 2 'did you mean --version\?' --versoin
-for verb in run eval export data devices check tune "bench step"; do
+for verb in run plan eval export data devices check tune "bench step"; do
   expect "$verb --help" 0 "^usage: retort $verb" $verb --help
   expect "$verb: unknown option" 2 "retort $verb: unknown option --jsno \(did you mean --json\?\)" $verb --jsno
 done
@@ -306,6 +306,11 @@ else
   skip "kernels are built before the clock starts: needs PoCL"
 fi
 expect "run" 0 '^distilled +[0-9.]+ ' run small.yaml --out whole
+has "run: what it will take, in two lines: memory" \
+  "^plan: at most [0-9.]+ MB of the device's [0-9]+ MB; distilling: inner batch" err
+has "run: what it will take: time" '^plan: about [0-9hms]+: 12 outer steps of [0-9.e-]+ s, .*; evaluation [0-9hms]+' err
+holds "run: and keeps it" whole/plan.json '.estimate.seconds.distil > 0 and .estimate.seconds.evaluate > 0 and
+  .estimate.peak_device_bytes > 0'
 for file in descriptor.yaml plan.json metrics.jsonl preview.png previews/000000.png previews/000012.png result.json set/images.npy set/labels.npy \
   set/normalisation.npz set/set.json; do
   [ -s "whole/$file" ] || report "whole/$file" "not there"
@@ -531,6 +536,36 @@ mkdir -p pairs && cp "$fashion/t10k-images-idx3-ubyte.gz" pairs/own-images.idx3-
   cp "$fashion/t10k-labels-idx1-ubyte.gz" pairs/own-labels.idx1-ubyte.gz
 expect "data: a test part where there is none" 0 '8000 training, 0 held out, 2000 test' data small.yaml \
   --set data.path="$work/pairs" --set data.train_limit=all
+
+# --- plans ---
+mkdir planned && cd planned && cp ../small.yaml .
+expect "plan" 0 '^ +[0-9.]+ s +an outer step on the average' plan small.yaml
+has "plan: memory by what it holds" '^ +[0-9.]+    weights and optimiser states of the window$' out
+has "plan: it fits" '^ +[0-9.]+  at most, of [0-9]+ that the device has: it fits$' out
+has "plan: in all" '^ +[0-9.ms]+ .* in all$' out
+expect "plan: side by side" 0 '^device memory at most, MB +[0-9.]+ +[0-9.]+ +too large$' plan small.yaml \
+  --what-if 'set.ipc=2,evaluate.steps=[5, 10],memory=50MB' --what-if memory=4KiB
+has "plan: what each column is" '^  2  set.ipc=2,evaluate.steps=\[5, 10\],memory=50MB$' out
+has "plan: why one is too large" '^  3  .*memory ceiling of 0.0 MB does not suffice' out
+expect "plan: for programs" 0 '"peak_device_bytes"' plan small.yaml --what-if memory=4KiB --json
+holds "plan: for programs: each column" out '(. | length) == 2 and .[0].fits and (.[1].fits | not) and
+  .[0].seconds.outer_step > 0 and (.[0].memory | map(.bytes) | add) == .[0].distil_bytes'
+expect "plan: too large" 1 'memory ceiling of 0.0 MB does not suffice' plan small.yaml --set memory=4KiB
+expect "plan: no descriptor" 2 'which descriptor' plan
+expect "plan: two of them" 2 'one descriptor at a time' plan small.yaml small.yaml
+expect "plan: a mistake in what if" 2 'what-if set.ipx=2.*set.ipx: unknown key \(did you mean set.ipc' \
+  plan small.yaml --what-if set.ipx=2
+expect "plan: what if says nothing" 2 'what-if' plan small.yaml --what-if ''
+mkdir peak && (cd peak && "$program" plan ../small.yaml --json 2>/dev/null)>peak/plan
+if command -v jq >/dev/null; then
+  report "plan: the memory is the run's, to the byte" \
+    "$(diff <(jq .peak_device_bytes peak/plan) <(jq .peak_device_bytes ../whole/result.json))"
+else
+  skip "plan: the memory is the run's: needs jq"
+fi
+rm -r peak
+report "plan: writes nothing" "$(ls | grep -vx 'small.yaml\|out\|err')"
+cd ..
 
 # --- foreign sets and bad bytes ---
 expect "eval of a run" 0 '^distilled +[0-9.]+ ' eval whole

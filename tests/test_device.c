@@ -409,6 +409,17 @@ static void test_program_cache(void **state) {
     unsetenv("RETORT_CACHE");
     assert_true(run_add_one("-DONE=4.0f") == 8);
     assert_int_equal(count_files(".clbin", path), 2);
+
+    /* What is quick is never stored; what is slow is the second time, unless the driver has kept it itself. */
+    assert_ok(path_join(folder, "retort/some.clbin", path));
+    assert_false(cache_wants(path, 0.05));
+    assert_false(cache_wants(path, 8));
+    assert_false(cache_wants(path, 0.05));
+    assert_false(cache_wants(path, 1));
+    assert_true(cache_wants(path, 5));
+    setenv("RETORT_CACHE", "on", 1);
+    assert_true(cache_wants(path, 0.05));
+    unsetenv("RETORT_CACHE");
 }
 
 static void test_failures(void **state) {

@@ -113,12 +113,17 @@ static double seconds_in_all(const struct forecast *forecast) {
     return forecast_distil(forecast) + forecast->evaluate + forecast->build;
 }
 
+/* Short times to two or three digits, long ones as clocks show them. */
+static void time_words(double seconds, char words[32]) {
+    if (seconds < 60)
+        snprintf(words, 32, "%.*f s", seconds < 0.1 ? 4 : seconds < 10 ? 2 : 1, seconds);
+    else
+        seconds_words(seconds, words, 32);
+}
+
 static void print_seconds(double seconds, const char *what) {
     char words[32];
-    if (seconds < 60)
-        snprintf(words, sizeof words, "%.*f s", seconds < 0.1 ? 4 : seconds < 10 ? 2 : 1, seconds);
-    else
-        seconds_words(seconds, words, sizeof words);
+    time_words(seconds, words);
     printf("%12s  %s", words, what);
 }
 
@@ -149,7 +154,8 @@ static const char *const cell_names[CELLS] = {[CELL_PEAK] = "device memory at mo
 
 static void print_cell(enum cell cell, const struct variant *variant) {
     const struct forecast *f = &variant->forecast;
-    const double seconds[CELLS] = {[CELL_DISTIL] = forecast_distil(f),
+    const double seconds[CELLS] = {[CELL_STEP] = f->step,
+                                   [CELL_DISTIL] = forecast_distil(f),
                                    [CELL_EVALUATE] = f->evaluate,
                                    [CELL_BUILD] = f->build,
                                    [CELL_ALL] = seconds_in_all(f)};
@@ -158,10 +164,8 @@ static void print_cell(enum cell cell, const struct variant *variant) {
         snprintf(words, sizeof words, "%s", cell == CELL_PEAK ? "too large" : "");
     else if (cell == CELL_PEAK || cell == CELL_DISTIL_BYTES)
         snprintf(words, sizeof words, "%.1f", megabytes(cell == CELL_PEAK ? f->peak_bytes : f->distil_bytes));
-    else if (cell == CELL_STEP)
-        snprintf(words, sizeof words, "%.3g", f->step);
     else
-        seconds_words(seconds[cell], words, sizeof words);
+        time_words(seconds[cell], words);
     printf(" %12s", words);
 }
 
@@ -205,8 +209,12 @@ done:
 
 static int plan(const struct options *options, struct arena *arena) {
     int status = RETORT_OK;
+    struct variant *variants = NULL;
     size_t count = options->what_if_count + 1;
-    struct variant *variants = arena_array(arena, count, sizeof *variants);
+    for (size_t i = 0; i < options->what_if_count; i++)
+        if (!*options->what_if[i])
+            RAISE(RETORT_EINVAL, "--what-if says nothing; expected KEY=VALUE or several of them with commas between");
+    variants = arena_array(arena, count, sizeof *variants);
     if (!variants) RAISE(RETORT_ENOMEM, "out of memory");
     for (size_t i = 0; i < count; i++) {
         variants[i].name = i ? options->what_if[i - 1] : "";
@@ -234,14 +242,7 @@ int command_plan(int argc, char **argv) {
                             | OPTION_BIT(OPTION_WHAT_IF) | OPTION_BIT(OPTION_QUIET) | OPTION_BIT(OPTION_JSON);
     arena_init(&arena);
     if (!options_parse("plan", help, allowed, argc, argv, &options, &exit_status)) goto leave;
-    if (options.operand_count != 1) {
-        exit_status = options.operand_count
-                          ? usage_error("plan", "one descriptor at a time, found %s after %s", options.operands[1],
-                                        options.operands[0])
-                          : usage_error("plan", "which descriptor? A first one is configs/quickstart.yaml");
-        goto leave;
-    }
-    exit_status = report_failure("plan", plan(&options, &arena));
+    exit_status = options_descriptor("plan", &options) ? report_failure("plan", plan(&options, &arena)) : EXIT_USAGE;
 leave:
     arena_finish(&arena);
     options_finish(&options);

@@ -442,41 +442,60 @@ static int upload_zeros(struct trainer *trainer) {
     return status;
 }
 
-/* Seconds of so many steps of a batch of networks. */
-static int time_steps(struct trainer *trainer, int count, double *seconds) {
+/* Seconds of so many steps of a batch of networks, the least of `trials`. */
+static int time_steps(struct trainer *trainer, int count, int trials, double *seconds) {
     int status = RETORT_OK;
-    double begun = clock_seconds();
-    TRY(upload_steps(trainer, 1, count));
-    TRY(unroll_train(trainer->unroll, 0, count, false));
-    TRY(device_finish(library_device(trainer->problem->library)));
-    *seconds = clock_seconds() - begun;
+    for (int i = 0; i < trials; i++) {
+        double begun = clock_seconds();
+        TRY(upload_steps(trainer, 1, count));
+        TRY(unroll_train(trainer->unroll, 0, count, false));
+        TRY(device_finish(library_device(trainer->problem->library)));
+        double now = clock_seconds() - begun;
+        if (!i || now < *seconds) *seconds = now;
+    }
 done:
     return status;
 }
 
-/* How long a row will take: by one step, or as many as take about a fifth of a second, and one batch of tests. */
+/* Seconds of a batch of test images, likewise. */
+static int time_test(struct trainer *trainer, int64_t images, int trials, double *seconds) {
+    int status = RETORT_OK;
+    const struct dataset *test = trainer->problem->test;
+    int64_t correct[UNROLL_MOST_NETWORKS];
+    for (int i = 0; i < trials; i++) {
+        double begun = clock_seconds();
+        TRY(unroll_test(trainer->unroll, test->images, test->labels, images, correct));
+        double now = clock_seconds() - begun;
+        if (!i || now < *seconds) *seconds = now;
+    }
+done:
+    return status;
+}
+
+/* How long a row will take: by one step, or as many as take about a tenth of a second, and some batches of tests. */
 static int time_row(struct trainer *trainer, double *seconds) {
-    static const double enough = 0.2;
+    enum { TRIALS = 3, TEST_BATCHES = 4 };
+    static const double enough = 0.1;
     int status = RETORT_OK;
     const struct evaluate_problem *problem = trainer->problem;
     const struct plan *plan = &trainer->plan;
-    const struct dataset *test = problem->test;
-    int64_t images = test->count, batch = images < TEST_BATCH ? images : TEST_BATCH, correct[UNROLL_MOST_NETWORKS];
+    int64_t images = problem->test->count, some = TEST_BATCHES * TEST_BATCH;
     int count = 1, batches = (problem->spec.networks + trainer->at_once - 1) / trainer->at_once;
-    double steps;
-    if (problem->holdout) images += problem->holdout->count;
+    double steps, tests;
     if (trainer->source->set) TRY(upload_zeros(trainer));
     TRY(begin_batch(trainer, 0));
     TRY(unroll_begin(trainer->unroll, trainer->seeds));
-    TRY(time_steps(trainer, count, &steps));
+    TRY(time_steps(trainer, count, 1, &steps));
     if (steps < enough) {
         count = most_steps(plan, trainer->tables.capacity);
         if (enough / steps < count) count = (int)(enough / steps) + 1;
-        TRY(time_steps(trainer, count, &steps));
+        TRY(time_steps(trainer, count, TRIALS, &steps));
     }
-    double begun = clock_seconds();
-    TRY(unroll_test(trainer->unroll, test->images, test->labels, batch, correct));
-    double tests = (clock_seconds() - begun) / (double)batch * (double)images;
+    if (images < some) some = images;
+    TRY(time_test(trainer, some, 1, &tests));
+    if (tests < enough) TRY(time_test(trainer, some, TRIALS, &tests));
+    if (problem->holdout) images += problem->holdout->count;
+    tests *= (double)images / (double)some;
     *seconds = batches * (plan->steps[plan->checkpoints - 1] * steps / count + plan->checkpoints * tests);
 done:
     return status;

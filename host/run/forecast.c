@@ -44,7 +44,9 @@ int forecast_make(const struct descriptor *descriptor, const struct session *ses
     fresh.limit_bytes = fresh.has_ceiling ? ceiling : memory;
     if (distill_unroll(distill)) TRY(take_memory(distill_unroll(distill), &fresh));
     TRY(distill_forecast(distill, enough, &fresh.step));
+    /* Testing kernels has begun the peak anew. */
     fresh.peak_bytes = device_peak_bytes(device);
+    if (fresh.evaluate_bytes > fresh.peak_bytes) fresh.peak_bytes = fresh.evaluate_bytes;
     fresh.build = fresh.build_now = device_build_seconds(device);
     *forecast = fresh;
     return RETORT_OK;
