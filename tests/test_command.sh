@@ -59,6 +59,16 @@ expect "devices" 0 ' ok ' devices
 expect "devices: who computes matrix products" 0 "matrix products: own kernels" devices
 expect "devices --json" 0 '"self_test": "ok"' devices --json
 expect "devices: operand" 2 'takes no operand, found x' devices x
+if [ -e /dev/full ]; then
+  for option in --help --help-keys; do # less and more than a buffer holds
+    got=0
+    "$program" run $option >/dev/full 2>err || got=$?
+    report "run $option that cannot be written" "$([ $got = 1 ] && grep -q 'standard output could not be written' err ||
+      echo "exit status $got: $(cat err)")"
+  done
+else
+  skip "results that cannot be written: needs /dev/full"
+fi
 OCL_ICD_VENDORS=/nowhere expect "devices: none there" 1 'no OpenCL device found; install' devices
 if "$program" devices 2>/dev/null | grep -q "Portable Computing Language"; then
   POCL_CACHE_DIR=/proc/nowhere expect "devices: a driver that finds none" 1 \
