@@ -445,9 +445,9 @@ if [ -n "${RETORT_FALSE_DRIVER:-}" ]; then
   read -r before _ <launches
   after() { echo $((before + (launches - before) * $1 / 100)); } # percent of what follows
   accuracies whole/result.json >a
-  loses "out of resources" "launch $(after 33) -5" 'outer step .*CL_OUT_OF_RESOURCES .*memory that ran out'
+  loses "out of resources" "launch $(after 30) -5" 'outer step .*CL_OUT_OF_RESOURCES .*memory that ran out'
   loses "device lost" "launch $(after 50) -2" 'CL_DEVICE_NOT_AVAILABLE .*lost the device'
-  loses "memory full" "launch $(after 90) -4" 'CL_MEM_OBJECT_ALLOCATION_FAILURE .*set `memory`'
+  loses "memory full" "launch $(after 70) -4" 'CL_MEM_OBJECT_ALLOCATION_FAILURE .*set `memory`'
   loses "lost while results are read" "read $((reads - 3)) -5" 'CL_OUT_OF_RESOURCES'
   # The first run on a GPU that is new; which the false driver only claims to be, so with kernels for CPUs.
   first() { RETORT_TEST_KIND=gpu RETORT_WISDOM=$work/first disturbed expect "$@" --set device.family=cpu; }
