@@ -11,7 +11,7 @@
 #include <stdlib.h>
 
 static const char compare_help[] =
-    "usage: retort bench compare FILE... [--out PAGE.html] [--markdown]\n\n"
+    "usage: retort bench compare FILE... [--out FILE.html] [--markdown]\n\n"
     "Makes one page from what `retort bench --all-devices` wrote, here or on other machines: peaks, a roofline, outer\n"
     "steps a second and a second and watt, what bounds them, single loads, and what could not be measured. The page\n"
     "loads nothing from anywhere. Files are checked: a broken one is refused with the key that is wrong. No device is\n"
@@ -19,7 +19,7 @@ static const char compare_help[] =
     "  retort bench --all-devices --out here.json\n"
     "  retort bench compare here.json there.json --out devices.html\n"
     "  retort bench compare here.json --markdown >devices.md\n\n"
-    "  --out PAGE.html     the page (hardware.html). What is there is written over only where it is such a page\n"
+    "  --out FILE.html     the page (hardware.html). What is there is written over only where it is such a page\n"
     "  --markdown          prints the same as Markdown, without its plots; no page is written unless --out asks for "
     "it\n"
     "\n"

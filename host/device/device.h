@@ -34,6 +34,8 @@ struct device_traits {
  * at all, also where no OpenCL platform is installed. The array is the caller's, to be freed with free(). */
 int device_list(struct device_traits **list, size_t *count);
 
+/* Where device_list finds none: RETORT_EDEVICE, and a message that tells why, as far as can be told, and what to do. */
+int device_none(void);
 /* Whether all words of the spec occur in the device's platform, name, kind and versions. */
 bool device_matches(const struct device_traits *traits, const char *spec);
 

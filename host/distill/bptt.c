@@ -169,8 +169,9 @@ static int create(const struct distill_problem *problem, struct set *set, void *
     if (classes > net->classes)
         RAISE(RETORT_EINVAL, "inner.batch.classes is %d, but the data has only %d classes", classes, net->classes);
     if (problem->outer.real_batch > problem->train->count)
-        RAISE(RETORT_EINVAL, "outer.real_batch is %d, but the training data has only %lld images",
-              problem->outer.real_batch, (long long)problem->train->count);
+        RAISE(RETORT_EINVAL,
+              "outer.real_batch is %d, but the training data has only %lld images; set outer.real_batch: %lld",
+              problem->outer.real_batch, (long long)problem->train->count, (long long)problem->train->count);
     b->batch = per_class * classes;
     truncation_begin(&b->truncation);
     b->period = epoch_period(problem, b->spec);
@@ -402,6 +403,10 @@ static int forecast(void *instance, double enough, double *seconds) {
     TRY(unroll_time_steps(b->unroll, seed, T, false, enough, &step, NULL));
     TRY(unroll_time_pass(b->unroll, unroll_pass(b->unroll, 0), enough, &meta));
     TRY(time_window(b, seed, (int)lrint(outlook.window), enough, &window));
+    log_debug(
+        "foreseen: windows of %.1f steps up to step %.1f, %.2f probes; seconds: draws %.4f, a probed step %.5f, a "
+        "step %.5f, the meta-loss %.4f, a window %.4f",
+        outlook.window, outlook.end, outlook.probes, draws, probe, step, meta, window);
     *seconds = draws + outlook.probes * T * probe + (outlook.end - outlook.window) * step + meta + window;
 done:
     return status;
