@@ -190,7 +190,7 @@ static int read_peaks(const struct place *place, const json_t *object, struct ha
     static const struct field problem = {"problem", FIELD_WORDS | OR_NULL,
                                          offsetof(struct hardware_device, peak_problem)};
     int status = RETORT_OK;
-    json_t *peaks;
+    json_t *peaks = NULL;
     TRY(read_object(place, object, "peaks", &peaks));
     const struct place below = place_below(place, "peaks.");
     TRY(read_field(&below, peaks, &problem, device));
@@ -222,7 +222,7 @@ static int read_device(const struct place *place, const json_t *object, struct h
         {"problem", FIELD_WORDS | OR_NULL, AT(problem)},
     };
     int status = RETORT_OK;
-    json_t *described;
+    json_t *described = NULL;
     TRY(read_object(place, object, "device", &described));
     const struct place below = place_below(place, "device.");
     TRY(READ_FIELDS(&below, described, traits, device));
@@ -267,7 +267,7 @@ static int read_head(const struct place *place, const json_t *json, struct hardw
     };
 #undef AT
     int status = RETORT_OK;
-    json_t *part;
+    json_t *part = NULL;
     const json_t *benchmark = json_object_get(json, "benchmark"), *format = json_object_get(json, "format");
     if (!json_is_string(benchmark) || strcmp(json_string_value(benchmark), "hardware") != 0)
         TRY(refuse(place, "benchmark", benchmark, "\"hardware\", as `retort bench --all-devices` writes it"));

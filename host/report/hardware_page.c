@@ -45,7 +45,7 @@ static void name_entries(struct entries *all) {
         else if (is_alone(all, i, name_of))
             snprintf(entry->label, sizeof entry->label, "%s", name_of(entry));
         else
-            snprintf(entry->label, sizeof entry->label, "%zu: %.64s, %.80s", i + 1, platform_of(entry), name_of(entry));
+            snprintf(entry->label, sizeof entry->label, "%zu: %.60s, %.70s", i + 1, platform_of(entry), name_of(entry));
     }
 }
 
