@@ -47,6 +47,7 @@ void bench_steps_destroy(struct bench_steps *steps);               /* NULL-safe 
 int bench_steps_outer(struct bench_steps *steps, double *seconds); /* of one */
 /* Of one inner step, from as many as pass in about `enough` seconds. */
 int bench_steps_inner(struct bench_steps *steps, double enough, double *seconds);
+double bench_steps_loss(const struct bench_steps *steps); /* of the real images after the last outer step */
 /* Operations of an outer step, or of an inner one. */
 double bench_steps_flops(const struct bench_steps *steps, bool inner);
 
@@ -120,7 +121,8 @@ struct tune_result {
 int bench_tune(const struct kernel_target *target, const struct tune_spec *spec, struct tune_result *result);
 
 /* Instance norm, activation and pooling of feature maps that overflow every cache (where memory allows): one visit of
- * each plane, limited by memory. The time is that of the one kernel doing it. */
+ * each plane, limited by memory. The time is that of the one kernel doing it. RETORT_EDEVICE where the driver's clock
+ * is wrong. */
 struct bench_rows_result {
     int64_t batch, channels, side;
     double seconds, bytes; /* bytes: maps read and maps written */

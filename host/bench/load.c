@@ -124,6 +124,8 @@ static int prepare_steps(struct load_bench *bench, double *build_seconds) {
     TRY(bench_steps_create(bench->device, &spec, &bench->steps));
     bench->steps_spec = spec;
     TRY(bench_steps_outer(bench->steps, &seconds));
+    double loss = bench_steps_loss(bench->steps); /* wrong kernels are no measure */
+    if (!isfinite(loss)) RAISE(RETORT_EDEVICE, "its result is wrong: the loss of the real images is %g", loss);
     *build_seconds = device_build_seconds(bench->device) - before;
 done:
     return status;

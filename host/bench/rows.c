@@ -1,6 +1,7 @@
 #include "bench/bench.h"
 
 #include "base/error.h"
+#include "base/log.h"
 #include "graph/graph.h"
 
 #include <math.h>
@@ -44,13 +45,17 @@ static int time_rows(struct device *device, struct executable *executable, doubl
     TRY(executable_enqueue(executable)); /* builds, and touches the memory */
     for (int round = 0; round < ROUNDS; round++) {
         TRY(device_profile_begin(device));
+        double begun = clock_seconds(), total = 0, bytes_moved = 0;
         for (int i = 0; i < LAUNCHES; i++) TRY(executable_enqueue(executable));
+        TRY(device_finish(device));
+        double waited = clock_seconds() - begun;
         TRY(device_profile_end(device, &profile));
-        double total = 0, bytes_moved = 0;
         for (size_t i = 0; i < profile.count; i++) {
             total += profile.rows[i].seconds;
             bytes_moved += profile.rows[i].bytes;
         }
+        if (total < waited / 100) /* starting three launches does not take so long */
+            RAISE(RETORT_EDEVICE, "the driver's clock of kernels is wrong: it tells %.3g s of %.3g s", total, waited);
         if (total / LAUNCHES < best) {
             best = total / LAUNCHES;
             moved = bytes_moved / LAUNCHES;

@@ -199,6 +199,10 @@ done:
     return status;
 }
 
+double bench_steps_loss(const struct bench_steps *steps) {
+    return steps->data.loss;
+}
+
 double bench_steps_flops(const struct bench_steps *steps, bool inner) {
     const struct bench_step_spec *spec = &steps->spec;
     if (inner) return unroll_flops(steps->unroll, 1, 0) - unroll_flops(steps->unroll, 0, 0);
