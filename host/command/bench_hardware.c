@@ -51,7 +51,8 @@ int bench_all_devices(const struct options *options) {
         || !options_seconds("bench", options, OPTION_LIMIT, &spec.limit))
         return EXIT_USAGE;
     TRY(check_place(out));
-    TRY(hardware_measure(&spec, &results));
+    int measured = hardware_measure(&spec, &results);
+    if (!results) TRY(measured);
     if (out) {
         TRY(json_file_write(out, json_incref(results), 9));
         printf("results    %s\n", out);
@@ -60,6 +61,7 @@ int bench_all_devices(const struct options *options) {
         if (!text) RAISE(RETORT_ENOMEM, "out of memory writing JSON");
         puts(text);
     }
+    status = measured;
 done:
     free(text);
     json_decref(results);

@@ -56,7 +56,7 @@ static int hear_answer(struct contest *contest, struct contender *c, double pati
     *words = '\0';
     *answer = NULL;
     enum heard heard = child_hear(&c->child, patience, 0, contest->spec->interrupt, line);
-    if (heard == HEARD_STOP) RAISE(RETORT_EINTERRUPTED, "measuring was stopped: no results are written");
+    if (heard == HEARD_STOP) RAISE(RETORT_EINTERRUPTED, "measuring was stopped; the results are those until then");
     if (heard != HEARD_LINE) {
         child_end(&c->child);
         if (heard == HEARD_SILENCE)
@@ -333,7 +333,32 @@ static json_t *describe_all(const struct contest *contest) {
                      "results", list);
 }
 
+/* What was under way when measuring was stopped has a problem, where it has no turn. */
+static void note_stop(const struct contest *contest) {
+    static const char words[] = "measuring was stopped";
+    for (size_t i = 0; i < contest->count; i++) {
+        const json_t *result = contest->contenders[i].result, *row;
+        json_t *peaks = json_object_get(result, "peaks");
+        size_t at;
+        if (!json_array_size(json_object_get(peaks, "flops")) && json_is_null(json_object_get(peaks, "problem")))
+            json_object_set_new(peaks, "problem", json_string(words));
+        json_array_foreach(json_object_get(result, "loads"), at, row) {
+            if (!json_array_size(json_object_get(row, "seconds")) && json_is_null(json_object_get(row, "problem")))
+                json_object_set_new((json_t *)row, "problem", json_string(words));
+        }
+    }
+}
+
 /* --- all of it --- */
+static int measure_all(struct contest *contest) {
+    int status = RETORT_OK;
+    TRY(measure_peaks(contest));
+    for (size_t i = 0; i < LOADS; i++)
+        if (loads[i].quick || !contest->spec->quick) TRY(measure_load(contest, &loads[i]));
+done:
+    return status;
+}
+
 static bool is_asked(const struct device_traits *traits, const char *words) {
     if (!words) return true;
     if (*words && words[strspn(words, "0123456789")] == '\0') return traits->index == (int)strtol(words, NULL, 10);
@@ -394,13 +419,16 @@ int hardware_measure(const struct hardware_spec *spec, json_t **results) {
     TRY(device_list(&list, &count));
     TRY(enter(&contest, list, count));
     if (!spec->quick) TRY(cold_caches(folder));
-    TRY(measure_peaks(&contest));
-    for (size_t i = 0; i < LOADS; i++)
-        if (loads[i].quick || !spec->quick) TRY(measure_load(&contest, &loads[i]));
+    int ended = measure_all(&contest);
+    if (ended == RETORT_EINTERRUPTED)
+        note_stop(&contest);
+    else
+        TRY(ended);
     all = describe_all(&contest);
     if (!all) RAISE(RETORT_ENOMEM, "out of memory");
     TRY(hardware_check("what was measured", all, &file));
     *results = json_incref(all);
+    status = ended; /* an interrupt's words are still there */
 done:
     hardware_finish(&file);
     json_decref(all);

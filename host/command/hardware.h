@@ -16,7 +16,7 @@ struct hardware_spec {
     const volatile int *interrupt;
 };
 /* What docs/comparing.md describes, checked by hardware_check. RETORT_EDEVICE where no device matches,
- * RETORT_EINTERRUPTED. */
+ * RETORT_EINTERRUPTED with the results until then. */
 int hardware_measure(const struct hardware_spec *spec, json_t **results);
 
 #endif
