@@ -41,8 +41,6 @@ run dynamic-0 --set method.truncation=dynamic
 shot runs/quickstart-0/report.html 1000 1250 report-light.png
 shot runs/quickstart-0/report.html 500 1100 report-dark.png --force-dark-mode
 shot windows.html 1000 1500 report-comparison.png
-"$retort" bench compare "$source"/bench/results/*.json --out devices.html
-shot devices.html 1000 1400 devices.png
 
 # What the quick start begins with, beside what it ends in.
 accuracy() { jq -r ".accuracy.$1.mean | round" runs/quickstart-0/result.json; }
