@@ -124,7 +124,10 @@ static void write_overview(struct sheet *sheet, const struct entries *all) {
         sheet_cell(sheet, "%s", all->items[i].label);
         for (int c = 1; c < count; c++) {
             const struct hardware_row *row = row_of(&all->items[i], which[c]);
-            sheet_cell(sheet, "%s", row ? figure(1 / row->seconds.median).text : "not done");
+            sheet_cell(sheet, "%s",
+                       row                                          ? figure(1 / row->seconds.median).text
+                       : all->items[i].device->rows[which[c]].there ? "not done"
+                                                                    : "not measured");
         }
     }
     sheet_table_end(sheet);
