@@ -32,24 +32,6 @@ static int clean(void **state) {
     return 0;
 }
 
-/* --- the definition --- */
-static double cosine(int size, int k, int i) {
-    return sqrt((k ? 2.0 : 1.0) / size) * cos(M_PI * (2 * i + 1) * k / (2.0 * size));
-}
-
-/* One plane and its spectrum, one way or the other. */
-static void transform(const double *from, int height, int width, bool back, double *to) {
-    for (int a = 0; a < height; a++)
-        for (int b = 0; b < width; b++) {
-            double sum = 0;
-            for (int i = 0; i < height; i++)
-                for (int j = 0; j < width; j++)
-                    sum += from[i * width + j] * (back ? cosine(height, i, a) : cosine(height, a, i))
-                           * (back ? cosine(width, j, b) : cosine(width, b, j));
-            to[a * width + b] = sum;
-        }
-}
-
 static void test_basis(void **state) {
     (void)state;
     static const int sizes[] = {1, 2, 5, 7, 28, 32, 224};
@@ -60,7 +42,7 @@ static void test_basis(void **state) {
         for (int a = 0; a < n; a++)
             for (int b = 0; b < n; b++) {
                 double sum = 0;
-                assert_true(fabs(basis[a * n + b] - cosine(n, a, b)) < 1e-7);
+                assert_true(fabs(basis[a * n + b] - dct_cosine(n, a, b)) < 1e-7);
                 for (int i = 0; i < n; i++) sum += (double)basis[a * n + i] * basis[b * n + i];
                 assert_true(fabs(sum - (a == b)) < 1e-6);
             }
@@ -93,9 +75,9 @@ static void test_graph(void **state) {
         places[(int)picks[i]] = i;
     }
     for (int k = 0; k < HEIGHT; k++)
-        for (int i = 0; i < HEIGHT; i++) down[k * HEIGHT + i] = cosine(HEIGHT, k, i);
+        for (int i = 0; i < HEIGHT; i++) down[k * HEIGHT + i] = dct_cosine(HEIGHT, k, i);
     for (int k = 0; k < WIDTH; k++)
-        for (int i = 0; i < WIDTH; i++) across[k * WIDTH + i] = cosine(WIDTH, k, i);
+        for (int i = 0; i < WIDTH; i++) across[k * WIDTH + i] = dct_cosine(WIDTH, k, i);
     assert_ok(graph_create(&g));
     struct node *c = graph_input(g, "coefficients", FLOAT32, SHAPE(KEPT));
     struct node *d = graph_input(g, "down", FLOAT32, SHAPE(HEIGHT, HEIGHT));
@@ -120,9 +102,9 @@ static void test_graph(void **state) {
             held[i] = place < KEPT ? coefficients[place] : 0;
         }
         transpose(held, WIDTH, HEIGHT, spectrum);
-        transform(spectrum, HEIGHT, WIDTH, true, want);
+        dct_plane(spectrum, HEIGHT, WIDTH, true, want);
         assert_true(relative_error(images + p * HEIGHT * WIDTH, want, HEIGHT * WIDTH) < 1e-13);
-        transform(want, HEIGHT, WIDTH, false, untransposed);
+        dct_plane(want, HEIGHT, WIDTH, false, untransposed);
         assert_true(relative_error(untransposed, spectrum, HEIGHT * WIDTH) < 1e-13);
     }
     assert_true(relative_error(picked, derivative, KEPT) < 1e-13);
@@ -158,7 +140,7 @@ static struct data data_begin(int channels, int height, int width, int count, un
             for (int64_t k = 0; k < plane; k++)
                 spectrum[k] = 5 + 0.01 * random_normal(&random)
                               + ((k + labels[i] + c) % varying_every == 0 ? random_normal(&random) : 0);
-            transform(spectrum, height, width, true, image);
+            dct_plane(spectrum, height, width, true, image);
             for (int64_t k = 0; k < plane; k++) images[i * size + c * plane + k] = (float)image[k];
         }
     }
@@ -210,7 +192,7 @@ static void expect_device(int channels, int height, int width, int ipc, int coun
                 assert_int_equal((u * width + v + row / ipc + c) % every, 0);
                 spectrum[u * width + v] = coefficients[(row * channels + c) * kept + i];
             }
-            transform(spectrum, height, width, true, want);
+            dct_plane(spectrum, height, width, true, want);
             for (int k = 0; k < plane; k++) got[k] = images[row * size + c * plane + k];
             double off = relative_error(got, want, plane);
             if (!(off < 2e-6)) fail_msg("%d x %d, family %d: images %.2g off", height, width, family, off);
@@ -341,9 +323,9 @@ static void test_set(void **state) {
             bool is_held[PIXELS] = {false};
             for (int k = 0; k < PIXELS; k++)
                 x[k] = before[row * PIXELS + k], y[k] = after[row * PIXELS + k], one[k] = 1;
-            transform(x, SIDE, SIDE, false, fx);
-            transform(y, SIDE, SIDE, false, fy);
-            transform(one, SIDE, SIDE, false, f1);
+            dct_plane(x, SIDE, SIDE, false, fx);
+            dct_plane(y, SIDE, SIDE, false, fy);
+            dct_plane(one, SIDE, SIDE, false, f1);
             for (int i = 0; i < HELD; i++) {
                 int32_t position = held[row / IPC * HELD + i];
                 is_held[position % SIDE * SIDE + position / SIDE] = true;
