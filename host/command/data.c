@@ -171,14 +171,7 @@ int command_data(int argc, char **argv) {
     unsigned long allowed = OPTION_BIT(OPTION_SHEET) | OPTION_BIT(OPTION_SET) | OPTION_BIT(OPTION_SEED)
                             | OPTION_BIT(OPTION_QUIET) | OPTION_BIT(OPTION_JSON);
     if (!options_parse("data", help, allowed, argc, argv, &options, &exit_status)) goto leave;
-    if (options.operand_count != 1) {
-        exit_status = options.operand_count
-                          ? usage_error("data", "one descriptor at a time, found %s after %s", options.operands[1],
-                                        options.operands[0])
-                          : usage_error("data", "which descriptor? A first one is configs/quickstart.yaml");
-        goto leave;
-    }
-    exit_status = report_failure("data", show(&options));
+    exit_status = options_descriptor("data", &options) ? report_failure("data", show(&options)) : EXIT_USAGE;
 leave:
     options_finish(&options);
     return exit_status;

@@ -196,6 +196,15 @@ bool options_family(const char *verb, const struct options *options, enum family
     return false;
 }
 
+bool options_descriptor(const char *verb, const struct options *options) {
+    if (options->operand_count == 1) return true;
+    if (options->operand_count)
+        usage_error(verb, "one descriptor at a time, found %s after %s", options->operands[1], options->operands[0]);
+    else
+        usage_error(verb, "which descriptor? A first one is configs/quickstart.yaml");
+    return false;
+}
+
 bool options_int(const char *verb, const struct options *options, enum option_name option, int least, int most,
                  int *value) {
     const char *word = options->value[option];

@@ -74,6 +74,8 @@ const char *options_name(enum option_name option); /* without the dashes */
 /* Values of options, left as they are where the option was not given. False: what was found is not what is expected;
  * that has been said, exit with EXIT_USAGE. */
 bool options_family(const char *verb, const struct options *options, enum family *family);
+/* Whether there is one operand, a descriptor. */
+bool options_descriptor(const char *verb, const struct options *options);
 bool options_int(const char *verb, const struct options *options, enum option_name option, int least, int most,
                  int *value);
 bool options_seconds(const char *verb, const struct options *options, enum option_name option, double *value);

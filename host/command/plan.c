@@ -242,14 +242,7 @@ int command_plan(int argc, char **argv) {
                             | OPTION_BIT(OPTION_WHAT_IF) | OPTION_BIT(OPTION_QUIET) | OPTION_BIT(OPTION_JSON);
     arena_init(&arena);
     if (!options_parse("plan", help, allowed, argc, argv, &options, &exit_status)) goto leave;
-    if (options.operand_count != 1) {
-        exit_status = options.operand_count
-                          ? usage_error("plan", "one descriptor at a time, found %s after %s", options.operands[1],
-                                        options.operands[0])
-                          : usage_error("plan", "which descriptor? A first one is configs/quickstart.yaml");
-        goto leave;
-    }
-    exit_status = report_failure("plan", plan(&options, &arena));
+    exit_status = options_descriptor("plan", &options) ? report_failure("plan", plan(&options, &arena)) : EXIT_USAGE;
 leave:
     arena_finish(&arena);
     options_finish(&options);

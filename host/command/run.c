@@ -1,5 +1,4 @@
 /* `retort run`: distils and evaluates what a descriptor says. */
-#include "run/prepare.h"
 #include "run/run.h"
 
 #include "base/error.h"
@@ -9,6 +8,7 @@
 #include "command/report.h"
 #include "command/tuner.h"
 #include "run/descriptor.h"
+#include "run/prepare.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -143,11 +143,8 @@ int command_run(int argc, char **argv) {
         goto leave;
     }
     bool own_descriptor = options.given[OPTION_RESUME] && options.given[OPTION_OUT];
-    if (options.operand_count > 1 || (options.operand_count == 0 && !own_descriptor)) {
-        exit_status = options.operand_count
-                          ? usage_error("run", "one descriptor at a time, found %s after %s", options.operands[1],
-                                        options.operands[0])
-                          : usage_error("run", "which descriptor? A first one is configs/quickstart.yaml");
+    if (!(own_descriptor && options.operand_count == 0) && !options_descriptor("run", &options)) {
+        exit_status = EXIT_USAGE;
         goto leave;
     }
     struct retort_run_options run_options = {.out = options.value[OPTION_OUT],

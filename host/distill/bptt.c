@@ -407,6 +407,10 @@ static int forecast(void *instance, double enough, double *seconds) {
     TRY(unroll_time_steps(b->unroll, seed, T, false, enough, &step, NULL));
     TRY(unroll_time_pass(b->unroll, unroll_pass(b->unroll, 0), enough, &meta));
     TRY(time_window(b, seed, (int)lrint(outlook.window), enough, &window));
+    log_debug(
+        "foreseen: windows of %.1f steps up to step %.1f, %.2f probes; seconds: draws %.4f, a probed step %.5f, a "
+        "step %.5f, the meta-loss %.4f, a window %.4f",
+        outlook.window, outlook.end, outlook.probes, draws, probe, step, meta, window);
     *seconds = draws + outlook.probes * T * probe + (outlook.end - outlook.window) * step + meta + window;
 done:
     return status;
