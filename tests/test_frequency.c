@@ -421,6 +421,8 @@ static void test_positions(void **state) {
     assert_non_null(strstr(retort_error_message(), "class 1"));
     positions[HELD + 1] = -1;
     assert_int_equal(frequency_settle(f), RETORT_EFORMAT);
+    positions[HELD + 1] = positions[HELD];
+    assert_int_equal(frequency_settle(f), RETORT_EFORMAT);
     frequency_destroy(f);
     data_finish_here(&data);
 }

@@ -67,14 +67,15 @@ static struct node *basis_input(struct graph *graph, int row, int64_t size) {
     return graph_input(graph, names[row], FLOAT32, SHAPE(size, size));
 }
 
-/* Spectra of `count` images, or, with picks, their coefficients; back: images of coefficients. */
-static int compile(struct frequency *f, int64_t count, bool picked, bool back, struct executable **executable) {
+enum way { DECODE, ENCODE, SURVEY }; /* images of coefficients; coefficients of images; whole spectra of images */
+static int compile(struct frequency *f, int64_t count, enum way way, struct executable **executable) {
+    static const char *const labels[] = {"images of coefficients", "coefficients of images", "spectra of real images"};
     int status = RETORT_OK;
     const struct frequency_shape *s = &f->shape;
     struct graph *graph;
     TRY(graph_create(&graph));
     struct node *down = basis_input(graph, DOWN, s->height), *across = basis_input(graph, ACROSS, s->width);
-    if (back) {
+    if (way == DECODE) {
         struct node *coefficients = graph_input(graph, names[COEFFICIENTS], FLOAT32, SHAPE(f->coefficients));
         struct node *places = graph_input(graph, names[PLACES], INT32, SHAPE(f->elements));
         struct node *spectra = frequency_place(coefficients, places, SHAPE(count, s->channels, s->width, s->height));
@@ -83,12 +84,12 @@ static int compile(struct frequency *f, int64_t count, bool picked, bool back, s
         struct node *images =
             graph_input(graph, names[IMAGES], FLOAT32, SHAPE(count, s->channels, s->height, s->width));
         struct node *spectra = frequency_spectra(images, down, across);
-        struct node *picks = picked ? graph_input(graph, names[PICKS], INT32, SHAPE(f->coefficients)) : NULL;
-        graph_output(graph, names[COEFFICIENTS], picked ? frequency_pick(spectra, picks) : spectra);
+        if (way == ENCODE)
+            spectra = frequency_pick(spectra, graph_input(graph, names[PICKS], INT32, SHAPE(f->coefficients)));
+        graph_output(graph, names[COEFFICIENTS], spectra);
     }
     status = graph_status(graph);
-    const char *label = back ? "images of coefficients" : picked ? "coefficients of images" : "spectra of real images";
-    if (status >= 0) status = executable_create(f->library, graph, label, executable);
+    if (status >= 0) status = executable_create(f->library, graph, labels[way], executable);
     graph_destroy(graph);
 done:
     return status;
@@ -145,11 +146,13 @@ int frequency_settle(struct frequency *f) {
     for (int64_t i = 0; i < f->coefficients; i++) {
         int64_t channel = i / kept, class = channel / s->channels / s->ipc;
         int32_t position = f->positions[(class * s->channels + channel % s->channels) * kept + i % kept];
-        if (position < 0 || position >= plane)
-            RAISE(RETORT_EFORMAT, "coefficient %d of class %lld, expected a place from 0 to %lld", position,
-                  (long long)class, (long long)plane - 1);
-        picks[i] = (int32_t)(channel * plane + position);
-        places[picks[i]] = (int32_t)i;
+        bool inside = position >= 0 && position < plane;
+        int64_t pick = channel * plane + (inside ? position : 0);
+        if (!inside || places[pick] != f->coefficients)
+            RAISE(RETORT_EFORMAT, "place %d of a coefficient of class %lld, expected different ones from 0 to %lld",
+                  position, (long long)class, (long long)plane - 1);
+        picks[i] = (int32_t)pick;
+        places[pick] = (int32_t)i;
     }
     TRY(upload(f, &f->memory[PLACES], places, (size_t)f->elements * sizeof *places));
     TRY(upload(f, &f->memory[PICKS], picks, (size_t)f->coefficients * sizeof *picks));
@@ -230,7 +233,7 @@ static int survey_begin(struct frequency *f, const struct dataset *train, struct
     survey->sums = arena_array(&survey->arena, (size_t)size, sizeof *survey->sums);
     survey->squares = arena_array(&survey->arena, (size_t)size, sizeof *survey->squares);
     if (survey->arena.failed) RAISE(RETORT_ENOMEM, "out of memory for spectra of real images");
-    TRY(compile(f, survey->rows, false, false, &survey->executable));
+    TRY(compile(f, survey->rows, SURVEY, &survey->executable));
 done:
     return status;
 }
@@ -343,11 +346,10 @@ int frequency_create(struct library *library, const struct frequency_shape *shap
     if (f->elements > INT32_MAX)
         RAISE(RETORT_ELIMIT, "a set of %lld images has more values than can be counted; make set.ipc smaller",
               (long long)f->count);
-    f->positions =
-        arena_array(&f->arena, (size_t)(shape->classes * shape->channels * shape->kept), sizeof *f->positions);
+    f->positions = arena_array(&f->arena, (size_t)(f->coefficients / shape->ipc), sizeof *f->positions);
     if (!f->positions) RAISE(RETORT_ENOMEM, "out of memory preparing coefficients");
-    TRY(compile(f, f->count, true, true, &f->decode));
-    TRY(compile(f, f->count, true, false, &f->encode));
+    TRY(compile(f, f->count, DECODE, &f->decode));
+    TRY(compile(f, f->count, ENCODE, &f->encode));
     if (!plan_only) {
         TRY(survey_begin(f, train, &survey));
         TRY(library_build(library));
