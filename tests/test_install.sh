@@ -28,6 +28,10 @@ read -ra compile < <(flags --cflags)
 read -ra link < <(flags --libs)
 folder=$(flags --variable=libdir)
 
+for file in share/bash-completion/completions/retort share/zsh/site-functions/_retort \
+  share/fish/vendor_completions.d/retort.fish share/man/man1/retort-run.1 share/man/man5/retort-descriptor.5; do
+  report "$file" "$([ -s "$prefix/$file" ] || echo "is not there")"
+done
 try "the program runs from there" "$prefix/bin/retort" --version
 report "no header of the inside" "$(find root -name '*.map' -o -path '*/include/*' ! -path '*/include/retort*')"
 report "exports retort_* alone" "$(nm -D --defined-only "$folder/libretort.so" | awk '$3 !~ /^retort_/')"

@@ -342,6 +342,8 @@ static void test_npy_set(void **state) {
     assert_fails(data_load(&spec, 1, &data), RETORT_EINVAL, "i.npy", "uint8");
     assert_ok(npy_write(spec.path, NPY_FLOAT32, 4, (int64_t[]){0, 1, 2, 2}, values));
     assert_fails(data_load(&spec, 1, &data), RETORT_EINVAL, "i.npy", "dimension 0");
+    spec.labels_path = NULL;
+    assert_fails(data_load(&spec, 1, &data), RETORT_EINVAL, "i.npy", "data.labels");
 }
 
 static void test_npy_layouts(void **state) {

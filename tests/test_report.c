@@ -248,6 +248,7 @@ static void test_whole_run(void **state) {
                                         "a CPU",
                                         "np.load(&#39;set/images.npy&#39;)",
                                         "After 0 outer steps",
+                                        "retort export ",
                                         "retort eval "};
     const char *run = make_run("whole");
     char *page = report_of(&run, 1, NULL);

@@ -153,8 +153,9 @@ int folder_create(const char *path) {
         if (partial[i] != '/' && partial[i] != '\0') continue;
         char kept = partial[i];
         partial[i] = '\0';
-        if (mkdir(partial, 0777) < 0 && !folder_exists(partial))
-            return error_set(RETORT_EIO, "cannot create folder %s: %s", partial, strerror(errno));
+        int reason = mkdir(partial, 0777) < 0 ? errno : 0; /* looking whether it is there changes errno */
+        if (reason && !folder_exists(partial))
+            return error_set(RETORT_EIO, "cannot create folder %s: %s", partial, strerror(reason));
         partial[i] = kept;
     }
     return RETORT_OK;

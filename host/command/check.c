@@ -19,10 +19,11 @@ static const char help[] =
     "Each CASE is a folder that holds case.yaml, a small truncated-BPTT problem as .npy arrays, and its exact answers\n"
     "expect_*.npy. The problem takes the same path as a run; each quantity is compared:\n\n"
     "  CASE QUANTITY RELATIVE_ERROR ok|FAIL        error = max |got - expected| / max |expected|\n\n"
-    "  retort check tests/cases/*/\n\n"
+    "  retort check tests/oracle/mlp-gelu-soft tests/oracle/batch*/\n\n"
     "  --device SPEC   the device to check (index or words of `retort devices`)\n"
-    "  --family F      its kernels for CPUs or for GPUs, instead of those for its type\n"
-    "  --json          for programs\n\n"
+    "  --family cpu|gpu  its kernels for CPUs or for GPUs, instead of those for its type\n"
+    "  --json          for programs\n"
+    "  --quiet, -q     only warnings and errors, beside the results\n\n"
     "Exit status: 0 all within their tolerance, 1 some are not or a case cannot be read, 2 wrong usage or case.yaml.\n";
 
 /* --- case.yaml --- */

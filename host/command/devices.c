@@ -105,10 +105,8 @@ int command_devices(int argc, char **argv) {
     if (json) {
         json_dumpf(rows, stdout, JSON_INDENT(2));
         putchar('\n');
-    } else if (count == 0)
-        fprintf(stderr,
-                "retort devices: no OpenCL device found; install a driver (on Debian, pocl-opencl-icd runs on any "
-                "CPU)\n");
+    }
+    if (count == 0) report_failure("devices", device_none());
     if (!usable) exit_status = EXIT_FAILED;
 leave:
     json_decref(rows);

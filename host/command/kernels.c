@@ -21,7 +21,7 @@ static const char help[] =
     "  --list          the known devices\n"
     "  --device SPEC   a device that is there: index or words of `retort devices`\n"
     "  --out DIR       writes DIR/program.cl and DIR/launches.txt\n"
-    "  --family F      kernels for CPUs (cpu) or for GPUs (gpu), instead of those for the device's type\n"
+    "  --family cpu|gpu  kernels for CPUs (cpu) or for GPUs (gpu), instead of those for the device's type\n"
     "Of an outer step:\n"
     "  --image C,H,W   channels, height, width of an image (1,28,28)\n"
     "  --ipc N         images per class (1); an inner step trains on all of them\n"

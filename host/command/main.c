@@ -3,6 +3,7 @@
 #include "device/device.h"
 #include "run/nearest.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,8 +74,9 @@ int main(int argc, char **argv) {
         status = i < VERB_COUNT ? verbs[i].run(argc - 1, argv + 1) : unknown_verb(word);
     }
     /* Results that could not be written are not results. */
-    if (fflush(stdout) != 0 && status == EXIT_DONE) {
-        perror("retort: standard output");
+    bool lost = ferror(stdout); /* of what was written before: then the rest may go through */
+    if ((fflush(stdout) != 0 || lost) && status == EXIT_DONE) {
+        fputs("retort: standard output could not be written to its end; is the disk full?\n", stderr);
         status = EXIT_FAILED;
     }
     return status;

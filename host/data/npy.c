@@ -596,6 +596,11 @@ int npy_load(const struct data_spec *spec, struct source *source) {
         TRY(npy_read(spec->labels_path, &labels));
         TRY(load_part(spec->path, &images, spec->labels_path, &labels, source, &source->train));
     } else {
+        size_t length = strlen(spec->path);
+        if (length > 4 && strcmp(spec->path + length - 4, ".npy") == 0)
+            RAISE(RETORT_EINVAL,
+                  "%s holds one array; name that of the labels by data.labels, or write both into one .npz",
+                  spec->path);
         TRY(load_members(spec->path, "images", "labels", source, &source->train));
         bool tested;
         TRY(npz_has(spec->path, "test_images", &tested));

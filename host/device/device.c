@@ -155,6 +155,34 @@ done:
     return status;
 }
 
+int device_none(void) {
+    enum { MOST = 16 };
+    cl_platform_id platforms[MOST];
+    cl_uint count = 0;
+    struct text names;
+    int kept = output_divert();
+    if (clGetPlatformIDs(MOST, platforms, &count) != CL_SUCCESS) count = 0;
+    output_restore(kept);
+    if (count > MOST) count = MOST;
+    if (count == 0)
+        return error_set(RETORT_EDEVICE, "no OpenCL device found; install a driver (for the CPU: Debian's "
+                                         "pocl-opencl-icd) and look with `clinfo -l`");
+    text_init(&names);
+    for (cl_uint i = 0; i < count; i++) {
+        char name[128];
+        query_text(platforms[i], true, CL_PLATFORM_NAME, name, sizeof name);
+        text_printf(&names, "%s%s", i ? ", " : "", name);
+    }
+    int status = error_set(RETORT_EDEVICE,
+                           "no OpenCL device found, though a driver is installed (%s): a GPU's finds none where its "
+                           "kernel module is missing or this user may not open the device (on Linux /dev/dri, "
+                           "/dev/kfd: groups render and video), PoCL's where it cannot write its cache (in HOME, or "
+                           "POCL_CACHE_DIR); docs/troubleshooting.md tells more",
+                           text_get(&names));
+    text_finish(&names);
+    return status;
+}
+
 /* What a driver's maker adds to the version, "OpenCL 3.0 PoCL ...", after the two words that all have. */
 static const char *own_version(const struct device_traits *traits) {
     const char *version = traits->version;
@@ -199,9 +227,7 @@ static int choose(const struct candidates *found, const char *spec, const struct
     int status = RETORT_OK;
     const struct candidate *match = NULL;
     char what[256];
-    if (found->count == 0)
-        RAISE(RETORT_EDEVICE, "no OpenCL device found; install a driver (for the CPU: Debian's pocl-opencl-icd) and "
-                              "look with `clinfo -l`");
+    if (found->count == 0) return device_none();
     if (!*spec) {
         for (size_t i = 0; i < found->count; i++) {
             const struct candidate *candidate = &found->items[i];

@@ -34,6 +34,9 @@ struct device_traits {
  * at all, also where no OpenCL platform is installed. The array is the caller's, to be freed with free(). */
 int device_list(struct device_traits **list, size_t *count);
 
+/* Where device_list finds none: RETORT_EDEVICE, and a message that tells why, as far as can be told, and what to do. */
+int device_none(void);
+
 /* From now on, what drivers print on standard output while devices are listed and opened and while programs are built
  * goes to standard error. For a program whose results are standard output, and that prints from one thread only. */
 void device_guard_output(void);

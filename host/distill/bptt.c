@@ -169,8 +169,9 @@ static int create(const struct distill_problem *problem, struct set *set, void *
     if (classes > net->classes)
         RAISE(RETORT_EINVAL, "inner.batch.classes is %d, but the data has only %d classes", classes, net->classes);
     if (problem->outer.real_batch > problem->train->count)
-        RAISE(RETORT_EINVAL, "outer.real_batch is %d, but the training data has only %lld images",
-              problem->outer.real_batch, (long long)problem->train->count);
+        RAISE(RETORT_EINVAL,
+              "outer.real_batch is %d, but the training data has only %lld images; set outer.real_batch: %lld",
+              problem->outer.real_batch, (long long)problem->train->count, (long long)problem->train->count);
     b->batch = per_class * classes;
     truncation_begin(&b->truncation);
     b->period = epoch_period(problem, b->spec);

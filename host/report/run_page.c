@@ -328,7 +328,11 @@ static void write_loading(struct text *page, const struct record *record) {
                            "# each after its own mean was subtracted and it was divided by its own norm.\n");
     text_append(page, "<p>In the run's folder, with NumPy and PyTorch:</p>\n");
     html_element(page, "pre", "%s", text_get(&code));
-    text_append(page, "<p>To train and test fresh networks on the set again:</p>\n");
+    text_append(
+        page, "<p>Elsewhere, with its labels, class names and normalisation in one file, and code for PyTorch, JAX and "
+              "scikit-learn beside it:</p>\n");
+    html_element(page, "pre", "retort export %s", record->path);
+    text_append(page, "\n<p>To train and test fresh networks on the set again:</p>\n");
     html_element(page, "pre", "retort eval %s", record->path);
     text_append(page, "\n");
     page->failed |= code.failed;

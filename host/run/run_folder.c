@@ -213,7 +213,8 @@ int run_folder_claim(struct run_folder *folder) {
     /* The system drops the lock with the process, so that a killed run never blocks its folder. On a file system that
      * knows no locks nothing keeps two runs in one folder apart. */
     if (flock(folder->lock, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
-        RAISE(RETORT_EINVAL, "%s: another run is at work in it", folder->path);
+        RAISE(RETORT_EINVAL, "another run is at work in %s; wait for it or stop it, or take another folder with --out",
+              folder->path);
     clear_parts(folder->path);
     clear_parts(folder->checkpoints);
     clear_parts(folder->set);

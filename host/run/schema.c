@@ -195,9 +195,11 @@ syntax:
     if (parser.error == YAML_MEMORY_ERROR) RAISE(RETORT_ENOMEM, "out of memory reading %s", what);
     if (parser.error == YAML_READER_ERROR)
         RAISE(RETORT_EINVAL, "%s: not UTF-8 text (%s at byte %zu)", what, parser.problem, parser.problem_offset);
-    RAISE(RETORT_EINVAL, "%s:%zu:%zu: not YAML: %s%s%s", what, parser.problem_mark.line + 1,
-          parser.problem_mark.column + 1, parser.context ? parser.context : "", parser.context ? ", " : "",
-          parser.problem ? parser.problem : "malformed");
+    const char *problem = parser.problem ? parser.problem : "malformed";
+    RAISE(RETORT_EINVAL, "%s:%zu:%zu: not YAML: %s%s%s%s", what, parser.problem_mark.line + 1,
+          parser.problem_mark.column + 1, parser.context ? parser.context : "", parser.context ? ", " : "", problem,
+          strstr(problem, "cannot start any token") ? " (indent by spaces, not by tabs; put @, ` and % in quotes)"
+                                                    : "");
 done:
     if (status < 0 && loaded) yaml_document_delete(document);
     yaml_parser_delete(&parser);

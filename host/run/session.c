@@ -77,10 +77,8 @@ done:
 static int describe_networks(const struct descriptor *descriptor, struct session *session) {
     int status = RETORT_OK;
     const struct dataset *train = &session->data.train;
-    status = network_describe(&descriptor->network, train->channels, train->height, train->width, train->classes,
-                              &session->network);
-    if (status < 0) error_context("network");
-    TRY(status);
+    TRY(network_describe(&descriptor->network, train->channels, train->height, train->width, train->classes,
+                         &session->network));
     status = network_describe(&descriptor->evaluate_network, train->channels, train->height, train->width,
                               train->classes, &session->evaluate_network);
     if (status < 0) error_context("evaluate.network");
