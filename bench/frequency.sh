@@ -4,14 +4,16 @@
 # run folder per row and seed below OUT and prints the table as Markdown; what is finished is not run again. Needs jq.
 #
 #   bench/frequency.sh fashion OUT          Fashion-MNIST, ConvNet-3-32
-#   bench/frequency.sh cifar10 OUT PATH     CIFAR-10's binary records below PATH
-#   SEEDS="0 1 2" STEPS=300, ROWS (lines of the table below), JOBS=2 and RETORT, the program, may be set.
+#   bench/frequency.sh cifar10 OUT PATH     CIFAR-10's binary records below PATH; so data of any other kind
+#   SEEDS="0 1 2" STEPS=300, ROWS (lines of the table below), COMMON (settings of all rows), JOBS=2 and RETORT, the
+#   program, may be set.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 data=$1 out=$2 path=${3:-}
 seeds=${SEEDS:-0 1 2} steps=${STEPS:-300} jobs=${JOBS:-2} retort=${RETORT:-build/retort}
 common=(--set "outer.steps=$steps")
-[ "$data" = fashion ] || common+=(--set data.kind=cifar10 --set "data.path=$path")
+[ "$data" = fashion ] || common+=(--set "data.kind=$data" --set "data.path=$path")
+for setting in ${COMMON:-}; do common+=(--set "$setting"); done
 
 # name | descriptor | settings. An inner step of BPTT trains on 1 or 4 images of a class.
 coefficients="set.parameters.kind=frequency set.parameters.budget=1"
