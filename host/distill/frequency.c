@@ -36,16 +36,22 @@ struct node *frequency_images(struct node *spectra, struct node *down, struct no
     return products(spectra, down, across, false);
 }
 
+/* Elements of x as rows of one element, so that they are dealt out as rows are. */
+static struct node *pick_elements(struct node *x, struct node *which) {
+    if (!x || !which) return NULL;
+    struct node *rows = node_gather_rows(node_reshape(x, SHAPE(shape_count(x->shape), 1)), which);
+    return node_reshape(rows, SHAPE(which->shape.size[0]));
+}
+
 struct node *frequency_place(struct node *coefficients, struct node *places, struct shape shape) {
     if (!coefficients || !places) return NULL;
     struct node *zero = graph_constant(coefficients->graph, 0, SHAPE(1));
     struct node *all = node_concat((struct node *const[]){coefficients, zero}, 2, 0);
-    return node_reshape(node_gather_rows(all, places), shape);
+    return node_reshape(pick_elements(all, places), shape);
 }
 
 struct node *frequency_pick(struct node *spectra, struct node *picks) {
-    if (!spectra) return NULL;
-    return node_gather_rows(node_reshape(spectra, SHAPE(shape_count(spectra->shape))), picks);
+    return pick_elements(spectra, picks);
 }
 
 /* --- on a device --- */
