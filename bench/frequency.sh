@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets of coefficients against sets of pixels in the same room: the table of docs/results.md. BPTT and distribution
+# Sets of coefficients against sets of pixels in the same room, as a table. BPTT and distribution
 # matching, one image per class of storage, seeds 0 to 2; each row is evaluated under its method's protocol. Writes one
 # run folder per row and seed below OUT and prints the table as Markdown; what is finished is not run again. Needs jq.
 #
