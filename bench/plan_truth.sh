@@ -3,12 +3,12 @@
 # and runs one after another on a device that should do nothing else. Writes below OUT; what is finished is not run
 # again. Needs jq, and CIFAR-10's binary records below CIFAR.
 #
-#   bench/plan_truth.sh OUT CIFAR [OPTIONS OF RUN...]
-#   RETORT names the program in the environment.
+#   bench/plan_truth.sh OUT CIFAR
+#
+# Environment: TURNS, how often all of it is done (1): the table has medians. RETORT, the program (build/retort).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-out=$1 cifar=$(readlink -f "$2") retort=${RETORT:-build/retort}
-shift 2
+out=$1 cifar=$(readlink -f "$2") retort=${RETORT:-build/retort} turns=${TURNS:-1}
 mkdir -p "$out"
 cifar="data.kind=cifar10 data.path=$cifar data.normalise=mean_sd"
 
@@ -28,29 +28,29 @@ one() { # folder descriptor settings...
   [ ! -e "$to/result.json" ] || return 0
   for setting; do options+=(--set "$setting"); done
   rm -rf "$to"
-  "$retort" plan "$descriptor" "${options[@]}" "${more[@]}" --quiet --json >"$to.plan"
-  "$retort" run "$descriptor" "${options[@]}" "${more[@]}" --quiet --out "$to" >"$to.log" 2>&1
+  "$retort" plan "$descriptor" "${options[@]}" --quiet --json >"$to.plan"
+  "$retort" run "$descriptor" "${options[@]}" --quiet --out "$to" >"$to.log" 2>&1
 }
 
-more=("$@")
-row=0
-for line in "${rows[@]}"; do
-  IFS='|' read -r name descriptor settings <<<"$line"
-  row=$((row + 1))
-  one "$out/$row" "$descriptor" $settings
+for ((turn = 1; turn <= turns; turn++)); do
+  for ((row = 0; row < ${#rows[@]}; row++)); do
+    IFS='|' read -r name descriptor settings <<<"${rows[row]}"
+    one "$out/$row-$turn" "$descriptor" $settings
+  done
 done
 
 echo "| | memory, MB: plan, run | an outer step, s | distilling, s | | evaluating, s | |"
 echo "|---|---|---|---|---|---|---|"
-row=0
-for line in "${rows[@]}"; do
-  row=$((row + 1))
-  jq -rn --arg name "${line%%|*}" --slurpfile plan "$out/$row.plan" --slurpfile run "$out/$row/result.json" '
-    def near: . * 100 | round / 100;
-    def more($was; $said): "\(if $was >= $said then "+" else "" end)\(100 * ($was / $said - 1) | round) %";
-    $plan[0] as $p | $run[0] as $r |
-    "| \($name) | \($p.peak_device_bytes / 1e4 | round / 100), \($r.peak_device_bytes / 1e4 | round / 100) " +
-    "| \($p.seconds.outer_step * 1e4 | round / 1e4), \($r.seconds.distil / $r.outer_steps * 1e4 | round / 1e4) " +
-    "| \($p.seconds.distil | near), \($r.seconds.distil | near) | \(more($r.seconds.distil; $p.seconds.distil)) " +
-    "| \($p.seconds.evaluate | near), \($r.seconds.evaluate | near) | \(more($r.seconds.evaluate; $p.seconds.evaluate)) |"'
+for ((row = 0; row < ${#rows[@]}; row++)); do
+  jq -rn --arg name "${rows[row]%%|*}" --slurpfile plan <(cat "$out/$row"-*.plan) \
+    --slurpfile run <(cat "$out/$row"-*/result.json) '
+    def median(f): map(f) | sort | .[((length - 1) / 2 | floor)] / 2 + .[(length / 2 | floor)] / 2;
+    def to(digits): . * digits | round / digits;
+    def pair(p; r; digits): "\($plan | median(p) | to(digits)), \($run | median(r) | to(digits))";
+    def more(p; r): (100 * (($run | median(r)) / ($plan | median(p)) - 1) | round) as $more |
+      "\(if $more > 0 then "+" else "" end)\($more) %";
+    "| \($name) | \(pair(.peak_device_bytes / 1e6; .peak_device_bytes / 1e6; 100)) " +
+    "| \(pair(.seconds.outer_step; .seconds.distil / .outer_steps; 1e4)) " +
+    "| \(pair(.seconds.distil; .seconds.distil; 10)) | \(more(.seconds.distil; .seconds.distil)) " +
+    "| \(pair(.seconds.evaluate; .seconds.evaluate; 10)) | \(more(.seconds.evaluate; .seconds.evaluate)) |"'
 done

@@ -65,6 +65,28 @@ static const struct schema_key keys[] = {
      .help = "lanczos: outer steps between refreshes."},
 };
 
+/* Images of each class, and classes, in the mini-batch of an inner step. */
+static int per_class_of(const struct distill_problem *problem) {
+    return problem->inner.batch_per_class ? problem->inner.batch_per_class : problem->set.ipc;
+}
+
+static int classes_of(const struct distill_problem *problem) {
+    return problem->inner.batch_classes ? problem->inner.batch_classes : problem->network->classes;
+}
+
+static int check_data(const struct distill_problem *problem, const char **key) {
+    int status = RETORT_OK, classes = problem->network->classes;
+    *key = "inner.batch.classes";
+    if (classes_of(problem) > classes)
+        RAISE(RETORT_EINVAL, "found %d, but the data has only %d classes", classes_of(problem), classes);
+    *key = "outer.real_batch";
+    if (problem->outer.real_batch > problem->train->count)
+        RAISE(RETORT_EINVAL, "found %d, but the training data has only %lld images; set outer.real_batch: %lld",
+              problem->outer.real_batch, (long long)problem->train->count, (long long)problem->train->count);
+done:
+    return status;
+}
+
 static int check(const struct distill_problem *problem, const char **key) {
     int status = RETORT_OK;
     const struct bptt_spec *spec = problem->method_spec;
@@ -81,6 +103,7 @@ static int check(const struct distill_problem *problem, const char **key) {
         RAISE(RETORT_EINVAL,
               "windows reach up to method.window + range = %d + %d, past inner.steps %d; make one of them smaller",
               spec->window, reach, steps);
+    if (problem->train) TRY(check_data(problem, key));
 done:
     return status;
 }
@@ -162,17 +185,7 @@ static int create(const struct distill_problem *problem, struct set *set, void *
     b->problem = problem;
     b->spec = problem->method_spec;
     b->set = set;
-    int per_class = problem->inner.batch_per_class ? problem->inner.batch_per_class : problem->set.ipc;
-    int classes = problem->inner.batch_classes ? problem->inner.batch_classes : net->classes;
-    if (per_class > problem->set.ipc)
-        RAISE(RETORT_EINVAL, "inner.batch.per_class is %d, but set.ipc is only %d", per_class, problem->set.ipc);
-    if (classes > net->classes)
-        RAISE(RETORT_EINVAL, "inner.batch.classes is %d, but the data has only %d classes", classes, net->classes);
-    if (problem->outer.real_batch > problem->train->count)
-        RAISE(RETORT_EINVAL,
-              "outer.real_batch is %d, but the training data has only %lld images; set outer.real_batch: %lld",
-              problem->outer.real_batch, (long long)problem->train->count, (long long)problem->train->count);
-    b->batch = per_class * classes;
+    b->batch = per_class_of(problem) * classes_of(problem);
     truncation_begin(&b->truncation);
     b->period = epoch_period(problem, b->spec);
     b->epochs = (double)problem->outer.steps / b->period;
@@ -214,8 +227,7 @@ static const struct unroll *unroll_of(const void *instance) {
 static int draw_inner(struct bptt *b, int step) {
     int status = RETORT_OK;
     const struct distill_problem *problem = b->problem;
-    int per_class = problem->inner.batch_per_class ? problem->inner.batch_per_class : problem->set.ipc;
-    int classes = b->batch / per_class;
+    int per_class = per_class_of(problem), classes = classes_of(problem);
     struct random rows = random_begin(problem->seed, RANDOM_INNER_BATCH, (uint32_t)step);
     struct random maps = random_begin(problem->seed, RANDOM_AUGMENT_INNER, (uint32_t)step);
     for (int t = 0; t < problem->inner.steps; t++) {

@@ -44,7 +44,8 @@ struct method {
     const char *remedy;
 
     /* Whether the values go together: RETORT_EINVAL with words, and in *key the path of the key that they concern.
-     * Asked when a descriptor is read: library, train, network and rows are then NULL. May be NULL. */
+     * Asked when a descriptor is read, where library, train, network and rows are NULL, and again when these are there,
+     * before anything is planned. May be NULL. */
     int (*check)(const struct distill_problem *problem, const char **key);
 
     /* Compiles and allocates. `problem` and `set` outlive the instance. */

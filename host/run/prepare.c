@@ -7,21 +7,25 @@
 
 #include <stdlib.h>
 
+static struct distill_problem problem_of(const struct descriptor *d, const struct session *session) {
+    return (struct distill_problem){.library = session->library,
+                                    .train = &session->data.train,
+                                    .network = &session->network,
+                                    .inner = d->inner,
+                                    .set = d->set,
+                                    .outer = d->outer,
+                                    .method = descriptor_method(d),
+                                    .method_spec = d->method_spec,
+                                    .seed = d->seed};
+}
+
 static int make_distill(const struct descriptor *d, const struct session *session, const struct unroll_plan *frozen,
                         const volatile int *interrupt, struct distill **distill) {
     int status = RETORT_OK;
     int32_t *rows = NULL;
-    struct distill_problem problem = {.library = session->library,
-                                      .train = &session->data.train,
-                                      .network = &session->network,
-                                      .inner = d->inner,
-                                      .set = d->set,
-                                      .outer = d->outer,
-                                      .method = descriptor_method(d),
-                                      .method_spec = d->method_spec,
-                                      .seed = d->seed,
-                                      .frozen = frozen,
-                                      .interrupt = interrupt};
+    struct distill_problem problem = problem_of(d, session);
+    problem.frozen = frozen;
+    problem.interrupt = interrupt;
     if (d->set.init == SET_INDICES) TRY(index_list_read(d->set.indices, &rows, &problem.row_count));
     problem.rows = rows;
     TRY(distill_create(&problem, distill));
@@ -30,9 +34,19 @@ done:
     return status;
 }
 
+/* Settings that do not go with the data are refused before kernels are built, which may take a minute. */
+static int check(const struct descriptor *d, const struct session *session) {
+    const struct distill_problem problem = problem_of(d, session);
+    const char *key;
+    int status = distill_check(&problem, &key);
+    if (status < 0) error_context("%s", key);
+    return status;
+}
+
 static int plan_all(const struct descriptor *d, struct session *session, struct run_plan *plan,
                     const volatile int *interrupt, struct distill **distill) {
     int status = RETORT_OK;
+    TRY(check(d, session));
     TRY(scores_plan(d, session, NULL, plan->frozen ? &plan->evaluate : NULL, &plan->evaluate));
     TRY(make_distill(d, session, plan->frozen ? &plan->distil : NULL, interrupt, distill));
 done:
