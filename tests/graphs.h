@@ -61,4 +61,22 @@ static inline double relative_error(const double *a, const double *b, int64_t co
     return scale > 0 ? difference / scale : difference;
 }
 
+/* Entry [k,i] of the orthonormal DCT-II. */
+static inline double dct_cosine(int size, int k, int i) {
+    return sqrt((k ? 2.0 : 1.0) / size) * cos(M_PI * (2 * i + 1) * k / (2.0 * size));
+}
+
+/* The spectrum of a plane [height,width] by its definition; back: the plane of a spectrum. */
+static inline void dct_plane(const double *from, int height, int width, bool back, double *to) {
+    for (int a = 0; a < height; a++)
+        for (int b = 0; b < width; b++) {
+            double sum = 0;
+            for (int i = 0; i < height; i++)
+                for (int j = 0; j < width; j++)
+                    sum += from[i * width + j] * (back ? dct_cosine(height, i, a) : dct_cosine(height, a, i))
+                           * (back ? dct_cosine(width, j, b) : dct_cosine(width, b, j));
+            to[a * width + b] = sum;
+        }
+}
+
 #endif

@@ -252,6 +252,13 @@ static void test_refusals(void **state) {
         {LEAST "inner: {steps: 45}\n", "method.range (by default)|past inner.steps 45"},
         {LEAST "set: {init: indices}\n", "set.indices (by default)|expected the file"},
         {LEAST "set: {indices: x.txt}\n", "d.yaml:3: set.indices: only set.init indices"},
+        {LEAST "set: {ipc: 16, parameters: {kind: frequency}}\n",
+         "set.parameters.budget (by default)|found nothing, expected the storage of a class"},
+        {LEAST "set: {parameters: {budget: 2, kind: frequency}}\n",
+         "d.yaml:3: set.parameters.budget: room for 2 images of a class, but set.ipc is only 1"},
+        {LEAST "set: {parameters: {budget: 1}}\n",
+         "d.yaml:3: set.parameters.budget: only set.parameters.kind frequency"},
+        {LEAST "set: {parameters: {kind: wavelets}}\n", "found 'wavelets', expected one of pixels, frequency"},
         /* a key that moved */
         {LEAST "method: {steps: 0}\n", "d.yaml:3: inner.steps: found '0'"},
         {LEAST "method: {steps: 50}\ninner: {steps: 50}\n",

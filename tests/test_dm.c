@@ -5,6 +5,7 @@
 
 #include "base/augmentation.h"
 #include "distill/distill.h"
+#include "distill/frequency.h"
 #include "distill/method.h"
 #include "transform/transform.h"
 #include "unroll/unroll.h"
@@ -180,6 +181,35 @@ static double expected(const struct distill_problem *problem, const struct dm_ke
     return loss;
 }
 
+/* Where coefficient i of plane `plane` of the set lies in its spectrum [H,W]. */
+static int place_of(const struct set *set, int plane, int i) {
+    const int kept = (int)set->stored_size / CHANNELS;
+    int64_t count;
+    const int32_t *positions = frequency_positions(set->frequency, &count);
+    int32_t position = positions[(plane / CHANNELS / IPC * CHANNELS + plane % CHANNELS) * kept + i];
+    return position % HEIGHT * WIDTH + position / HEIGHT;
+}
+
+/* The images of what a set stores, and a gradient by images as one by what it stores, in double precision. */
+static void expected_images(const struct set *set, float *images) {
+    const int kept = (int)set->stored_size / CHANNELS;
+    for (int plane = 0; plane < COUNT * CHANNELS; plane++) {
+        double spectrum[HEIGHT * WIDTH] = {0}, image[HEIGHT * WIDTH];
+        for (int i = 0; i < kept; i++) spectrum[place_of(set, plane, i)] = set->stored[plane * kept + i];
+        dct_plane(spectrum, HEIGHT, WIDTH, true, image);
+        for (int k = 0; k < HEIGHT * WIDTH; k++) images[plane * HEIGHT * WIDTH + k] = (float)image[k];
+    }
+}
+
+static void expected_stored(const struct set *set, const double *gradient, double *stored) {
+    const int kept = (int)set->stored_size / CHANNELS;
+    for (int plane = 0; plane < COUNT * CHANNELS; plane++) {
+        double spectrum[HEIGHT * WIDTH];
+        dct_plane(gradient + plane * HEIGHT * WIDTH, HEIGHT, WIDTH, false, spectrum);
+        for (int i = 0; i < kept; i++) stored[plane * kept + i] = spectrum[place_of(set, plane, i)];
+    }
+}
+
 /* Six steps, and with them most families of the augmentation, of one instance. */
 static void expect_steps(const struct network_spec *spec, const struct dm_keys *keys, int family) {
     struct network network;
@@ -205,6 +235,39 @@ static void expect_steps(const struct network_spec *spec, const struct dm_keys *
     set_finish(&set);
 }
 
+/* The same of a set of coefficients, half of them: the gradient by those, through the decoding. */
+static void expect_frequency(const struct network_spec *spec, const struct dm_keys *keys, int family) {
+    struct network network;
+    struct set set;
+    void *instance;
+    struct metrics metrics = {0};
+    assert_ok(network_describe(spec, CHANNELS, HEIGHT, WIDTH, CLASSES, &network));
+    struct distill_problem problem = problem_of(&network, keys, family);
+    problem.set = (struct set_spec){.ipc = IPC, .init = SET_REAL, .parameters = PARAMETERS_FREQUENCY, .budget = 1};
+    assert_ok(set_begin(&problem, &set));
+    assert_ok(problem.method->create(&problem, &set, &instance));
+    for (int step = 1; step <= 3; step++) {
+        double by_images[COUNT * PIXELS], gradient[COUNT * PIXELS], got[COUNT * PIXELS];
+        float images[COUNT * PIXELS];
+        const int64_t count = set.variables[SET_STORED].count;
+        assert_int_equal(count, COUNT * PIXELS / 2);
+        metrics_clear(&metrics);
+        assert_ok(set_decode(&set));
+        assert_ok(problem.method->step(instance, step, &metrics));
+        assert_ok(set_pull(&set));
+        expected_images(&set, images);
+        double loss = expected(&problem, keys, step, images, by_images);
+        double loss_off = fabs(metric_number(&metrics, "loss") - loss) / loss;
+        expected_stored(&set, by_images, gradient);
+        for (int64_t i = 0; i < count; i++) got[i] = set.variables[SET_STORED].gradient[i];
+        double off = relative_error(got, gradient, count);
+        if (!(loss_off < 5e-6) || !(off < 2e-5)) fail_msg("step %d: loss %.2g off, gradient %.2g", step, loss_off, off);
+    }
+    metrics_finish(&metrics);
+    problem.method->destroy(instance);
+    set_finish(&set);
+}
+
 static const struct network_spec instance_norm = {
     .kind = NETWORK_CONVNET, .depth = 2, .width = 5, .norm = NORM_INSTANCE, .activation = ACTIVATION_SWISH};
 static const struct network_spec batch_norm = {
@@ -219,6 +282,13 @@ static void test_gradient(void **state) {
         expect_steps(&instance_norm, &(struct dm_keys){4, false, true}, family);
         expect_steps(&batch_norm, &(struct dm_keys){PER_CLASS, true, true}, family);
     }
+}
+
+static void test_frequency(void **state) {
+    (void)state;
+    if (!device) skip();
+    for (int family = 0; family < 2; family++)
+        expect_frequency(&instance_norm, &(struct dm_keys){PER_CLASS, true, true}, family);
 }
 
 /* A memory ceiling splits the batches of all passes; the gradient is the same. Under batch norm it is refused. */
@@ -249,6 +319,7 @@ static void test_parts(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_gradient), cmocka_unit_test(test_parts)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_gradient), cmocka_unit_test(test_frequency),
+                                       cmocka_unit_test(test_parts)};
     return cmocka_run_group_tests_name("dm", tests, prepare, clean);
 }

@@ -124,7 +124,7 @@ static void test_recipes(void **state) {
 
 static void test_features(void **state) {
     (void)state;
-    check_all("configs/features/*.yaml", 14);
+    check_all("configs/features/*.yaml", 15);
 }
 
 int main(void) {

@@ -19,6 +19,7 @@
 
 #include <jansson.h>
 #include <locale.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -110,13 +111,15 @@ static int clean(void **state) {
 struct watch {
     int steps, stop_after;
     volatile int stop;
+    bool no_accuracy; /* the method tells none */
 };
 
 static void on_progress(void *user, const struct retort_progress *progress) {
     struct watch *watch = user;
     watch->steps++;
     assert_true(progress->outer_steps == 8 || progress->outer_steps == 2);
-    assert_true(progress->loss > 0 && progress->accuracy >= 0 && progress->accuracy <= 100);
+    assert_true(progress->loss > 0);
+    assert_true(watch->no_accuracy ? isnan(progress->accuracy) : progress->accuracy >= 0 && progress->accuracy <= 100);
     if (progress->outer_step == watch->stop_after) watch->stop = 1;
 }
 
@@ -421,6 +424,57 @@ static void assert_result(const char *run, const char *key, const char *expected
     json_decref(result);
 }
 
+/* Sets of coefficients, with everything that a set may have beside its images and with each method: stopped and resumed
+ * to equal bytes. What is written are images, what is told is the room of the coefficients. */
+static void test_frequency(void **state) {
+    (void)state;
+    static const char *const settings[][5] = {
+        {"set={ipc: 4, init: noise, labels: soft, parameters: {kind: frequency, budget: 1}}", "inner.learn_lr=true",
+         "data.holdout=0.2", "inner.batch.per_class=2"},
+        {"set={ipc: 8, parameters: {kind: frequency, budget: 2}}", "method.real_per_class=8"},
+    };
+    static const int ipc[] = {4, 8}, budget[] = {1, 2};
+    for (int i = 0; i < 2; i++) {
+        const char *descriptor = i ? "matching.yaml" : "bars.yaml";
+        struct retort_run *run;
+        struct watch watch = {.stop_after = 3, .no_accuracy = i == 1};
+        char whole[64], halting[64], images[96], other[96], path[FILE_PATH_MAX];
+        struct npy npy;
+        snprintf(whole, sizeof whole, "whole coefficients %d", i);
+        snprintf(halting, sizeof halting, "halting coefficients %d", i);
+        assert_ok(run_once(descriptor, whole, settings[i], false, NULL, &run));
+        json_t *result = json_loads(retort_run_result(run), 0, NULL), *storage = json_object_get(result, "storage");
+        assert_string_equal(json_string_value(json_object_get(storage, "kind")), "frequency");
+        assert_int_equal(json_integer_value(json_object_get(storage, "floats")), budget[i] * CLASSES * SIDE * SIDE);
+        assert_int_equal(json_integer_value(json_object_get(storage, "kept")), SIDE * SIDE / 4);
+        json_decref(result);
+        retort_run_destroy(run);
+        assert_int_equal(run_once(descriptor, halting, settings[i], false, &watch, &run), RETORT_EINTERRUPTED);
+        retort_run_destroy(run);
+        assert_ok(run_once(descriptor, halting, settings[i], true, NULL, &run));
+        retort_run_destroy(run);
+        snprintf(images, sizeof images, "%s/set/images.npy", whole);
+        snprintf(other, sizeof other, "%s/set/images.npy", halting);
+        assert_same_file(images, other);
+        assert_ok(npy_read(path_in(images, path), &npy));
+        assert_true(npy.rank == 4 && npy.size[0] == ipc[i] * CLASSES && npy.size[2] == SIDE && npy.size[3] == SIDE);
+        npy_finish(&npy);
+        snprintf(images, sizeof images, "%s/set/set.json", whole);
+        snprintf(other, sizeof other, "%s/set/set.json", halting);
+        assert_same_file(images, other);
+        snprintf(other, sizeof other, "%s/preview.png", halting);
+        assert_true(there(other));
+    }
+    /* No 64 floats can be divided among 3 images. */
+    static const char *const odd[] = {"set={ipc: 3, parameters: {kind: frequency, budget: 1}}", NULL};
+    struct retort_run *run;
+    assert_int_equal(run_once("bars.yaml", "odd", odd, false, NULL, &run), RETORT_EINVAL);
+    assert_non_null(strstr(retort_error_message(), "set.parameters.budget"));
+    assert_non_null(strstr(retort_error_message(), "set.ipc 3"));
+    retort_run_destroy(run);
+    assert_false(there("odd"));
+}
+
 /* --- forecasts --- */
 /* The images after three steps, with a forecast before them or without one. */
 static float *images_after(const struct descriptor *d, struct session *session, bool foreseen, int64_t *count) {
@@ -451,6 +505,7 @@ static void test_forecast_changes_nothing(void **state) {
         {"method.truncation=dynamic", "method.probe_every=2"},
         {"method.hessian=lanczos", "method.rank=3", "method.refresh=2"},
         {"method.name=dm", "method.real_per_class=8", "method.augment=true"},
+        {"set={ipc: 4, parameters: {kind: frequency, budget: 1}}"},
     };
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
         char path[FILE_PATH_MAX];
@@ -473,13 +528,14 @@ static void test_forecast_changes_nothing(void **state) {
     }
 }
 
-/* What was foreseen is what a run takes: of memory to the byte, with a ceiling, without, and where nothing is
- * evaluated; and the run keeps it. */
+/* What was foreseen is what a run takes: of memory to the byte, with a ceiling, without, where nothing is evaluated and
+ * where coefficients are stored; and the run keeps it. */
 static void test_forecast(void **state) {
     (void)state;
-    static const char *const descriptors[] = {"bars.yaml", "bars.yaml", "untested.yaml"};
-    static const char *const changes[] = {"seed=0", "memory=2 MB", "data.test=0"};
-    for (int i = 0; i < 3; i++) {
+    static const char *const descriptors[] = {"bars.yaml", "bars.yaml", "untested.yaml", "bars.yaml"};
+    static const char *const changes[] = {"seed=0", "memory=2 MB", "data.test=0",
+                                          "set={ipc: 4, parameters: {kind: frequency, budget: 1}}"};
+    for (int i = 0; i < 4; i++) {
         char path[FILE_PATH_MAX], out[32], plan_name[64], result_name[64];
         const struct schema_override asked = {"--set", changes[i]};
         struct descriptor d;
@@ -502,7 +558,7 @@ static void test_forecast(void **state) {
         for (size_t k = 0; k < forecast.memory.count; k++) sum += forecast.memory.items[k].bytes;
         assert_true(sum == forecast.distil_bytes && sum <= forecast.peak_bytes);
         assert_true(json_number_value(json_object_get(json_object_get(kept, "seconds"), "distil")) > 0);
-        assert_true(forecast.step > 0 && forecast.outer_steps == 8 && (forecast.evaluate > 0) == (i < 2));
+        assert_true(forecast.step > 0 && forecast.outer_steps == 8 && (forecast.evaluate > 0) == (i != 2));
         assert_true(strstr(forecast.parts, "inner batch"));
         json_decref(plan);
         json_decref(result);
@@ -932,6 +988,7 @@ static void test_old_folder(void **state) {
     replace("old/descriptor.yaml", "inner:\n  steps: 6\n", "inner:\n");
     replace("old/descriptor.yaml", "  name: bptt\n", "  name: bptt\n  steps: 6\n");
     replace("old/descriptor.yaml", "  indices: null\n", "");
+    replace("old/descriptor.yaml", "  parameters:\n    kind: pixels\n    budget: auto\n", "");
     replace("old/descriptor.yaml",
             "  optimizer: adam\n  momentum: 0\n  lr: 0.01\n  lr_labels: 0.01\n  lr_inner: 0.01\n", "  lr: 0.01\n");
     assert_ok(run_once("bars.yaml", "old", NULL, true, NULL, &run));
@@ -1084,7 +1141,7 @@ int main(void) {
         cmocka_unit_test(test_not_a_number), cmocka_unit_test(test_devices),
         cmocka_unit_test(test_gemm),         cmocka_unit_test(test_merge),
         cmocka_unit_test(test_measured),     cmocka_unit_test(test_forecast_changes_nothing),
-        cmocka_unit_test(test_forecast),
+        cmocka_unit_test(test_forecast),     cmocka_unit_test(test_frequency),
     };
     return cmocka_run_group_tests_name("run", tests, prepare, clean);
 }

@@ -13,6 +13,7 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static const char help[] =
     "usage: retort run DESCRIPTOR [OPTIONS]\n"
@@ -52,11 +53,22 @@ static int print_keys(void) {
     return EXIT_DONE;
 }
 
+/* Where it is not the images that are stored. */
+static void print_storage(const json_t *storage) {
+    const char *kind = json_string_value(json_object_get(storage, "kind"));
+    if (!kind || strcmp(kind, "pixels") == 0) return;
+    printf("stored     %" JSON_INTEGER_FORMAT " floats: %" JSON_INTEGER_FORMAT " of %" JSON_INTEGER_FORMAT
+           " values of each channel (%s)\n",
+           json_integer_value(json_object_get(storage, "floats")), json_integer_value(json_object_get(storage, "kept")),
+           json_integer_value(json_object_get(storage, "of")), kind);
+}
+
 static void print_summary(const struct retort_run *run) {
     json_t *result = json_loads(retort_run_result(run), 0, NULL);
     const char *protocol = json_string_value(json_object_get(result, "protocol"));
     report_accuracy(protocol ? protocol : "", json_object_get(result, "accuracy"));
     printf("set        %s/set\n", retort_run_folder(run));
+    print_storage(json_object_get(result, "storage"));
     json_decref(result);
 }
 

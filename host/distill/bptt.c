@@ -256,7 +256,7 @@ static int upload_draws(struct bptt *b, int step, struct unroll_steps *table) {
     int status = RETORT_OK;
     TRY(draw_inner(b, step));
     TRY(draw_real(b, step));
-    TRY(unroll_set(b->unroll, 0, b->set->stored, b->set->soft_labels, b->set->hard_labels));
+    TRY(unroll_set(b->unroll, 0, b->set->images, b->set->soft_labels, b->set->hard_labels));
     *table = (struct unroll_steps){
         .first = 1, .count = b->problem->inner.steps, .lr = b->lr, .rows = b->rows, .maps = b->maps};
     TRY(unroll_upload_steps(b->unroll, table));
@@ -290,14 +290,20 @@ static double cosine(const float *x, const float *y, int64_t count) {
     return dot(x, y, count) / (sqrt(dot(x, x, count)) * sqrt(dot(y, y, count)));
 }
 
-/* The meta-gradient of the chosen window into the set's variables. */
+/* Where the meta-gradient goes. */
+static struct unroll_gradient gradient_of(struct set *set) {
+    const struct outer_variable *labels = &set->variables[SET_SOFT_LABELS];
+    return (struct unroll_gradient){.images = set->image_gradient, .labels = labels->count ? labels->gradient : NULL};
+}
+
+/* The meta-gradient of the chosen window, by the set's images and its other variables. */
 static int compute_gradient(struct bptt *b, int step, const struct window_choice *choice, uint64_t seed) {
     int status = RETORT_OK;
     const struct bptt_spec *spec = b->spec;
-    struct outer_variable *images = &b->set->variables[SET_STORED], *labels = &b->set->variables[SET_SOFT_LABELS];
-    struct unroll_gradient gradient = {.images = images->gradient, .labels = labels->count ? labels->gradient : NULL};
+    struct unroll_gradient gradient = gradient_of(b->set);
     struct pass *meta = unroll_pass(b->unroll, 0);
     int prefix = choice->end - choice->window;
+    int64_t values = b->set->count * b->set->image_size;
     bool refresh = spec->hessian == HESSIAN_LANCZOS && (step - 1) % spec->refresh == 0;
     b->cosine = NAN;
     TRY(unroll_begin(b->unroll, &seed));
@@ -308,9 +314,9 @@ static int compute_gradient(struct bptt *b, int step, const struct window_choice
     TRY(meta_read(meta, &b->loss, &b->accuracy));
     if (refresh) {
         TRY(unroll_lanczos(b->unroll, choice->end - 1, distill_seed(b->problem->seed, RANDOM_LANCZOS, step)));
-        memcpy(b->again, images->gradient, (size_t)images->count * sizeof *b->again);
+        memcpy(b->again, gradient.images, (size_t)values * sizeof *b->again);
         TRY(unroll_backward(b->unroll, meta_lambda(meta), HESSIAN_LANCZOS, &gradient));
-        b->cosine = cosine(images->gradient, b->again, images->count);
+        b->cosine = cosine(gradient.images, b->again, values);
     }
     /* By the chain rule to the logarithm. */
     b->set->variables[SET_LOG_LR].gradient[0] = (float)(gradient.lr * set_inner_lr(b->set));
@@ -360,8 +366,7 @@ static void advance(void *instance) {
 static int time_window(struct bptt *b, uint64_t seed, int window, double enough, double *seconds) {
     int status = RETORT_OK;
     const struct bptt_spec *spec = b->spec;
-    struct outer_variable *images = &b->set->variables[SET_STORED], *labels = &b->set->variables[SET_SOFT_LABELS];
-    struct unroll_gradient gradient = {.images = images->gradient, .labels = labels->count ? labels->gradient : NULL};
+    struct unroll_gradient gradient = gradient_of(b->set);
     struct place lambda = meta_lambda(unroll_pass(b->unroll, 0));
     enum hessian hessian = spec->hessian == HESSIAN_LANCZOS ? HESSIAN_EXACT : spec->hessian;
     double low, begun;

@@ -28,6 +28,25 @@ uint64_t distill_seed(uint64_t seed, enum random_stream stream, int step) {
     return high << 32 | random_bits(&random);
 }
 
+static int check_parameters(const struct set_spec *set, const struct network *network) {
+    int status = RETORT_OK;
+    struct set_storage storage;
+    if (set->parameters != PARAMETERS_FREQUENCY) {
+        if (set->budget)
+            RAISE(RETORT_EINVAL, "only set.parameters.kind frequency has a budget; pixels store set.ipc images");
+        goto done;
+    }
+    if (!set->budget)
+        RAISE(RETORT_EINVAL, "found nothing, expected the storage of a class in images: 1, with set.ipc 16, holds 16 "
+                             "images in the room of one");
+    if (set->budget > set->ipc)
+        RAISE(RETORT_EINVAL, "room for %d images of a class, but set.ipc is only %d; make it at most that", set->budget,
+              set->ipc);
+    if (network) TRY(set_storage(set, network->classes, network->channels, network->height, network->width, &storage));
+done:
+    return status;
+}
+
 int distill_check(const struct distill_problem *problem, const char **key) {
     int status = RETORT_OK;
     const struct method *method = problem->method;
@@ -37,6 +56,8 @@ int distill_check(const struct distill_problem *problem, const char **key) {
     *key = "inner.learn_lr";
     if (problem->inner.learn_lr && !(method->learns & 1u << SET_LOG_LR))
         RAISE(RETORT_EINVAL, "method %s does not learn the inner learning rate; leave it out", method->name);
+    *key = "set.parameters.budget";
+    TRY(check_parameters(&problem->set, problem->network));
     if (method->check) TRY(method->check(problem, key));
 done:
     return status;
@@ -80,6 +101,10 @@ const struct unroll *distill_unroll(const struct distill *d) {
     return d->method->unroll ? d->method->unroll(d->instance) : NULL;
 }
 
+const struct memory *distill_set_memory(const struct distill *d, int i) {
+    return set_memory(&d->set, i);
+}
+
 /* The first is slower than those that follow, so that it counts only where it took long. */
 static int time_steps(struct distill *d, double enough, double *seconds) {
     int status = RETORT_OK;
@@ -97,7 +122,15 @@ done:
 }
 
 int distill_forecast(struct distill *d, double enough, double *seconds) {
-    return d->method->forecast ? d->method->forecast(d->instance, enough, seconds) : time_steps(d, enough, seconds);
+    int status = RETORT_OK;
+    double step, begun = clock_seconds();
+    TRY(set_decode(&d->set));
+    TRY(set_pull(&d->set));
+    double both = clock_seconds() - begun;
+    TRY(d->method->forecast ? d->method->forecast(d->instance, enough, &step) : time_steps(d, enough, &step));
+    *seconds = step + both;
+done:
+    return status;
 }
 
 /* --- one outer step --- */
@@ -150,7 +183,9 @@ int distill_step(struct distill *d, const struct metrics **metrics) {
     int step = d->steps_done + 1;
     metrics_clear(&d->metrics);
     metric_whole(&d->metrics, "outer_step", step);
+    TRY(set_decode(&d->set));
     TRY(d->method->step(d->instance, step, &d->metrics));
+    TRY(set_pull(&d->set));
     double norm = norm_of(stored->gradient, stored->count);
     metric_real(&d->metrics, "gradient_norm", norm);
     metric_real(&d->metrics, "inner_lr", inner_lr);
@@ -183,12 +218,15 @@ void distill_results(const struct distill *d, struct metrics *results) {
 }
 
 int distill_read_set(struct distill *d, float *images, float *soft_labels, int32_t *hard_labels) {
-    const struct set *set = &d->set;
-    set_images(set, images);
+    int status = RETORT_OK;
+    struct set *set = &d->set;
+    TRY(set_decode(set));
+    memcpy(images, set->images, (size_t)(set->count * set->image_size) * sizeof *images);
     if (soft_labels && set->soft_labels)
         memcpy(soft_labels, set->soft_labels, (size_t)(set->count * set->classes) * sizeof *soft_labels);
     if (hard_labels) memcpy(hard_labels, set->hard_labels, (size_t)set->count * sizeof *hard_labels);
-    return RETORT_OK;
+done:
+    return status;
 }
 
 /* --- checkpoints --- */
@@ -217,6 +255,7 @@ int distill_load(struct distill *d, const char *path) {
     struct state state = {0};
     collect(d, &state);
     TRY(state_load(&state, path));
+    TRY(set_loaded(&d->set));
     if (d->method->load) TRY(d->method->load(d->instance));
 done:
     state_finish(&state);

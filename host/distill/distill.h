@@ -63,12 +63,15 @@ void distill_plan(const struct distill *distill, struct unroll_plan *plan);
 /* Its training run, for what unroll.h tells of one; NULL where the method has none. */
 struct unroll;
 const struct unroll *distill_unroll(const struct distill *distill);
+/* Rows of device memory that making images of what is stored takes; NULL past the end. */
+struct memory;
+const struct memory *distill_set_memory(const struct distill *distill, int i);
 /* Before the first step: seconds that an outer step will take on the average of the whole run, from trials of about
  * `enough` seconds each (method.h). The steps to come are not changed by it. */
 int distill_forecast(struct distill *distill, double enough, double *seconds);
-/* One outer step. *metrics, valid until the next call: outer_step, what the method tells, then gradient_norm (of the
- * images, before clipping), inner_lr (before the step) and seconds. RETORT_ENUMERIC where loss or gradient is not
- * finite, RETORT_EINTERRUPTED where the problem's interrupt was seen on the way (the state is then as before the
+/* One outer step. *metrics, valid until the next call: outer_step, what the method tells, then gradient_norm (by
+ * what the set stores, before clipping), inner_lr (before the step) and seconds. RETORT_ENUMERIC where loss or gradient
+ * is not finite, RETORT_EINTERRUPTED where the problem's interrupt was seen on the way (the state is then as before the
  * step). */
 int distill_step(struct distill *distill, const struct metrics **metrics);
 int distill_steps_done(const struct distill *distill);

@@ -65,8 +65,7 @@ static struct graph *build(const void *context, int64_t count) {
     struct node *theta = graph_input(graph, "theta", FLOAT32, SHAPE(net->theta_count)), *gradient = NULL;
     struct node *given = graph_input(graph, "images", FLOAT32, size);
     struct node *shares = graph_input(graph, "shares", FLOAT32, SHAPE(count, net->classes));
-    struct node *images = siamese_apply(graph, pass->pass == REAL ? given : set_decode(graph, pass->dm->set, given),
-                                        graph_input(graph, "maps", FLOAT32, SHAPE(count, 2, 3)),
+    struct node *images = siamese_apply(graph, given, graph_input(graph, "maps", FLOAT32, SHAPE(count, 2, 3)),
                                         graph_input(graph, "colours", FLOAT32, SHAPE(count, COLOUR_SIZE)));
     struct node *features = network_features(graph, net, &(struct network_pass){.theta = theta, .images = images});
     int status = RETORT_OK;
@@ -203,14 +202,14 @@ static int take_step(void *instance, int step, struct metrics *metrics) {
     TRY(run_real(m, real, step));
     for (int class = 0; class < set->classes; class ++)
         fill_rows(m, step, class, (int64_t) class * set->ipc, set->ipc, set->ipc);
-    TRY(upload(m, features, set->stored));
+    TRY(upload(m, features, set->images));
     TRY(pass_begin(features));
     TRY(pass_run(features));
     for (int value = IMAGES; value <= COLOURS; value++) TRY(pass_bind(back, value, pass_result(features, value)));
     TRY(pass_bind(back, REAL_MEANS, pass_result(real, RESULT)));
     TRY(pass_bind(back, SET_MEANS, pass_result(features, RESULT)));
     TRY(pass_run(back));
-    TRY(pass_read(back, RESULT, set->variables[SET_STORED].gradient));
+    TRY(pass_read(back, RESULT, set->image_gradient));
     TRY(pass_read(back, LOSS, &loss));
     metric_real(metrics, "loss", loss);
 done:

@@ -4,7 +4,8 @@
  * everything else is done for it:
  *
  *   the descriptor   (run)     reads, checks, writes and compares its keys, and refuses those of another method
- *   the set          (set.h)   is drawn before `create`, and is the method's to read; never to change
+ *   the set          (set.h)   is drawn before `create`, and is the method's to read; never to change. A step finds
+ *                              its images in set->images, however they are stored
  *   the update       (distill) checks that loss and gradients are finite, clips, updates, counts the step
  *   checkpoints      (distill) save and load the set, the outer optimiser and the rows of `state`
  *   metrics, result  (run)     are written under the names that the method gave
@@ -54,8 +55,9 @@ struct method {
     /* What it runs on the device, for the plan that a resumed run takes again. NULL: nothing. */
     const struct unroll *(*unroll)(const void *instance);
 
-    /* Step `step` (1, 2, ...): leaves in set->variables[i].gradient, for each variable of count above 0, the derivative
-     * of the outer loss by its values (SET_LOG_LR: by the logarithm), the whole array, and its values in *metrics.
+    /* Step `step` (1, 2, ...): leaves in set->image_gradient the derivative of the outer loss by set->images, in
+     * set->variables[i].gradient that by the labels and by the logarithm of the inner rate, for those of count above 0,
+     * whole arrays all, and its values in *metrics.
      * The progress line shows `loss` (which must be finite), `accuracy` (percent), the window from `end` and `window`
      * (inner steps) and the text `stage`, of those there are. The instance's state must not yet count the step: the
      * update may still be refused. */

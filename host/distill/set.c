@@ -2,20 +2,22 @@
 
 #include "base/error.h"
 #include "distill/distill.h"
+#include "distill/frequency.h"
 
 #include <math.h>
 #include <string.h>
 
 /* --- starts --- */
+/* An image's norm is that of its coefficients. */
 static void draw_noise(struct set *set, struct random *random) {
     for (int64_t i = 0; i < set->count; i++) {
-        float *image = set->stored + i * set->image_size;
+        float *row = set->stored + i * set->stored_size;
         double norm = 0;
-        for (int64_t k = 0; k < set->image_size; k++) {
-            image[k] = (float)random_normal(random);
-            norm += (double)image[k] * image[k];
+        for (int64_t k = 0; k < set->stored_size; k++) {
+            row[k] = (float)random_normal(random);
+            norm += (double)row[k] * row[k];
         }
-        for (int64_t k = 0; k < set->image_size; k++) image[k] = (float)(image[k] / sqrt(norm));
+        for (int64_t k = 0; k < set->stored_size; k++) row[k] = (float)(row[k] / sqrt(norm));
     }
 }
 
@@ -31,7 +33,7 @@ static int take_rows(struct set *set, const struct dataset *train, const int32_t
                   (long long)i, row, (long long)train->count - 1);
         int32_t class = train->labels[row];
         if (taken[class]++ >= set->ipc) continue;
-        float *image = set->stored + ((int64_t) class * set->ipc + taken[class] - 1) * set->image_size;
+        float *image = set->images + ((int64_t) class * set->ipc + taken[class] - 1) * set->image_size;
         memcpy(image, train->images + row * set->image_size, (size_t)set->image_size * sizeof *image);
     }
     for (int class = 0; class < set->classes; class ++)
@@ -52,7 +54,7 @@ static int start(const struct distill_problem *problem, struct set *set) {
         draw_noise(set, &random);
         break;
     case SET_REAL:
-        TRY(dataset_draw_per_class(problem->train, &random, set->ipc, set->stored, set->hard_labels));
+        TRY(dataset_draw_per_class(problem->train, &random, set->ipc, set->images, set->hard_labels));
         break;
     case SET_INDICES:
         TRY(take_rows(set, problem->train, problem->rows, problem->row_count));
@@ -60,6 +62,53 @@ static int start(const struct distill_problem *problem, struct set *set) {
     }
     for (int64_t i = 0; set->soft_labels && i < set->count; i++)
         set->soft_labels[i * set->classes + set->hard_labels[i]] = 1;
+    if (set->frequency && !problem->plan_only && problem->set.init != SET_NOISE)
+        TRY(frequency_encode(set->frequency, set->images, set->stored));
+done:
+    return status;
+}
+
+int set_storage(const struct set_spec *spec, int classes, int channels, int height, int width,
+                struct set_storage *storage) {
+    int status = RETORT_OK;
+    const int64_t plane = (int64_t)height * width, planes = (int64_t)classes * channels;
+    struct set_storage fresh = {.kept = (int)plane};
+    if (spec->parameters == PARAMETERS_FREQUENCY) {
+        int64_t all = spec->budget * plane;
+        if (all % spec->ipc)
+            RAISE(RETORT_EINVAL,
+                  "%d x %d x %d floats of a class and channel cannot be divided among set.ipc %d images; take set.ipc "
+                  "such that it divides them",
+                  spec->budget, height, width, spec->ipc);
+        fresh.kept = (int)(all / spec->ipc);
+        fresh.places = planes * fresh.kept;
+    }
+    fresh.floats = planes * spec->ipc * fresh.kept;
+    *storage = fresh;
+done:
+    return status;
+}
+
+/* The room for what is stored and, where those are others, for images and the gradient by them. */
+static int allocate(const struct distill_problem *problem, struct set *set) {
+    int status = RETORT_OK;
+    bool soft = problem->set.labels == LABELS_SOFT;
+    struct set_storage storage;
+    TRY(set_storage(&problem->set, set->classes, set->channels, set->height, set->width, &storage));
+    set->stored_size = (int64_t)set->channels * storage.kept;
+    size_t pixels = (size_t)(set->count * set->image_size);
+    set->stored = arena_array(&set->arena, (size_t)storage.floats, sizeof(float));
+    set->images = set->stored;
+    if (problem->set.parameters == PARAMETERS_FREQUENCY) {
+        const struct frequency_shape shape = {set->classes, set->ipc,   set->channels,
+                                              set->height,  set->width, storage.kept};
+        set->images = arena_array(&set->arena, pixels, sizeof(float));
+        set->image_gradient = arena_array(&set->arena, pixels, sizeof(float));
+        TRY(frequency_create(problem->library, &shape, problem->train, problem->plan_only, &set->frequency));
+    }
+    set->soft_labels = soft ? arena_array(&set->arena, (size_t)(set->count * set->classes), sizeof(float)) : NULL;
+    set->hard_labels = arena_array(&set->arena, (size_t)set->count, sizeof(int32_t));
+    if (set->arena.failed) RAISE(RETORT_ENOMEM, "out of memory for a set of %lld images", (long long)set->count);
 done:
     return status;
 }
@@ -68,7 +117,6 @@ int set_begin(const struct distill_problem *problem, struct set *out) {
     int status = RETORT_OK;
     const struct network *net = problem->network;
     const struct outer_spec *outer = &problem->outer;
-    bool soft = problem->set.labels == LABELS_SOFT;
     struct set set = {.classes = net->classes,
                       .ipc = problem->set.ipc,
                       .channels = net->channels,
@@ -78,14 +126,14 @@ int set_begin(const struct distill_problem *problem, struct set *out) {
                       .image_size = (int64_t)net->channels * net->height * net->width,
                       .fixed_lr = problem->inner.optimizer.lr,
                       .log_lr = (float)log(problem->inner.optimizer.lr)};
-    int64_t values = set.count * set.image_size, labels = soft ? set.count * set.classes : 0;
     arena_init(&set.arena);
-    set.stored = arena_array(&set.arena, (size_t)values, sizeof(float));
-    set.soft_labels = soft ? arena_array(&set.arena, (size_t)labels, sizeof(float)) : NULL;
-    set.hard_labels = arena_array(&set.arena, (size_t)set.count, sizeof(int32_t));
-    if (set.arena.failed) RAISE(RETORT_ENOMEM, "out of memory for a set of %lld images", (long long)set.count);
+    TRY(allocate(problem, &set));
     TRY(start(problem, &set));
-    TRY(outer_variable_init(&set.variables[SET_STORED], "images", set.stored, values, outer->lr, outer->optimizer));
+    const char *stored = set.frequency ? "coefficients" : "images";
+    int64_t labels = set.soft_labels ? set.count * set.classes : 0;
+    TRY(outer_variable_init(&set.variables[SET_STORED], stored, set.stored, set.count * set.stored_size, outer->lr,
+                            outer->optimizer));
+    if (!set.frequency) set.image_gradient = set.variables[SET_STORED].gradient;
     TRY(outer_variable_init(&set.variables[SET_SOFT_LABELS], "labels", set.soft_labels, labels, outer->lr_labels,
                             outer->optimizer));
     set.variables[SET_SOFT_LABELS].positive = true;
@@ -101,18 +149,27 @@ done:
 void set_finish(struct set *set) {
     if (!set) return;
     for (int i = 0; i < SET_VARIABLES; i++) outer_variable_finish(&set->variables[i]);
+    frequency_destroy(set->frequency);
     arena_finish(&set->arena);
     *set = (struct set){0};
 }
 
-/* --- reading --- */
-struct node *set_decode(struct graph *graph, const struct set *set, struct node *stored) {
-    (void)graph, (void)set; /* images are stored as they are */
-    return stored;
+/* --- images and what is stored --- */
+int set_decode(struct set *set) {
+    return set->frequency ? frequency_decode(set->frequency, set->stored, set->images) : RETORT_OK;
 }
 
-void set_images(const struct set *set, float *images) {
-    memcpy(images, set->stored, (size_t)(set->count * set->image_size) * sizeof *images);
+int set_pull(struct set *set) {
+    float *gradient = set->variables[SET_STORED].gradient;
+    return set->frequency ? frequency_encode(set->frequency, set->image_gradient, gradient) : RETORT_OK;
+}
+
+int set_loaded(struct set *set) {
+    return set->frequency ? frequency_settle(set->frequency) : RETORT_OK;
+}
+
+const struct memory *set_memory(const struct set *set, int i) {
+    return set->frequency ? frequency_memory(set->frequency, i) : NULL;
 }
 
 double set_inner_lr(const struct set *set) {
@@ -121,16 +178,23 @@ double set_inner_lr(const struct set *set) {
 
 /* --- checkpoints --- */
 void set_state(struct set *set, struct state *state) {
+    static const char *const moments[][2] = {{"images_m", "images_v"}, {"coefficients_m", "coefficients_v"}};
     static const char *const names[SET_VARIABLES][2] = {
-        [SET_STORED] = {"images_m", "images_v"},
         [SET_SOFT_LABELS] = {"labels_m", "labels_v"},
         [SET_LOG_LR] = {"log_lr_m", "log_lr_v"},
     };
     state_array(state, "hard_labels", NPY_INT32, set->count, set->hard_labels);
+    if (set->frequency) {
+        /* Which coefficients they are: another device might choose others. */
+        int64_t count;
+        int32_t *positions = frequency_positions(set->frequency, &count);
+        state_array(state, "positions", NPY_INT32, count, positions);
+    }
     for (int i = 0; i < SET_VARIABLES; i++) {
         struct outer_variable *variable = &set->variables[i];
+        const char *const *name = i == SET_STORED ? moments[set->frequency != NULL] : names[i];
         state_array(state, variable->name, NPY_FLOAT32, variable->count, variable->values);
-        state_array(state, names[i][0], NPY_FLOAT32, variable->count, variable->m);
-        if (variable->v) state_array(state, names[i][1], NPY_FLOAT32, variable->count, variable->v);
+        state_array(state, name[0], NPY_FLOAT32, variable->count, variable->m);
+        if (variable->v) state_array(state, name[1], NPY_FLOAT32, variable->count, variable->v);
     }
 }

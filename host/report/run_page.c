@@ -262,7 +262,7 @@ static void write_identity_row(struct text *page, const char *title, const char 
 static void write_identity(struct text *page, const struct record *record) {
     const json_t *of = record->result ? record->result : record->about, *plan = record->plan, *value;
     const char *name;
-    char words[80];
+    char words[120];
     text_append(page, "<div class=\"table\"><table><tbody>\n");
     write_identity_row(page, "Retort", json_words_at(of ? of : plan, "retort"));
     const char *device = json_words_at(of, "device"), *platform = json_words_at(of, "platform");
@@ -279,6 +279,12 @@ static void write_identity(struct text *page, const struct record *record) {
         snprintf(words, sizeof words, "%.0f training images, %.0f test images", train, test);
     write_identity_row(page, "Data", isnan(train) || isnan(test) ? NULL : words);
     write_identity_row(page, "Data, xxHash64", json_words_at(plan, "data.hash"));
+    const char *kind = json_words_at(of, "storage.kind");
+    if (kind)
+        snprintf(words, sizeof words, "%.0f floats: %.0f of %.0f values of each channel (%.20s)",
+                 json_number_at(of, "storage.floats"), json_number_at(of, "storage.kept"),
+                 json_number_at(of, "storage.of"), kind);
+    write_identity_row(page, "Stored images", kind ? words : NULL);
     const char *hash = json_words_at(record->result, "set_sha256");
     write_identity_row(page, "Set, SHA-256", hash ? hash : json_words_at(record->about, "set_sha256"));
     json_object_foreach(json_object_get(record->about, "sha256"), name, value) {

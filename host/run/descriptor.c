@@ -136,6 +136,13 @@ static const struct schema_key keys[] = {
 
     {"set.ipc", KEY_INT, AT(set.ipc), .least = 1, .most = 100000, .standard = "1",
      .help = "Synthetic images per class."},
+    {"set.parameters.kind", KEY_CHOICE, AT(set.parameters), .words = words_parameters, .standard = "pixels",
+     .help =
+         "What is stored and learned: the images, or of their two-dimensional DCT those coefficients that vary most "
+         "among the real images of the class (FreD)."},
+    {"set.parameters.budget", KEY_INT, AT(set.budget), .least = 1, .most = 100000, .zero = "auto", .standard = "auto",
+     .help = "frequency: floats stored of a class, counted in images: 1 with set.ipc 16 holds 16 images in the room of "
+             "one, each as a sixteenth of its coefficients. auto: as many as set.ipc, for pixels."},
     {"set.init", KEY_CHOICE, AT(set.init), .words = inits, .standard = "noise",
      .help = "Start from noise of unit norm per image, from random real images, or from those of a list."},
     {"set.indices", KEY_PATH, AT(set.indices), .standard = "null",

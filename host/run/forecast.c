@@ -19,15 +19,24 @@ double forecast_distil(const struct forecast *forecast) {
 }
 
 /* --- making one --- */
-static int take_memory(const struct unroll *unroll, struct forecast *forecast) {
+static int take_memory(const struct distill *distill, struct forecast *forecast) {
+    const struct unroll *unroll = distill_unroll(distill);
+    const struct memory *set;
     struct memory_use use;
+    for (int i = 0; (set = distill_set_memory(distill, i)); i++) {
+        struct forecast_memory row = {.bytes = memory_bytes(set)};
+        snprintf(row.what, sizeof row.what, "%s", set->what);
+        if (!array_push(&forecast->memory, row)) return error_set(RETORT_ENOMEM, "out of memory");
+        forecast->distil_bytes += row.bytes;
+    }
+    if (!unroll) return RETORT_OK;
     for (int i = 0; unroll_memory_use(unroll, i, &use); i++) {
         struct forecast_memory row = {.bytes = use.bytes};
         if (!use.bytes) continue;
         snprintf(row.what, sizeof row.what, "%s%s%s", use.of ? use.of : "", use.of ? ": " : "", use.what);
         if (!array_push(&forecast->memory, row)) return error_set(RETORT_ENOMEM, "out of memory");
     }
-    forecast->distil_bytes = unroll_bytes(unroll);
+    forecast->distil_bytes += unroll_bytes(unroll);
     unroll_describe(unroll, forecast->parts, sizeof forecast->parts);
     return RETORT_OK;
 }
@@ -42,7 +51,7 @@ int forecast_make(const struct descriptor *descriptor, const struct session *ses
                              .evaluate_bytes = evaluation->bytes,
                              .has_ceiling = ceiling && ceiling < memory};
     fresh.limit_bytes = fresh.has_ceiling ? ceiling : memory;
-    if (distill_unroll(distill)) TRY(take_memory(distill_unroll(distill), &fresh));
+    TRY(take_memory(distill, &fresh));
     TRY(distill_forecast(distill, enough, &fresh.step));
     /* Testing kernels has begun the peak anew. */
     fresh.peak_bytes = device_peak_bytes(device);

@@ -6,6 +6,7 @@
 #include "run/digest.h"
 #include "run/json_file.h"
 #include "run/stored_set.h"
+#include "run/words.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -72,6 +73,15 @@ done:
     return status;
 }
 
+json_t *set_storage_json(const struct descriptor *descriptor, const struct dataset *train) {
+    struct set_storage storage = {0};
+    /* Nothing that it refuses was distilled. */
+    set_storage(&descriptor->set, train->classes, train->channels, train->height, train->width, &storage);
+    return json_pack("{s:s, s:I, s:i, s:i, s:I}", "kind", words_parameters[descriptor->set.parameters], "floats",
+                     (json_int_t)storage.floats, "kept", storage.kept, "of", train->height * train->width, "places",
+                     (json_int_t)storage.places);
+}
+
 static int write_about(const struct set_paths *paths, const struct distilled_set *set,
                        const struct descriptor *descriptor, const struct session *session, const char *sha256) {
     int status = RETORT_OK;
@@ -85,15 +95,17 @@ static int write_about(const struct set_paths *paths, const struct distilled_set
     enum normalise_kind kind = session->data.normalisation.kind;
     TRY(json_file_write(
         paths->about,
-        json_pack("{s:i, s:s, s:i, s:o, s:i, s:I, s:[i,i,i], s:s, s:f, s:s, s:b, s:I, s:s, s:s, s:s, s:s, s:o, s:s, "
-                  "s:{s:s, s:s, s:s}}",
-                  "format", 1, "retort", RETORT_VERSION, "classes", set->classes, "class_names", names, "ipc", set->ipc,
-                  "count", (json_int_t)set->count, "image", set->channels, set->height, set->width, "labels",
-                  set->soft ? "soft" : "hard", "inner_lr", set->inner_lr, "normalisation", normalise_words[kind],
-                  "normalisation_can_be_undone", kind != NORMALISE_ZCA_KIP, "seed", (json_int_t)descriptor->seed,
-                  "device", traits->name, "platform", traits->platform, "driver", traits->driver, "wisdom",
-                  session->wisdom_name, "recipe", descriptor_json(descriptor), "set_sha256", sha256, "sha256",
-                  "images.npy", images, "labels.npy", labels, "normalisation.npz", normalisation),
+        json_pack(
+            "{s:i, s:s, s:i, s:o, s:i, s:I, s:[i,i,i], s:o, s:s, s:f, s:s, s:b, s:I, s:s, s:s, s:s, s:s, s:o, s:s, "
+            "s:{s:s, s:s, s:s}}",
+            "format", 1, "retort", RETORT_VERSION, "classes", set->classes, "class_names", names, "ipc", set->ipc,
+            "count", (json_int_t)set->count, "image", set->channels, set->height, set->width, "storage",
+            set_storage_json(descriptor, &session->data.train), "labels", set->soft ? "soft" : "hard", "inner_lr",
+            set->inner_lr, "normalisation", normalise_words[kind], "normalisation_can_be_undone",
+            kind != NORMALISE_ZCA_KIP, "seed", (json_int_t)descriptor->seed, "device", traits->name, "platform",
+            traits->platform, "driver", traits->driver, "wisdom", session->wisdom_name, "recipe",
+            descriptor_json(descriptor), "set_sha256", sha256, "sha256", "images.npy", images, "labels.npy", labels,
+            "normalisation.npz", normalisation),
         15));
 done:
     return status;

@@ -33,6 +33,11 @@ int distilled_set_take(struct distill *distill, const struct dataset *train, int
 int set_folder_write(const char *folder, const struct distilled_set *set, const struct descriptor *descriptor,
                      const struct session *session, char sha256[65]);
 
+/* What a set by this descriptor stores beside its labels, for set.json and result.json: {"kind", "floats", "kept",
+ * "of", "places"}: `kept` of the `of` values of an image's channel (struct set_storage). A new reference; NULL: out of
+ * memory. */
+json_t *set_storage_json(const struct descriptor *descriptor, const struct dataset *train);
+
 /* Reads images and labels from two .npy files: float images are in network space, uint8 ones are pixels and are
  * normalised; rows may come in any order. Checked against the session's data. */
 int set_read_arrays(const char *images, const char *labels, const struct session *session, struct distilled_set *set);

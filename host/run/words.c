@@ -15,3 +15,4 @@ const char *const words_activation[] = {
 const char *const words_pool[] = {[POOL_AVERAGE] = "average", [POOL_MAX] = "max", [POOL_NONE] = "none", NULL};
 const char *const words_optimizer[] = {[OPTIMIZER_SGD] = "sgd", [OPTIMIZER_ADAM] = "adam", NULL};
 const char *const words_labels[] = {[LABELS_HARD] = "hard", [LABELS_SOFT] = "soft", NULL};
+const char *const words_parameters[] = {[PARAMETERS_PIXELS] = "pixels", [PARAMETERS_FREQUENCY] = "frequency", NULL};

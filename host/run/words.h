@@ -9,5 +9,6 @@ extern const char *const words_activation[];
 extern const char *const words_pool[];
 extern const char *const words_optimizer[];
 extern const char *const words_labels[];
+extern const char *const words_parameters[];
 
 #endif
