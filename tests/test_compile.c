@@ -539,6 +539,11 @@ static struct graph *long_sums(void) {
     return g;
 }
 
+/* Two rows of an image of 131 x 129. */
+static struct node *make_wide(struct graph *g) {
+    return normed(g, in(g, "wide", SHAPE(1, 2, 131, 129)), 1u << 2 | 1u << 3);
+}
+
 /* A GPU in place of this device: launches are not merged, and it has lanes enough to cut long sums. */
 static struct kernel_target described_gpu(struct device_traits *traits, unsigned lanes) {
     struct kernel_target target = kernels_target(device_traits(device), FAMILY_GPU);
@@ -571,6 +576,31 @@ static void test_sums_in_parts(void **state) {
         library_destroy(fresh);
     }
     assert_int_equal(count[1], count[0] + 3); /* the weights' derivative has too short a sum */
+}
+
+/* On a GPU long rows are cut into parts for work-groups of their own: as many launches more as there are sums to wait
+ * for. (Where groups run on a processor, as in the other tests, rows stay whole.) */
+static void test_rows_in_parts(void **state) {
+    (void)state;
+    int count[2];
+    for (int gpu = 0; gpu < 2; gpu++) {
+        struct prepared p = {.name = "rows in parts"};
+        struct library *fresh;
+        struct device_traits traits;
+        struct kernel_target target = described_gpu(&traits, 4000);
+        if (!gpu) traits.kind = DEVICE_CPU;
+        assert_ok(graph_create(&p.graph));
+        graph_output(p.graph, "out", make_wide(p.graph));
+        assert_ok(library_create_for(device, &target, &fresh));
+        assert_ok(executable_create(fresh, p.graph, p.name, &p.executable));
+        assert_ok(library_build(fresh));
+        count[gpu] = executable_launch_count(p.executable);
+        run_case(&p, 2e-5);
+        executable_destroy(p.executable);
+        graph_destroy(p.graph);
+        library_destroy(fresh);
+    }
+    assert_true(count[1] > count[0]);
 }
 
 /* A convolution and a product in parts, both read by kernels of rows, the product after a reshape. */
@@ -909,7 +939,7 @@ int main(void) {
         return 0;
     }
     static enum family cpu = FAMILY_CPU, gpu = FAMILY_GPU;
-    struct CMUnitTest tests[TARGETS * CASES + 9];
+    struct CMUnitTest tests[TARGETS * CASES + 10];
     char names[TARGETS * CASES][40];
     size_t count = 0;
     for (size_t i = 0; i < TARGETS * CASES; i++) {
@@ -919,6 +949,7 @@ int main(void) {
             (struct CMUnitTest){.name = names[i], .test_func = test_case, .initial_state = (void *)(uintptr_t)i};
     }
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_sums_in_parts);
+    tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_rows_in_parts);
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_parts_in_readers);
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_joined_launches);
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_work_of_launches);

@@ -343,6 +343,7 @@ static int add_cut(struct planner *p, const struct fused *whole, struct phase *p
     kernel.last = !kernel.left_count;
     if (count) {
         kernel.row_items = kernel.items = p->shares.most_items;
+        kernel.each = 1;
         kernel.groups = (size_t)(kernel.rows * kernel.parts);
     } else {
         kernel.chunk = 0;
