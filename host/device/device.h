@@ -97,8 +97,8 @@ struct device_kernel;
 /* Builds OpenCL C 1.2 source, or takes the binary from the disk cache (XDG_CACHE_HOME/retort or ~/.cache/retort; the
  * key covers source, options, device, driver, platform and format version; written atomically; a broken or unwritable
  * cache is a miss, never an error; RETORT_CACHE=off disables it). A binary is stored once its build was slow twice and
- * no faster the second time, for many drivers have caches of their own; RETORT_CACHE=on stores every one at once. On failure the message carries the
- * compiler's first errors and the path of a file with source and full log. */
+ * no faster the second time, for many drivers have caches of their own; RETORT_CACHE=on stores every one at once. On
+ * failure the message carries the compiler's first errors and the path of a file with source and full log. */
 int device_program_create(struct device *device, const char *source, const char *options,
                           struct device_program **program);
 void device_program_destroy(struct device_program *program);

@@ -1,8 +1,9 @@
 /* What the parts of an outer step take on this device when it does nothing else, measured: for forecasts.
  *
  * Each function takes as many repetitions or steps as pass in about `enough` seconds, so that start-up costs and the
- * clock's grain weigh little; one at least, however long it takes. The quickest of three such trials counts. They use the unroll's weights, its window and the
- * sums of its passes, which every outer step begins anew, and change nothing else. */
+ * clock's grain weigh little; one at least, however long it takes. The quickest of three such trials counts. They use
+ * the unroll's weights, its window and the sums of its passes, which every outer step begins anew, and change nothing
+ * else. */
 #ifndef RETORT_UNROLL_TIMING_H
 #define RETORT_UNROLL_TIMING_H
 
