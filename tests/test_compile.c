@@ -556,24 +556,33 @@ static struct kernel_target described_gpu(struct device_traits *traits, unsigned
     return target;
 }
 
+/* The launches of a graph compiled for a target, which are run here and compared with double precision. Takes the graph
+ * over. */
+static int checked_launches(const struct kernel_target *target, struct graph *graph, const char *name,
+                            double tolerance) {
+    struct prepared p = {.graph = graph};
+    struct library *fresh;
+    snprintf(p.name, sizeof p.name, "%s", name);
+    assert_ok(library_create_for(device, target, &fresh));
+    assert_ok(executable_create(fresh, p.graph, p.name, &p.executable));
+    assert_ok(library_build(fresh));
+    int count = executable_launch_count(p.executable);
+    run_case(&p, tolerance);
+    executable_destroy(p.executable);
+    graph_destroy(p.graph);
+    library_destroy(fresh);
+    return count;
+}
+
 /* On a device so large that long sums are cut in the GPU family, the parts are added by launches more. */
 static void test_sums_in_parts(void **state) {
     (void)state;
     static const unsigned lanes[] = {1, 20000};
     int count[2];
     for (int wide = 0; wide < 2; wide++) {
-        struct prepared p = {.graph = long_sums(), .name = "sums in parts"};
-        struct library *fresh;
         struct device_traits traits;
         const struct kernel_target target = described_gpu(&traits, lanes[wide]);
-        assert_ok(library_create_for(device, &target, &fresh));
-        assert_ok(executable_create(fresh, p.graph, p.name, &p.executable));
-        assert_ok(library_build(fresh));
-        count[wide] = executable_launch_count(p.executable);
-        run_case(&p, 2e-6);
-        executable_destroy(p.executable);
-        graph_destroy(p.graph);
-        library_destroy(fresh);
+        count[wide] = checked_launches(&target, long_sums(), "sums in parts", 2e-6);
     }
     assert_int_equal(count[1], count[0] + 3); /* the weights' derivative has too short a sum */
 }
@@ -584,21 +593,13 @@ static void test_rows_in_parts(void **state) {
     (void)state;
     int count[2];
     for (int gpu = 0; gpu < 2; gpu++) {
-        struct prepared p = {.name = "rows in parts"};
-        struct library *fresh;
         struct device_traits traits;
-        struct kernel_target target = described_gpu(&traits, 4000);
+        struct graph *graph;
+        const struct kernel_target target = described_gpu(&traits, 4000);
         if (!gpu) traits.kind = DEVICE_CPU;
-        assert_ok(graph_create(&p.graph));
-        graph_output(p.graph, "out", make_wide(p.graph));
-        assert_ok(library_create_for(device, &target, &fresh));
-        assert_ok(executable_create(fresh, p.graph, p.name, &p.executable));
-        assert_ok(library_build(fresh));
-        count[gpu] = executable_launch_count(p.executable);
-        run_case(&p, 2e-5);
-        executable_destroy(p.executable);
-        graph_destroy(p.graph);
-        library_destroy(fresh);
+        assert_ok(graph_create(&graph));
+        graph_output(graph, "out", make_wide(graph));
+        count[gpu] = checked_launches(&target, graph, "rows in parts", 2e-5);
     }
     assert_true(count[1] > count[0]);
 }

@@ -287,7 +287,6 @@ static void share_rows(struct planner *p, struct fused *kernel) {
     /* Idle items cost nothing on a GPU, where groups of the same size can be one launch. */
     if (!shares->most_held) together = min_of(together, power_above(kernel->rows));
     kernel->items = (int)(items * together);
-    kernel->each = 1;
     kernel->row_first = runs_across(p->step);
     kernel->groups = (size_t)divide_up(kernel->rows, together);
     if (items == 1) kernel->held = 0;
@@ -343,7 +342,6 @@ static int add_cut(struct planner *p, const struct fused *whole, struct phase *p
     kernel.last = !kernel.left_count;
     if (count) {
         kernel.row_items = kernel.items = p->shares.most_items;
-        kernel.each = 1;
         kernel.groups = (size_t)(kernel.rows * kernel.parts);
     } else {
         kernel.chunk = 0;
@@ -397,8 +395,13 @@ static int schedule_rows(struct planner *p) {
     const struct step *step = p->step;
     struct node **nodes;
     size_t count = step_nodes(p, &nodes);
-    struct fused kernel = {
-        .kind = FUSED_ROWS, .step = step, .shared = p->shares.shared, .members = count, .rows = 1, .last = true};
+    struct fused kernel = {.kind = FUSED_ROWS,
+                           .step = step,
+                           .shared = p->shares.shared,
+                           .members = count,
+                           .rows = 1,
+                           .each = 1,
+                           .last = true};
     int *levels = arena_array(arena, count + 1, sizeof *levels);
     if (!levels) RAISE(RETORT_ENOMEM, "out of memory scheduling kernels");
     TRY(find_phases(p, nodes, count, &kernel, levels));
