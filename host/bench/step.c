@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/numbers.h"
 #include "base/random.h"
 #include "unroll/meta.h"
 #include "unroll/timing.h"
@@ -215,11 +216,6 @@ static double processor_clock(void) {
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
-static int smaller_first(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static int time_steps(struct bench_steps *steps, struct bench_step_result *result) {
     int status = RETORT_OK;
     const struct bench_step_spec *spec = &steps->spec;
@@ -234,10 +230,10 @@ static int time_steps(struct bench_steps *steps, struct bench_step_result *resul
         processor[i] = processor_clock() - before;
     }
     if (spec->profile) TRY(device_profile_end(steps->device, &result->profile));
-    qsort(seconds, reps, sizeof *seconds, smaller_first);
-    qsort(processor, reps, sizeof *processor, smaller_first);
+    numbers_sort(seconds, reps);
+    numbers_sort(processor, reps);
     result->seconds_min = seconds[0];
-    result->seconds_median = reps % 2 ? seconds[reps / 2] : (seconds[reps / 2 - 1] + seconds[reps / 2]) / 2;
+    result->seconds_median = numbers_median(seconds, reps);
     result->processor_seconds = processor[0];
 done:
     free(processor);

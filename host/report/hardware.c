@@ -1,6 +1,7 @@
 #include "report/hardware.h"
 
 #include "base/error.h"
+#include "base/numbers.h"
 #include "report/page.h"
 #include "run/json_file.h"
 
@@ -117,21 +118,16 @@ static int read_object(const struct place *place, const json_t *object, const ch
 }
 
 /* --- turns --- */
-static int smaller_first(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static void summarise(struct hardware_turns *turns) {
     double sorted[HARDWARE_TURNS];
     size_t count = turns->count;
     turns->least = turns->median = turns->largest = turns->spread = NAN;
     if (count == 0) return;
     memcpy(sorted, turns->values, count * sizeof *sorted);
-    qsort(sorted, count, sizeof *sorted, smaller_first);
+    numbers_sort(sorted, count);
     turns->least = sorted[0];
     turns->largest = sorted[count - 1];
-    turns->median = count % 2 ? sorted[count / 2] : (sorted[count / 2 - 1] + sorted[count / 2]) / 2;
+    turns->median = numbers_median(sorted, count);
     turns->spread = (turns->largest - turns->least) / turns->median;
 }
 

@@ -1,6 +1,7 @@
 #include "report/record.h"
 
 #include "base/error.h"
+#include "base/numbers.h"
 #include "data/data.h"
 #include "report/html.h"
 #include "run/descriptor.h"
@@ -315,18 +316,13 @@ int64_t record_outer_steps(const struct record *record) {
     return steps >= 1 && steps < 1e15 ? (int64_t)steps : 0;
 }
 
-static int compare_numbers(const void *a, const void *b) {
-    double left = *(const double *)a, right = *(const double *)b;
-    return (left > right) - (left < right);
-}
-
 double record_step_seconds(const struct record *record) {
     const double *seconds = metrics_column(&record->metrics, "seconds");
     double *sorted = seconds ? malloc(record->metrics.rows * sizeof *sorted) : NULL;
     size_t count = 0;
     for (size_t i = 0; sorted && i < record->metrics.rows; i++)
         if (!isnan(seconds[i])) sorted[count++] = seconds[i];
-    if (count) qsort(sorted, count, sizeof *sorted, compare_numbers);
+    numbers_sort(sorted, count);
     double median = count ? sorted[count / 2] : NAN;
     free(sorted);
     return median;
