@@ -9,9 +9,7 @@
 #include <string.h>
 
 /* The first line of a file; false where there is none to read. */
-static bool read_line(const char *folder, const char *name, char line[128]) {
-    char path[ENERGY_PATH + 64];
-    if (snprintf(path, sizeof path, "%s/%s", folder, name) >= (int)sizeof path) return false;
+static bool read_file(const char *path, char line[128]) {
     FILE *stream = fopen(path, "r");
     bool read = stream && fgets(line, 128, stream);
     if (stream) fclose(stream);
@@ -19,12 +17,14 @@ static bool read_line(const char *folder, const char *name, char line[128]) {
     return read;
 }
 
+static bool read_line(const char *folder, const char *name, char line[128]) {
+    char path[ENERGY_PATH + 64];
+    return snprintf(path, sizeof path, "%s/%s", folder, name) < (int)sizeof path && read_file(path, line);
+}
+
 static double read_number(const char *path) {
-    char text[64], *end;
-    FILE *stream = fopen(path, "r");
-    bool read = stream && fgets(text, sizeof text, stream);
-    if (stream) fclose(stream);
-    if (!read) return NAN;
+    char text[128], *end;
+    if (!read_file(path, text)) return NAN;
     double value = strtod(text, &end);
     return end == text ? NAN : value;
 }
