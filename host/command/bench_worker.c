@@ -15,6 +15,7 @@
 #include "command/child.h"
 #include "command/options.h"
 #include "run/json_file.h"
+#include "run/words.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -113,9 +114,9 @@ static int serve(const char *device_spec, enum family family, bool quick) {
     energy_find("/sys", device_traits(child.device)->kind, &child.energy);
     const struct kernel_target *target = load_bench_target(child.bench);
     wisdom_name(target->wisdom, wisdom);
-    answer(&child, json_pack("{s:s, s:s, s:o, s:o}", "family", target->family == FAMILY_GPU ? "gpu" : "cpu", "wisdom",
-                             wisdom, "products", json_text(load_bench_products(child.bench)), "energy",
-                             json_text(child.energy.source)));
+    answer(&child,
+           json_pack("{s:s, s:s, s:o, s:o}", "family", words_family[target->family], "wisdom", wisdom, "products",
+                     json_text(load_bench_products(child.bench)), "energy", json_text(child.energy.source)));
     while (getline(&line, &size, stdin) > 0) {
         line[strcspn(line, "\n")] = '\0';
         TRY(obey(&child, line));

@@ -9,6 +9,7 @@
 #include "compile/wisdom.h"
 #include "report/hardware.h"
 #include "run/json_file.h"
+#include "run/words.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -79,7 +80,6 @@ done:
 /* Starts a child where there is none, and keeps what it says of its device. */
 static int ensure_child(struct contest *contest, struct contender *c) {
     int status = RETORT_OK;
-    static const char *const families[] = {"auto", "cpu", "gpu"};
     char device[16], words[WORDS_SIZE];
     json_t *answer = NULL;
     if (c->child.process || c->lost) return RETORT_OK;
@@ -88,7 +88,7 @@ static int ensure_child(struct contest *contest, struct contender *c) {
                                "--device",
                                device,
                                "--family",
-                               families[contest->spec->family],
+                               words_family[contest->spec->family],
                                contest->spec->quick ? "--quick" : NULL,
                                NULL};
     TRY(child_start(&c->child, arguments));
@@ -313,10 +313,10 @@ static json_t *describe_device(const struct device_traits *traits, enum family f
                                json_text(traits->version), "driver", json_text(traits->driver), "kind",
                                device_kind_name(traits->kind), "compute_units", (int)traits->compute_units, "lanes",
                                (int)traits->lanes, "global_memory", (json_int_t)traits->global_memory);
-    bool gpu = kernels_target(traits, family).family == FAMILY_GPU;
+    enum family own = kernels_target(traits, family).family;
     return json_pack("{s:o, s:s, s:n, s:n, s:n, s:n, s:{s:[], s:[], s:n}, s:[]}", "device", device, "family",
-                     gpu ? "gpu" : "cpu", "wisdom", "products", "energy", "problem", "peaks", "flops", "bytes",
-                     "problem", "loads");
+                     words_family[own], "wisdom", "products", "energy", "problem", "peaks", "flops", "bytes", "problem",
+                     "loads");
 }
 
 static json_t *describe_all(const struct contest *contest) {

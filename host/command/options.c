@@ -5,6 +5,7 @@
 #include "bench/bench.h"
 #include "command/interrupt.h"
 #include "run/nearest.h"
+#include "run/words.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -187,11 +188,10 @@ const char *options_name(enum option_name option) {
 }
 
 bool options_family(const char *verb, const struct options *options, enum family *family) {
-    static const char *const words[] = {"auto", "cpu", "gpu"};
     const char *word = options->value[OPTION_FAMILY];
     if (!word) return true;
-    for (int i = 0; i < 3; i++) {
-        if (strcmp(word, words[i]) != 0) continue;
+    for (int i = 0; words_family[i]; i++) {
+        if (strcmp(word, words_family[i]) != 0) continue;
         *family = (enum family)i;
         return true;
     }

@@ -9,6 +9,8 @@
 #include "command/tuner.h"
 #include "run/descriptor.h"
 #include "run/prepare.h"
+#include "run/set_folder.h"
+#include "run/words.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -55,12 +57,11 @@ static int print_keys(void) {
 
 /* Where it is not the images that are stored. */
 static void print_storage(const json_t *storage) {
+    char words[120];
     const char *kind = json_string_value(json_object_get(storage, "kind"));
-    if (!kind || strcmp(kind, "pixels") == 0) return;
-    printf("stored     %" JSON_INTEGER_FORMAT " floats: %" JSON_INTEGER_FORMAT " of %" JSON_INTEGER_FORMAT
-           " values of each channel (%s)\n",
-           json_integer_value(json_object_get(storage, "floats")), json_integer_value(json_object_get(storage, "kept")),
-           json_integer_value(json_object_get(storage, "of")), kind);
+    if (!kind || strcmp(kind, words_parameters[PARAMETERS_PIXELS]) == 0) return;
+    set_storage_words(storage, words);
+    printf("stored     %s\n", words);
 }
 
 static void print_summary(const struct retort_run *run) {

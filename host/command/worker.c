@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "command/child.h"
+#include "run/words.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,7 +48,7 @@ void worker_set_end(struct worker *worker, double end) {
 static int start_child(struct worker *worker) {
     char device[16];
     snprintf(device, sizeof device, "%d", worker->target.traits->index);
-    const char *family = worker->target.family == FAMILY_GPU ? "gpu" : "cpu";
+    const char *family = words_family[worker->target.family];
     return child_start(&worker->child, (const char *[]){"tune-worker", "--device", device, "--family", family, NULL});
 }
 

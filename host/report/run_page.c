@@ -1,6 +1,7 @@
 /* The page of one run. */
 #include "report/html.h"
 #include "report/page.h"
+#include "run/set_folder.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -279,12 +280,8 @@ static void write_identity(struct text *page, const struct record *record) {
         snprintf(words, sizeof words, "%.0f training images, %.0f test images", train, test);
     write_identity_row(page, "Data", isnan(train) || isnan(test) ? NULL : words);
     write_identity_row(page, "Data, xxHash64", json_words_at(plan, "data.hash"));
-    const char *kind = json_words_at(of, "storage.kind");
-    if (kind)
-        snprintf(words, sizeof words, "%.0f floats: %.0f of %.0f values of each channel (%.20s)",
-                 json_number_at(of, "storage.floats"), json_number_at(of, "storage.kept"),
-                 json_number_at(of, "storage.of"), kind);
-    write_identity_row(page, "Stored images", kind ? words : NULL);
+    set_storage_words(json_object_get(of, "storage"), words);
+    write_identity_row(page, "Stored images", *words ? words : NULL);
     const char *hash = json_words_at(record->result, "set_sha256");
     write_identity_row(page, "Set, SHA-256", hash ? hash : json_words_at(record->about, "set_sha256"));
     json_object_foreach(json_object_get(record->about, "sha256"), name, value) {

@@ -21,7 +21,6 @@ static const char *const data_kinds[] = {[DATA_IDX] = "idx",
                                          NULL};
 static const char *const inits[] = {[SET_NOISE] = "noise", [SET_REAL] = "real", [SET_INDICES] = "indices", NULL};
 static const char *const protocols[] = {[PROTOCOL_BPTT] = "bptt", [PROTOCOL_DC] = "dc", NULL};
-static const char *const families[] = {[FAMILY_AUTO] = "auto", [FAMILY_CPU] = "cpu", [FAMILY_GPU] = "gpu", NULL};
 
 static const char *const gemms[] = {[GEMM_AUTO] = "auto", [GEMM_CLBLAST] = "clblast", [GEMM_OWN] = "own", NULL};
 static const char *const merges[] = {[MERGE_AUTO] = "auto", [MERGE_OFF] = "off", NULL};
@@ -209,7 +208,7 @@ static const struct schema_key keys[] = {
     {"device.select", KEY_TEXT, AT(device.select), .standard = "\"\"",
      .help = "Index of `retort devices`, or words found in platform, name and type; empty: RETORT_DEVICE, else the "
              "first."},
-    {"device.family", KEY_CHOICE, AT(device.family), .words = families, .standard = "auto",
+    {"device.family", KEY_CHOICE, AT(device.family), .words = words_family, .standard = "auto",
      .help = "Kernels for this kind of device; auto: by its type."},
     {"device.gemm", KEY_CHOICE, AT(device.gemm), .words = gemms, .standard = "auto",
      .help =

@@ -82,6 +82,16 @@ json_t *set_storage_json(const struct descriptor *descriptor, const struct datas
                      (json_int_t)storage.places);
 }
 
+void set_storage_words(const json_t *storage, char words[120]) {
+    const char *kind = json_string_value(json_object_get(storage, "kind"));
+    *words = '\0';
+    if (kind)
+        snprintf(words, 120, "%.0f floats: %.0f of %.0f values of each channel (%.20s)",
+                 json_number_value(json_object_get(storage, "floats")),
+                 json_number_value(json_object_get(storage, "kept")), json_number_value(json_object_get(storage, "of")),
+                 kind);
+}
+
 static int write_about(const struct set_paths *paths, const struct distilled_set *set,
                        const struct descriptor *descriptor, const struct session *session, const char *sha256) {
     int status = RETORT_OK;

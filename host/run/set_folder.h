@@ -37,6 +37,8 @@ int set_folder_write(const char *folder, const struct distilled_set *set, const 
  * "of", "places"}: `kept` of the `of` values of an image's channel (struct set_storage). A new reference; NULL: out of
  * memory. */
 json_t *set_storage_json(const struct descriptor *descriptor, const struct dataset *train);
+/* "7840 floats: 49 of 784 values of each channel (frequency)": such an object in words; "" for anything else. */
+void set_storage_words(const json_t *storage, char words[120]);
 
 /* Reads images and labels from two .npy files: float images are in network space, uint8 ones are pixels and are
  * normalised; rows may come in any order. Checked against the session's data. */

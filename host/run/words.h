@@ -10,5 +10,6 @@ extern const char *const words_pool[];
 extern const char *const words_optimizer[];
 extern const char *const words_labels[];
 extern const char *const words_parameters[];
+extern const char *const words_family[];
 
 #endif
