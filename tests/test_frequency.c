@@ -259,8 +259,8 @@ static int pull_create(const struct distill_problem *problem, struct set *set, v
     return RETORT_OK;
 }
 
-static int pull_step(void *instance, int step, struct metrics *metrics) {
-    (void)step;
+static int pull_step(void *instance, struct turn turn, struct metrics *metrics) {
+    (void)turn;
     struct pull *p = instance;
     double loss = 0;
     for (int64_t i = 0; i < p->set->count * p->set->image_size; i++) {

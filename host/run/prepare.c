@@ -16,7 +16,8 @@ static struct distill_problem problem_of(const struct descriptor *d, const struc
                                     .outer = d->outer,
                                     .method = descriptor_method(d),
                                     .method_spec = d->method_spec,
-                                    .seed = d->seed};
+                                    .seed = d->seed,
+                                    .division = session->division};
 }
 
 static int make_distill(const struct descriptor *d, const struct session *session, const struct unroll_plan *frozen,
@@ -34,8 +35,8 @@ done:
     return status;
 }
 
-/* Settings that do not go with the data are refused before kernels are built, which may take a minute. */
-static int check(const struct descriptor *d, const struct session *session) {
+/* Before kernels are built, which may take a minute. */
+int prepare_check(const struct descriptor *d, const struct session *session) {
     const struct distill_problem problem = problem_of(d, session);
     const char *key;
     int status = distill_check(&problem, &key);
@@ -46,7 +47,7 @@ static int check(const struct descriptor *d, const struct session *session) {
 static int plan_all(const struct descriptor *d, struct session *session, struct run_plan *plan,
                     const volatile int *interrupt, struct distill **distill) {
     int status = RETORT_OK;
-    TRY(check(d, session));
+    TRY(prepare_check(d, session));
     TRY(scores_plan(d, session, NULL, plan->frozen ? &plan->evaluate : NULL, &plan->evaluate));
     TRY(make_distill(d, session, plan->frozen ? &plan->distil : NULL, interrupt, distill));
 done:

@@ -11,5 +11,6 @@ extern const char *const words_optimizer[];
 extern const char *const words_labels[];
 extern const char *const words_parameters[];
 extern const char *const words_family[];
+extern const char *const words_divide[];
 
 #endif
