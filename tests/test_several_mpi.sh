@@ -27,7 +27,7 @@ data: {kind: idx, path: /usr/share/datasets/fashion-mnist, train_limit: 600, tes
 network: {width: 4}
 inner: {steps: 6, lr: 0.02}
 method: {window: 3, range: 1}
-outer: {steps: 30, lr: 0.01, real_batch: 32, meta_batch: 4}
+outer: {steps: 20, lr: 0.01, real_batch: 32, meta_batch: 4}
 evaluate: {networks: 4, steps: [20]}
 YAML
 
@@ -59,7 +59,7 @@ words "one of four talks" "^devices: 4, which divide the trajectories of a step"
 together 2 small.yaml --device "$device" --out two
 same "two processes: the bytes of four" two four
 
-rows=(--set device.divide=rows --set outer.meta_batch=1 --set set.ipc=4 --set outer.steps=6)
+rows=(--set device.divide=rows --set device.shares=[1,1,1,1] --set outer.meta_batch=1 --set set.ipc=4 --set outer.steps=6)
 "$program" run small.yaml --device "$device,$device,$device,$device" --out row-threads "${rows[@]}" -q >out 2>err </dev/null
 together 4 small.yaml --device "$device" --out row-four "${rows[@]}"
 words "rows: four processes divide them" "^devices: 4, which divide the rows of batches"
