@@ -306,6 +306,11 @@ static void test_refused(void **state) {
          "device.divide: method dm does not divide the rows of its batches"},
         {{"bars.yaml", "no", {"outer.meta_batch=2", "method.hessian=lanczos"}},
          "low-rank Hessian is of one trajectory"},
+        {{"bars.yaml", "no", {"network.norm=batch"}, .devices = 2},
+         "device.divide: rows cannot be divided under batch norm"},
+        {{"bars.yaml", "no", {"device.divide=rows", "method.hessian=lanczos"}, .devices = 2},
+         "device.divide: rows cannot be divided under a low-rank Hessian"},
+        {{"bars.yaml", "no", {"device.shares=[1, 9]"}, .devices = 2}, "leaves no row to device 1"},
         {{"bars.yaml", "no", {"device.select=[nowhere, cpu]"}}, "nowhere"},
         {{"bars.yaml", "no", {"device.select=[cpu, nowhere]", "outer.meta_batch=2"}}, "nowhere"},
     };
