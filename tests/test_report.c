@@ -110,7 +110,9 @@ static const char *make_run(const char *name) {
     write_text(
         folder, "plan.json",
         "{\"retort\": \"0.1.0\", \"device\": {\"name\": \"a CPU\"}, \"data\": {\"hash\": \"cafe\", \"train\": 60, "
-        "\"test\": 10}, \"estimate\": {\"seconds\": {\"distil\": 80.0}, \"peak_device_bytes\": 12582912}}");
+        "\"test\": 10}, \"estimate\": {\"seconds\": {\"distil\": 80.0}, \"peak_device_bytes\": 12582912}, "
+        "\"team\": {\"divide\": \"trajectories\", \"shares\": [20, 7], \"others\": [{\"device\": {\"name\": \"a GPU\", "
+        "\"platform\": \"another\"}}]}}");
     write_metrics(folder, 40, profile);
     write_set(folder, NORMALISE_MEAN_SD, true, "[\"Trouser\", \"Bag\"]");
     assert_ok(folder_create(in(folder, "previews")));
@@ -246,6 +248,8 @@ static void test_whole_run(void **state) {
                                         "beef",
                                         "cafe",
                                         "a CPU",
+                                        "a GPU, another, driver ",
+                                        "trajectories, 20 : 7",
                                         "np.load(&#39;set/images.npy&#39;)",
                                         "After 0 outer steps",
                                         "retort export ",
@@ -321,7 +325,9 @@ static void test_hostile_words(void **state) {
     write_set(run, NORMALISE_MEAN_SD, false, "[\"<script>alert(1)</script>\", \"a & b \\u0001 \\\"c\\\"\"]");
     write_text(run, "descriptor.yaml",
                "data: {kind: idx, path: '</pre><script>'} # \xff\xfe\x01 \xed\xa0\x80\nouter: {steps: 40}\n");
-    write_text(run, "plan.json", "{\"retort\": \"<i>\", \"device\": {\"name\": \"</td>\"}}");
+    write_text(run, "plan.json",
+               "{\"retort\": \"<i>\", \"device\": {\"name\": \"</td>\"}, \"team\": {\"divide\": \"<b>\", \"shares\": "
+               "[\"<\"], \"others\": [1, {\"device\": \"<u>\"}]}}");
     write_text(run, "result.json",
                "{\"device\": \"<img src=x onerror=alert(1)>\", \"accuracy\": {\"distilled\": {\"mean\": 1, "
                "\"runs\": [1, \"<b>\"], \"chosen_on\": \"<u>\"}}, \"protocol\": \"]]><u>\"}");

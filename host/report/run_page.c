@@ -260,6 +260,29 @@ static void write_identity_row(struct text *page, const char *title, const char 
     text_append(page, "</tr>\n");
 }
 
+/* The devices beside the first that worked on the run, and what each of all did. */
+static void write_team(struct text *page, const json_t *team) {
+    const json_t *shares = json_object_get(team, "shares"), *others = json_object_get(team, "others"), *other;
+    const char *what = json_words_at(team, "divide");
+    struct text words;
+    size_t i;
+    if (!what || !json_is_array(shares) || !json_is_array(others)) return;
+    json_array_foreach((json_t *)others, i, other) {
+        const char *name = json_words_at(other, "device.name"), *platform = json_words_at(other, "device.platform");
+        const char *driver = json_words_at(other, "device.driver");
+        text_init(&words);
+        text_printf(&words, "%s, %s, driver %s", name ? name : "", platform ? platform : "", driver ? driver : "");
+        write_identity_row(page, "And the device", text_get(&words));
+        text_finish(&words);
+    }
+    text_init(&words);
+    text_printf(&words, "%s, ", what);
+    for (i = 0; i < json_array_size(shares); i++)
+        text_printf(&words, "%s%lld", i ? " : " : "", (long long)json_integer_value(json_array_get(shares, i)));
+    write_identity_row(page, "They divided", text_get(&words));
+    text_finish(&words);
+}
+
 static void write_identity(struct text *page, const struct record *record) {
     const json_t *of = record->result ? record->result : record->about, *plan = record->plan, *value;
     const char *name;
@@ -270,6 +293,7 @@ static void write_identity(struct text *page, const struct record *record) {
     write_identity_row(page, "Device", device ? device : json_words_at(plan, "device.name"));
     write_identity_row(page, "Platform", platform ? platform : json_words_at(plan, "device.platform"));
     write_identity_row(page, "Driver", device ? json_words_at(of, "driver") : json_words_at(plan, "device.driver"));
+    write_team(page, json_object_get(plan, "team"));
     write_identity_row(page, "Kernel choices", json_words_at(of ? of : plan, "wisdom"));
     write_identity_row(page, "Matrix products", json_words_at(of ? of : plan, "gemm"));
     double seed = json_number_at(record->recipe, "seed");
