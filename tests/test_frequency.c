@@ -5,6 +5,7 @@
 #include "test.h"
 
 #include "base/file.h"
+#include "device/fft.h"
 #include "distill/distill.h"
 #include "distill/frequency.h"
 #include "distill/method.h"
@@ -38,7 +39,7 @@ static void test_basis(void **state) {
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
         int n = sizes[s];
         float *basis = calloc((size_t)(n * n), sizeof *basis);
-        frequency_basis(n, basis);
+        dct_basis(n, basis);
         for (int a = 0; a < n; a++)
             for (int b = 0; b < n; b++) {
                 double sum = 0;
@@ -83,14 +84,12 @@ static void test_graph(void **state) {
     struct node *d = graph_input(g, "down", FLOAT32, SHAPE(HEIGHT, HEIGHT));
     struct node *a = graph_input(g, "across", FLOAT32, SHAPE(WIDTH, WIDTH));
     struct node *seed = graph_input(g, "seeds", FLOAT32, SHAPE(2, PLANES / 2, HEIGHT, WIDTH));
-    struct node *x =
-        frequency_images(frequency_place(c, graph_input(g, "places", INT32, SHAPE(ELEMENTS)), shape), d, a);
+    struct node *x = dct_images(frequency_place(c, graph_input(g, "places", INT32, SHAPE(ELEMENTS)), shape), d, a);
     assert_true(x && shape_equal(x->shape, seed->shape));
     assert_ok(transform_vjp(x, seed, &c, 1, &gradient));
     graph_output(g, "images", x);
     graph_output(g, "derivative", gradient);
-    graph_output(g, "picked",
-                 frequency_pick(frequency_spectra(seed, d, a), graph_input(g, "picks", INT32, SHAPE(KEPT))));
+    graph_output(g, "picked", frequency_pick(dct_spectra(seed, d, a), graph_input(g, "picks", INT32, SHAPE(KEPT))));
     evaluate(g, BINDINGS({"coefficients", coefficients}, {"down", down}, {"across", across}, {"seeds", seeds},
                          {"places", places}, {"picks", picks}, {"images", images}, {"derivative", derivative},
                          {"picked", picked}));
@@ -164,14 +163,16 @@ static void data_finish_here(struct data *data) {
 }
 
 /* The places are those that vary in the class and channel; both ways are the definition's, to single precision. */
-static void expect_device(int channels, int height, int width, int ipc, int count, int every, int family) {
+static void expect_device(int channels, int height, int width, int ipc, int count, int every, int family,
+                          enum dct_way way) {
     const int plane = height * width, size = channels * plane;
     struct data data = data_begin(channels, height, width, count, (unsigned)every);
     const int kept = (plane - 1) / every; /* one at least may vary that has no room */
     const struct frequency_shape shape = {2, ipc, channels, height, width, kept};
     struct frequency *f;
     int64_t position_count;
-    assert_ok(frequency_create(libraries[family], &shape, data_get(&data), false, &f));
+    assert_ok(frequency_create(libraries[family], &shape, data_get(&data), way, false, &f));
+    assert_int_equal(frequency_dct(f), way);
     const int32_t *positions = frequency_positions(f, &position_count);
     assert_int_equal(position_count, 2 * channels * kept);
     struct random random = random_begin(9, RANDOM_TEST, 0);
@@ -213,11 +214,20 @@ static void test_device(void **state) {
     (void)state;
     if (!device) skip();
     for (int family = 0; family < 2; family++) {
-        expect_device(2, 7, 5, 3, 40, 5, family);
-        expect_device(1, 28, 28, 2, 20, 16, family);
-        expect_device(3, 32, 32, 1, 16, 16, family);
-        expect_device(1, 1, 6, 1, 20, 3, family);
+        expect_device(2, 7, 5, 3, 40, 5, family, DCT_MATRIX);
+        expect_device(1, 28, 28, 2, 20, 16, family, DCT_MATRIX);
+        expect_device(3, 32, 32, 1, 16, 16, family, DCT_MATRIX);
+        expect_device(1, 1, 6, 1, 20, 3, family, DCT_MATRIX);
     }
+}
+
+/* The same by a library. */
+static void test_library(void **state) {
+    (void)state;
+    if (device && !device_fft_library()) print_message("this build has no clFFT\n");
+    if (!device || !device_fft_library()) skip();
+    expect_device(2, 7, 5, 3, 40, 5, 0, DCT_CLFFT);
+    expect_device(1, 28, 28, 2, 20, 16, 1, DCT_CLFFT);
 }
 
 /* --- sets --- */
@@ -414,7 +424,7 @@ static void test_positions(void **state) {
     const struct frequency_shape shape = {2, IPC, 1, SIDE, SIDE, HELD};
     struct frequency *f;
     int64_t count;
-    assert_ok(frequency_create(libraries[0], &shape, data_get(&data), false, &f));
+    assert_ok(frequency_create(libraries[0], &shape, data_get(&data), DCT_MATRIX, false, &f));
     int32_t *positions = frequency_positions(f, &count);
     positions[HELD + 1] = PIXELS;
     assert_int_equal(frequency_settle(f), RETORT_EFORMAT);
@@ -431,7 +441,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_basis),      cmocka_unit_test(test_graph),     cmocka_unit_test(test_storage),
         cmocka_unit_test(test_device),     cmocka_unit_test(test_set),       cmocka_unit_test(test_noise),
-        cmocka_unit_test(test_checkpoint), cmocka_unit_test(test_positions),
+        cmocka_unit_test(test_checkpoint), cmocka_unit_test(test_positions), cmocka_unit_test(test_library),
     };
     return cmocka_run_group_tests_name("frequency", tests, prepare, clean);
 }

@@ -101,6 +101,10 @@ const struct unroll *distill_unroll(const struct distill *d) {
     return d->method->unroll ? d->method->unroll(d->instance) : NULL;
 }
 
+enum dct_way distill_dct(const struct distill *d) {
+    return set_dct(&d->set);
+}
+
 const struct memory *distill_set_memory(const struct distill *d, int i) {
     return set_memory(&d->set, i);
 }

@@ -17,6 +17,7 @@ struct device_choice {
     const char *select; /* "" for RETORT_DEVICE or the first one */
     enum family family;
     enum gemm_choice gemm;   /* who computes matrix products */
+    enum dct_way dct;        /* who makes images of coefficients */
     enum merge_choice merge; /* whether small launches become one */
 };
 

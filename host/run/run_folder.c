@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "run/forecast.h"
 #include "run/json_file.h"
+#include "run/words.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -94,6 +95,10 @@ static json_t *plan_to_json(const struct run_plan *plan) {
                      unroll_to_json(&plan->evaluate.full));
 }
 
+const char *run_plan_dct(const struct run_plan *plan) {
+    return plan->dct == DCT_AUTO ? NULL : words_dct[plan->dct];
+}
+
 int run_folder_read_plan(const struct run_folder *folder, struct run_plan *plan) {
     int status = RETORT_OK;
     json_t *kept = NULL;
@@ -103,6 +108,9 @@ int run_folder_read_plan(const struct run_folder *folder, struct run_plan *plan)
     snprintf(fresh.gemm, sizeof fresh.gemm, "%s", gemm ? gemm : "");
     const char *merge = json_string_value(json_object_get(kept, "merge"));
     fresh.single = merge && strcmp(merge, "off") == 0;
+    const char *dct = json_string_value(json_object_get(kept, "dct"));
+    for (enum dct_way way = DCT_CLFFT; dct && way <= DCT_MATRIX; way++)
+        if (strcmp(dct, words_dct[way]) == 0) fresh.dct = way;
     const json_t *all = json_object_get(kept, "trainings");
     fresh.frozen = all != NULL;
     if (all
@@ -250,14 +258,15 @@ int run_folder_begin(const struct run_folder *folder, const struct descriptor *d
     snprintf(fingerprint, sizeof fingerprint, "%016" PRIx64, data->fingerprint);
     /* The plan first: by it holds_nothing knows a folder that a run was killed in. The descriptor last: with it the run
      * counts as begun. */
-    TRY(json_file_write(
-        folder->plan,
-        json_pack("{s:i, s:s, s:s, s:s, s:s, s:{s:s, s:s, s:s}, s:{s:s, s:I, s:I}, s:o, s:o}", "format", 1, "retort",
-                  RETORT_VERSION, "wisdom", session->wisdom_name, "gemm", library_gemm(session->library), "merge",
-                  session->target.single ? "off" : "auto", "device", "name", traits->name, "platform", traits->platform,
-                  "driver", traits->driver, "data", "hash", fingerprint, "train", (json_int_t)data->train_read, "test",
-                  (json_int_t)data->test_read, "trainings", plan_to_json(plan), "estimate", forecast_json(forecast)),
-        15));
+    TRY(json_file_write(folder->plan,
+                        json_pack("{s:i, s:s, s:s, s:s, s:s, s:s*, s:{s:s, s:s, s:s}, s:{s:s, s:I, s:I}, s:o, s:o}",
+                                  "format", 1, "retort", RETORT_VERSION, "wisdom", session->wisdom_name, "gemm",
+                                  library_gemm(session->library), "merge", session->target.single ? "off" : "auto",
+                                  "dct", run_plan_dct(plan), "device", "name", traits->name, "platform",
+                                  traits->platform, "driver", traits->driver, "data", "hash", fingerprint, "train",
+                                  (json_int_t)data->train_read, "test", (json_int_t)data->test_read, "trainings",
+                                  plan_to_json(plan), "estimate", forecast_json(forecast)),
+                        15));
     if (strcmp(session->wisdom_name, "none") != 0)
         TRY(wisdom_save(session->wisdom, folder->wisdom));
     else if (unlink(folder->wisdom) < 0 && errno != ENOENT)

@@ -25,9 +25,13 @@ struct run_plan {
     bool frozen; /* false: nothing was planned yet, or the folder is of a version that did not write it down */
     struct unroll_plan distil;
     struct evaluate_plans evaluate;
-    char gemm[16]; /* of a run that is resumed: who computed matrix products; "": the folder does not tell */
-    bool single;   /* likewise: launches were not merged */
+    char gemm[16];    /* of a run that is resumed: who computed matrix products; "": the folder does not tell */
+    bool single;      /* likewise: launches were not merged */
+    enum dct_way dct; /* who makes images of coefficients; DCT_AUTO: there are none, or the folder does not tell */
 };
+
+/* Who makes images of coefficients, in words; NULL where there are none. */
+const char *run_plan_dct(const struct run_plan *plan);
 
 /* Settles the names. `out` NULL: runs/NAME-SEED. Touches nothing. */
 int run_folder_name(const struct descriptor *descriptor, const char *out, struct run_folder *folder);

@@ -18,3 +18,4 @@ const char *const words_optimizer[] = {[OPTIMIZER_SGD] = "sgd", [OPTIMIZER_ADAM]
 const char *const words_labels[] = {[LABELS_HARD] = "hard", [LABELS_SOFT] = "soft", NULL};
 const char *const words_family[] = {[FAMILY_AUTO] = "auto", [FAMILY_CPU] = "cpu", [FAMILY_GPU] = "gpu", NULL};
 const char *const words_parameters[] = {[PARAMETERS_PIXELS] = "pixels", [PARAMETERS_FREQUENCY] = "frequency", NULL};
+const char *const words_dct[] = {[DCT_AUTO] = "auto", [DCT_CLFFT] = "clfft", [DCT_MATRIX] = "matrix", NULL};
