@@ -36,8 +36,8 @@ const char *device_fft_library(void) {
  * which BACK turns round. A result that is transposed is written by columns of its plane. */
 static const char source[] =
     "#define ORDER(i) (2 * (i) < LENGTH ? 2 * (i) : 2 * (LENGTH - (i)) - 1)\n"
-    "#define AT(r, i) (TRANSPOSE ? ((r) / PER_PLANE * LENGTH + (i)) * PER_PLANE + (r) % PER_PLANE : (r) * LENGTH + "
-    "(i))\n"
+    "#define TRANSPOSED(r, i) (((r) / PER_PLANE * LENGTH + (i)) * PER_PLANE + (r) % PER_PLANE)\n"
+    "#define AT(r, i) (TRANSPOSE ? TRANSPOSED(r, i) : (r) * LENGTH + (i))\n"
     "kernel void TAKE(global float *rows, ulong rows0, global const float *x, ulong x0, global const float *turns,\n"
     "                 ulong turns0) {\n"
     "    const uint i = get_global_id(0), pair = get_global_id(1);\n"
@@ -71,14 +71,15 @@ static const char source[] =
     "    if (r + 1 < ROWS) y[y0 + AT(r + 1, to)] = value.y;\n"
     "}\n"
     "#undef ORDER\n"
-    "#undef AT\n";
+    "#undef AT\n"
+    "#undef TRANSPOSED\n";
 static const char *const own_macros[] = {"TAKE", "GIVE", "LENGTH", "PER_PLANE", "ROWS", "BACK", "TRANSPOSE"};
 
 /* Rows along one axis: along a plane's width, or its height. */
 struct axis {
     size_t length, rows, pairs; /* rows of all planes; two and two, the last one perhaps alone */
     clfftPlanHandle plan;
-    bool planned, borrowed;      /* borrowed: the other axis's plan */
+    bool planned;                /* false: there is none, or it is the other axis's */
     struct device_buffer *turns; /* [length,2] */
 };
 enum { ACROSS, DOWN, AXES };
@@ -142,8 +143,7 @@ static int plan(struct device_dct *dct, size_t *scratch) {
     for (int i = 0; i < AXES; i++) {
         struct axis *axis = &dct->axes[i];
         size_t bytes = 0;
-        axis->borrowed = i > 0 && axis->length == dct->axes[0].length && axis->pairs == dct->axes[0].pairs;
-        if (axis->borrowed)
+        if (i > 0 && axis->length == dct->axes[0].length && axis->pairs == dct->axes[0].pairs)
             axis->plan = dct->axes[0].plan;
         else
             TRY(plan_axis(dct, axis));
