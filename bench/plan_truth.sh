@@ -39,8 +39,8 @@ for ((turn = 1; turn <= turns; turn++)); do
   done
 done
 
-echo "| | memory, MB: plan, run | an outer step, s | distilling, s | | evaluating, s | |"
-echo "|---|---|---|---|---|---|---|"
+echo "| | memory, MB: plan, run | an outer step, s | distilling, s | | evaluating, s | | both |"
+echo "|---|---|---|---|---|---|---|---|"
 for ((row = 0; row < ${#rows[@]}; row++)); do
   jq -rn --arg name "${rows[row]%%|*}" --slurpfile plan <(cat "$out/$row"-*.plan) \
     --slurpfile run <(cat "$out/$row"-*/result.json) '
@@ -52,5 +52,6 @@ for ((row = 0; row < ${#rows[@]}; row++)); do
     "| \($name) | \(pair(.peak_device_bytes / 1e6; .peak_device_bytes / 1e6; 100)) " +
     "| \(pair(.seconds.outer_step; .seconds.distil / .outer_steps; 1e4)) " +
     "| \(pair(.seconds.distil; .seconds.distil; 10)) | \(more(.seconds.distil; .seconds.distil)) " +
-    "| \(pair(.seconds.evaluate; .seconds.evaluate; 10)) | \(more(.seconds.evaluate; .seconds.evaluate)) |"'
+    "| \(pair(.seconds.evaluate; .seconds.evaluate; 10)) | \(more(.seconds.evaluate; .seconds.evaluate)) " +
+    "| \(more(.seconds | .distil + .evaluate; .seconds | .distil + .evaluate)) |"'
 done

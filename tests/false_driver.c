@@ -10,6 +10,7 @@
  *     RETORT_TEST_BAD         "corrupt conv_cpu": kernels whose name holds the word leave a wrong number in their first
  *                             argument; "outside": in front of it; "vary": another one each time; "refuse": cannot be
  *                             taken from their program; "crash" and "hang": end or stop the process when launched
+ *     RETORT_TEST_SLEEP       microseconds: launches and reads take up to so much longer, by chance
  *     RETORT_TEST_COUNT       a file that gets the numbers of launches and of reads in the end */
 #define _GNU_SOURCE /* RTLD_NEXT */
 #include <CL/cl.h>
@@ -17,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define REAL(name)                 \
@@ -30,6 +32,15 @@ static void print_words(void) {
     if (words) printf("%s\n", words);
 }
 
+/* One of eight calls, so that a thread gets far ahead of another now and then. */
+static void dawdle(void) {
+    static _Thread_local unsigned state;
+    const char *most = getenv("RETORT_TEST_SLEEP");
+    if (!most) return;
+    if (!state) state = (unsigned)time(NULL) ^ (unsigned)gettid() * 2654435761u;
+    if (rand_r(&state) % 8 == 0) usleep((unsigned)rand_r(&state) % (unsigned)atoi(most));
+}
+
 /* The code to fail with, or CL_SUCCESS; `call` is the kind that is being made. */
 static cl_int fails(const char *call) {
     static long made;
@@ -39,6 +50,7 @@ static cl_int fails(const char *call) {
     char wanted[16];
     long at;
     int code;
+    dawdle();
     launches += strcmp(call, "launch") == 0;
     reads += strcmp(call, "read") == 0;
     if (strcmp(seen, text ? text : "") != 0) made = 0, failed = CL_SUCCESS;

@@ -84,17 +84,17 @@ static void problem_init(const struct network_spec *network, const struct optimi
     assert_ok(network_describe(network, CHANNELS, HEIGHT, WIDTH, CLASSES, &p->network));
     const struct method *bptt = method_at(0);
     for (int i = 0; strcmp(bptt->name, "bptt") != 0; i++) assert_non_null(bptt = method_at(i));
-    p->distill =
-        (struct distill_problem){.library = libraries[family],
-                                 .train = &train,
-                                 .network = &p->network,
-                                 .inner = {.steps = steps, .optimizer = *optimizer, .batch_per_class = PER_CLASS},
-                                 .set = {.ipc = IPC, .init = SET_REAL, .parameters = PARAMETERS_FREQUENCY, .budget = 1},
-                                 .outer = {.steps = 10, .optimizer = OPTIMIZER_SGD, .lr = 1, .real_batch = REAL},
-                                 .method = bptt,
-                                 .method_spec = &p->method,
-                                 .dct = way,
-                                 .seed = 11};
+    p->distill = (struct distill_problem){
+        .library = libraries[family],
+        .train = &train,
+        .network = &p->network,
+        .inner = {.steps = steps, .optimizer = *optimizer, .batch_per_class = PER_CLASS},
+        .set = {.ipc = IPC, .init = SET_REAL, .parameters = PARAMETERS_FREQUENCY, .budget = 1},
+        .outer = {.steps = 10, .optimizer = OPTIMIZER_SGD, .lr = 1, .real_batch = REAL, .meta_batch = 1},
+        .method = bptt,
+        .method_spec = &p->method,
+        .dct = way,
+        .seed = 11};
 }
 
 /* What a step draws: weights, the rows of inner steps, real images. */
@@ -241,7 +241,7 @@ static void expect_gradient(const struct network_spec *network, const struct opt
     assert_int_equal(set.variables[SET_STORED].count, COEFFICIENTS);
     assert_ok(p.distill.method->create(&p.distill, &set, &instance));
     assert_ok(set_decode(&set));
-    assert_ok(p.distill.method->step(instance, 3, &metrics));
+    assert_ok(p.distill.method->step(instance, (struct turn){3, 0, 3}, &metrics));
     assert_ok(set_pull(&set));
     for (int i = 0; i < COEFFICIENTS; i++) stored[i] = set.stored[i], got[i] = set.variables[SET_STORED].gradient[i];
     decoding_of(&set, decoding);

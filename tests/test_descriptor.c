@@ -236,7 +236,8 @@ static void test_refusals(void **state) {
         {LEAST "memory: 1e30 TiB\n", "memory"},
         {LEAST "seed: -1\n", "seed: found '-1'"},
         {LEAST "evaluate: {steps: [1,2,3,4,5,6,7,8,9]}\n", "9 items"},
-        {LEAST "device: {select: [a]}\n", "found a list, expected text"},
+        {LEAST "device: {select: [a, [b]]}\n", "device.select: found a list, expected text, or a list of texts"},
+        {LEAST "device: {select: {a: b}}\n", "expected text, or a list of texts"},
         {LEAST "device: {select: \"a\\0b\"}\n", "zero byte"},
         /* not YAML at all */
         {"data: {kind: idx\n", "d.yaml:|not YAML"},

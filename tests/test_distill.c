@@ -78,7 +78,7 @@ static int pull_create(const struct distill_problem *problem, struct set *set, v
     return RETORT_OK;
 }
 
-static int pull_step(void *instance, int step, struct metrics *metrics) {
+static int pull_step(void *instance, struct turn turn, struct metrics *metrics) {
     struct pull *p = instance;
     const struct pull_spec *spec = p->problem->method_spec;
     struct outer_variable *stored = &p->set->variables[SET_STORED], *labels = &p->set->variables[SET_SOFT_LABELS];
@@ -91,15 +91,16 @@ static int pull_step(void *instance, int step, struct metrics *metrics) {
     }
     for (int64_t i = 0; i < labels->count; i++) labels->gradient[i] = 1;
     p->set->variables[SET_LOG_LR].gradient[0] = -1;
-    if (step == spec->breaks_at) stored->gradient[3] = NAN;
+    if (turn.step == spec->breaks_at) stored->gradient[3] = NAN;
     metric_real(metrics, "loss", loss);
-    metric_text(metrics, "mood", step % 2 ? "odd" : "even");
+    metric_text(metrics, "mood", turn.step % 2 ? "odd" : "even");
     metric_whole(metrics, "parts.steps", p->steps);
     return RETORT_OK;
 }
 
-static void pull_advance(void *instance) {
+static void pull_advance(void *instance, const struct metrics *metrics) {
     struct pull *p = instance;
+    assert_true(isfinite(metric_number(metrics, "loss")));
     p->steps++;
     p->sum += 0.1 * p->steps;
     p->saves++;

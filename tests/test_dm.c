@@ -223,7 +223,7 @@ static void expect_steps(const struct network_spec *spec, const struct dm_keys *
     for (int step = 1; step <= 6; step++) {
         double gradient[COUNT * PIXELS], got[COUNT * PIXELS];
         metrics_clear(&metrics);
-        assert_ok(problem.method->step(instance, step, &metrics));
+        assert_ok(problem.method->step(instance, (struct turn){step, 0, (uint32_t)step}, &metrics));
         double loss = expected(&problem, keys, step, set.stored, gradient);
         double loss_off = fabs(metric_number(&metrics, "loss") - loss) / loss;
         for (int i = 0; i < COUNT * PIXELS; i++) got[i] = set.variables[SET_STORED].gradient[i];
@@ -253,7 +253,7 @@ static void expect_frequency(const struct network_spec *spec, const struct dm_ke
         assert_int_equal(count, COUNT * PIXELS / 2);
         metrics_clear(&metrics);
         assert_ok(set_decode(&set));
-        assert_ok(problem.method->step(instance, step, &metrics));
+        assert_ok(problem.method->step(instance, (struct turn){step, 0, (uint32_t)step}, &metrics));
         assert_ok(set_pull(&set));
         expected_images(&set, images);
         double loss = expected(&problem, keys, step, images, by_images);

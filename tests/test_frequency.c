@@ -9,9 +9,11 @@
 #include "distill/distill.h"
 #include "distill/frequency.h"
 #include "distill/method.h"
+#include "team/team.h"
 #include "transform/transform.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -269,8 +271,8 @@ static int pull_create(const struct distill_problem *problem, struct set *set, v
     return RETORT_OK;
 }
 
-static int pull_step(void *instance, int step, struct metrics *metrics) {
-    (void)step;
+static int pull_step(void *instance, struct turn turn, struct metrics *metrics) {
+    (void)turn;
     struct pull *p = instance;
     double loss = 0;
     for (int64_t i = 0; i < p->set->count * p->set->image_size; i++) {
@@ -416,6 +418,60 @@ static void test_checkpoint(void **state) {
     assert_ok(folder_remove(folder));
 }
 
+/* --- teams --- */
+struct member {
+    struct device *device;
+    struct library *library;
+    struct distill *distill;
+    int status;
+};
+
+static void *share_start(void *part) {
+    struct member *member = part;
+    member->status = distill_share_start(member->distill);
+    return NULL;
+}
+
+/* Devices of a team start from the leader's coefficients at the leader's places, whatever they had found themselves. */
+static void test_team(void **state) {
+    (void)state;
+    if (!device) skip();
+    struct data data[2] = {data_begin(1, SIDE, SIDE, 20, 3), data_begin(1, SIDE, SIDE, 20, 4)};
+    struct member members[2];
+    struct team *teams[2];
+    pthread_t threads[2];
+    float images[2][COUNT * PIXELS];
+    const int shares[2] = {1, 1};
+    assert_ok(team_create_threads(2, teams));
+    for (int i = 0; i < 2; i++) {
+        struct distill_problem problem = problem_of(data_get(&data[i]), 0);
+        assert_ok(device_open(TEST_DEVICE, &members[i].device));
+        assert_ok(library_create(members[i].device, FAMILY_CPU, &members[i].library));
+        problem.library = members[i].library;
+        problem.outer.meta_batch = 2;
+        problem.division = (struct division){teams[i], DIVIDE_TRAJECTORIES, shares};
+        assert_ok(distill_create(&problem, &members[i].distill));
+        assert_ok(distill_read_set(members[i].distill, images[i], NULL, NULL));
+    }
+    assert_memory_not_equal(images[0], images[1], sizeof images[0]);
+    for (int i = 0; i < 2; i++) assert_int_equal(pthread_create(&threads[i], NULL, share_start, &members[i]), 0);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+        assert_ok(members[i].status);
+    }
+    float before[COUNT * PIXELS];
+    memcpy(before, images[0], sizeof before);
+    for (int i = 0; i < 2; i++) {
+        assert_ok(distill_read_set(members[i].distill, images[i], NULL, NULL));
+        assert_memory_equal(images[i], before, sizeof before);
+        distill_destroy(members[i].distill);
+        library_destroy(members[i].library);
+        device_close(members[i].device);
+        team_destroy(teams[i]);
+        data_finish_here(&data[i]);
+    }
+}
+
 /* Places that are none of the spectrum's are refused, before a kernel reads by them. */
 static void test_positions(void **state) {
     (void)state;
@@ -442,6 +498,7 @@ int main(void) {
         cmocka_unit_test(test_basis),      cmocka_unit_test(test_graph),     cmocka_unit_test(test_storage),
         cmocka_unit_test(test_device),     cmocka_unit_test(test_set),       cmocka_unit_test(test_noise),
         cmocka_unit_test(test_checkpoint), cmocka_unit_test(test_positions), cmocka_unit_test(test_library),
+        cmocka_unit_test(test_team),
     };
     return cmocka_run_group_tests_name("frequency", tests, prepare, clean);
 }

@@ -103,7 +103,7 @@ static void test_round_trip(void **state) {
     /* A copy of these decisions alone has the same hash, and holds nothing of other devices. */
     char copy[FILE_PATH_MAX];
     assert_ok(path_join(folder, "copy", copy));
-    assert_ok(wisdom_save(wisdom, copy));
+    assert_ok(wisdom_save(wisdom, NULL, copy));
     wisdom_destroy(wisdom);
     struct wisdom *copied;
     assert_ok(wisdom_load(copy, &target, &copied));
@@ -277,7 +277,7 @@ static void test_products(void **state) {
     assert_false(wisdom_refuses_library(wisdom));
     wisdom_name(wisdom, name);
     assert_string_not_equal(name, before);
-    assert_ok(wisdom_save(wisdom, path)); /* as a run's folder keeps it */
+    assert_ok(wisdom_save(wisdom, NULL, path)); /* as a run's folder keeps it */
     wisdom_destroy(wisdom);
     wisdom = load(&traits);
     assert_known(wisdom, &product, &called);
@@ -392,7 +392,7 @@ static void test_bad_choices(void **state) {
     /* they are kept by a copy, which the mark is not */
     wisdom_name(wisdom, again);
     assert_string_not_equal(name, again);
-    assert_ok(wisdom_save(wisdom, path));
+    assert_ok(wisdom_save(wisdom, NULL, path));
     wisdom_destroy(wisdom);
     wisdom = load(&traits);
     wisdom_name(wisdom, name);
@@ -534,7 +534,7 @@ static void test_tiles_of_products(void **state) {
     assert_known(wisdom, &product, &own);
     wisdom_name(wisdom, name);
     assert_string_equal(name, "d3d3da021f7e51b5");
-    assert_ok(wisdom_save(wisdom, path));
+    assert_ok(wisdom_save(wisdom, NULL, path));
     wisdom_destroy(wisdom);
     unsigned char *kept;
     size_t size;

@@ -16,7 +16,7 @@ enum key_type {
     KEY_LIST,   /* const int * to any number of them in the arena; int at `count_offset`; the word is NULL and 0 */
     KEY_NAMES,  /* const char *const * to any number of texts in the arena; count and word as KEY_LIST */
     KEY_SIZE,   /* int[2]: height and width, or one number for both */
-    KEY_TEXT,   /* const char * in the arena */
+    KEY_TEXT,   /* const char * in the arena; with items above 1 a list of texts stands for them with commas between */
     KEY_PATH,   /* const char *, made absolute from the file's folder; null is NULL */
     KEY_BYTES,  /* uint64_t: a number of bytes, "512 MiB" */
 };

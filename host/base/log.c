@@ -8,7 +8,16 @@
 #include <unistd.h>
 
 static enum log_level level = LOG_INFO;
-static bool line_open; /* a progress line stands unfinished on the terminal */
+static bool line_open;                    /* a progress line stands unfinished on the terminal */
+static _Thread_local const char *speaker; /* NULL: the thread speaks for itself */
+
+static bool shows(enum log_level wanted) {
+    return level >= wanted && (!speaker || wanted <= LOG_WARNING);
+}
+
+void log_speak_for(const char *name) {
+    speaker = name;
+}
 
 void log_set_level(enum log_level wanted) {
     level = wanted;
@@ -18,16 +27,20 @@ enum log_level log_get_level(void) {
     return level;
 }
 
+/* One message at a time, whichever threads have something to say. */
 static void say(const char *prefix, const char *format, va_list arguments) {
+    flockfile(stderr);
     if (line_open) fputc('\n', stderr);
     line_open = false;
     fputs(prefix, stderr);
+    if (speaker) fprintf(stderr, "%s: ", speaker);
     vfprintf(stderr, format, arguments);
     fputc('\n', stderr);
+    funlockfile(stderr);
 }
 
 void log_warning(const char *format, ...) {
-    if (level < LOG_WARNING) return;
+    if (!shows(LOG_WARNING)) return;
     va_list arguments;
     va_start(arguments, format);
     say("retort: warning: ", format, arguments);
@@ -35,7 +48,7 @@ void log_warning(const char *format, ...) {
 }
 
 void log_info(const char *format, ...) {
-    if (level < LOG_INFO) return;
+    if (!shows(LOG_INFO)) return;
     va_list arguments;
     va_start(arguments, format);
     say("", format, arguments);
@@ -43,7 +56,7 @@ void log_info(const char *format, ...) {
 }
 
 void log_debug(const char *format, ...) {
-    if (level < LOG_DEBUG) return;
+    if (!shows(LOG_DEBUG)) return;
     va_list arguments;
     va_start(arguments, format);
     say("debug: ", format, arguments);
@@ -167,14 +180,15 @@ void progress_update(struct progress *progress, int64_t done, const char *detail
     double now = clock_seconds();
     progress->done = done;
     pace_look(&progress->pace, now, done);
-    if (level >= LOG_INFO && is_due(progress, now)) draw(progress, detail);
+    if (shows(LOG_INFO) && is_due(progress, now)) draw(progress, detail);
 }
 
 void progress_show(struct progress *progress) {
-    if (level >= LOG_INFO && isatty(STDERR_FILENO)) draw(progress, NULL);
+    if (shows(LOG_INFO) && isatty(STDERR_FILENO)) draw(progress, NULL);
 }
 
 void progress_end(struct progress *progress) {
-    if (progress->drawn && line_open) fputc('\n', stderr);
+    if (!progress->drawn) return;
+    if (line_open) fputc('\n', stderr);
     line_open = false;
 }

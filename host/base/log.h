@@ -13,6 +13,9 @@
 enum log_level { LOG_QUIET, LOG_WARNING, LOG_INFO, LOG_DEBUG };
 
 void log_set_level(enum log_level level); /* default LOG_INFO */
+/* From now on this thread works for another, which does the talking: of what it has to say only warnings are shown,
+ * with `name` (borrowed) in front. NULL: it speaks for itself. */
+void log_speak_for(const char *name);
 enum log_level log_get_level(void);
 void log_warning(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void log_info(const char *format, ...) __attribute__((format(printf, 1, 2)));

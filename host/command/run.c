@@ -11,6 +11,7 @@
 #include "run/prepare.h"
 #include "run/set_folder.h"
 #include "run/words.h"
+#include "team/team.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -29,7 +30,7 @@ static const char help[] =
     "  --out DIR               the run folder, new or empty; without it runs/NAME-SEED\n"
     "  --set KEY=VALUE         overrides a key of the descriptor, paths from its folder; may be repeated\n"
     "  --seed N                the same as --set seed=N\n"
-    "  --device SPEC           index or words of `retort devices`\n"
+    "  --device SPEC           index or words of `retort devices`; several, with commas between, divide the run\n"
     "  --resume                goes on from the newest good checkpoint in the folder\n"
     "  --checkpoint-every S    seconds of work between checkpoints (20)\n"
     "  --dry-run               reads everything, builds the kernels, runs nothing, writes nothing\n"
@@ -129,10 +130,46 @@ done:
     return status;
 }
 
+/* Where mpirun or its like has started several of this process, they are one run. */
+static int join_processes(struct team **team) {
+    int status = RETORT_OK;
+    if (team_launched() < 2) return RETORT_OK;
+    TRY(team_create_mpi(team));
+    if (team_rank(*team)) log_speak_for("another process of the run");
+done:
+    return status;
+}
+
+/* Everything between the options and what is shown. */
+static int do_run(const struct options *options, const struct retort_run_options *run_options, double tune_seconds,
+                  struct team *team, struct retort_run **run) {
+    int status = RETORT_OK;
+    struct session *session = NULL;
+    bool tune = !run_options->resume && !run_options->dry_run && !options->given[OPTION_NO_TUNE];
+    TRY(run_create(options->operand_count ? options->operands[0] : NULL, options->overrides, options->override_count,
+                   run_options, run));
+    run_join(*run, team);
+    TRY(run_open(*run, &session));
+    for (int i = 0; tune && session && (session = run_session(*run, i)); i++)
+        TRY(tune_first(run_descriptor(*run), session, tune_seconds, run_options->interrupt));
+    TRY(retort_run_execute(*run));
+done:
+    return team_leave(team, status);
+}
+
+static void show(const struct retort_run *run, bool json) {
+    if (!retort_run_result(run)) return;
+    if (json)
+        fputs(retort_run_result(run), stdout);
+    else
+        print_summary(run);
+}
+
 int command_run(int argc, char **argv) {
     int exit_status = EXIT_DONE;
     struct options options;
     struct retort_run *run = NULL;
+    struct team *team = NULL;
     unsigned long allowed = OPTION_BIT(OPTION_HELP_KEYS) | OPTION_BIT(OPTION_DEVICE) | OPTION_BIT(OPTION_SEED)
                             | OPTION_BIT(OPTION_OUT) | OPTION_BIT(OPTION_SET) | OPTION_BIT(OPTION_RESUME)
                             | OPTION_BIT(OPTION_DRY_RUN) | OPTION_BIT(OPTION_CHECKPOINT_EVERY)
@@ -160,24 +197,18 @@ int command_run(int argc, char **argv) {
         exit_status = EXIT_USAGE;
         goto leave;
     }
-    int status = run_create(options.operand_count ? options.operands[0] : NULL, options.overrides,
-                            options.override_count, &run_options, &run);
-    struct session *session = NULL;
-    if (status == RETORT_OK) status = run_open(run, &session);
-    if (session && !run_options.resume && !run_options.dry_run && !options.given[OPTION_NO_TUNE])
-        status = tune_first(run_descriptor(run), session, tune_seconds, run_options.interrupt);
-    if (status == RETORT_OK) status = retort_run_execute(run);
+    int status = join_processes(&team);
+    if (status == RETORT_OK) status = do_run(&options, &run_options, tune_seconds, team, &run);
     if (run) print_profile(run);
-    if (status < 0)
+    if (status < 0 && team_rank(team))
+        exit_status = EXIT_FAILED; /* the leader tells why */
+    else if (status < 0)
         exit_status = report_failure("run", status);
-    else if (retort_run_result(run)) {
-        if (options.given[OPTION_JSON])
-            fputs(retort_run_result(run), stdout);
-        else
-            print_summary(run);
-    }
+    else if (!team_rank(team))
+        show(run, options.given[OPTION_JSON]);
 leave:
     retort_run_destroy(run);
+    team_destroy(team);
     options_finish(&options);
     return exit_status;
 }

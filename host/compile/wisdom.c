@@ -439,14 +439,19 @@ void wisdom_name(const struct wisdom *wisdom, char name[17]) {
         snprintf(name, 17, "%016" PRIx64, sum);
 }
 
-static int save(const struct wisdom *wisdom, bool marks, const char *path) {
+static void append_decisions(const struct wisdom *wisdom, bool marks, struct text *text) {
+    for (size_t i = 0; wisdom && i < wisdom->decisions.count; i++)
+        if (marks || wisdom->decisions.items[i].kind != KIND_TUNED)
+            append_decision(text, &wisdom->decisions.items[i], false);
+}
+
+static int save(const struct wisdom *wisdom, bool marks, const char *others, const char *path) {
     int status = RETORT_OK;
     struct text text;
     text_init(&text);
     text_append(&text, FIRST_LINE "\n");
-    for (size_t i = 0; wisdom && i < wisdom->decisions.count; i++)
-        if (marks || wisdom->decisions.items[i].kind != KIND_TUNED)
-            append_decision(&text, &wisdom->decisions.items[i], false);
+    append_decisions(wisdom, marks, &text);
+    if (others) text_append(&text, others);
     if (text.failed) RAISE(RETORT_ENOMEM, "out of memory writing %s", path);
     TRY(file_write(path, text_get(&text), text.length));
 done:
@@ -454,8 +459,12 @@ done:
     return status;
 }
 
-int wisdom_save(const struct wisdom *wisdom, const char *path) {
-    return save(wisdom, false, path);
+void wisdom_lines(const struct wisdom *wisdom, struct text *text) {
+    append_decisions(wisdom, false, text);
+}
+
+int wisdom_save(const struct wisdom *wisdom, const char *others, const char *path) {
+    return save(wisdom, false, others, path);
 }
 
 static int create_folder_of(const char *path) {
@@ -488,7 +497,7 @@ static int change_file(const char *path, const struct kernel_target *target, str
         all->decisions.count = kept;
     } else
         TRY(enter(all, &decision));
-    TRY(save(all, true, path));
+    TRY(save(all, true, NULL, path));
 done:
     if (lock >= 0) close(lock);
     if (status < 0) error_context("remembering kernels");

@@ -59,8 +59,10 @@ bool wisdom_read_task(char *text, struct kernel_class *class, struct kernel_choi
 
 /* "none", or 16 hexadecimal digits over all choices and bad ones, in whichever order they stand. NULL: none. */
 void wisdom_name(const struct wisdom *wisdom, char name[17]);
-/* Writes a file of these alone. NULL: of none. */
-int wisdom_save(const struct wisdom *wisdom, const char *path);
+/* Its choices and bad ones as lines of a file. NULL: none. */
+void wisdom_lines(const struct wisdom *wisdom, struct text *text);
+/* Writes a file of these alone, and of the lines of other devices' wisdom. NULL: of none. */
+int wisdom_save(const struct wisdom *wisdom, const char *others, const char *path);
 /* Enters a decision for the target's device into a file, which is made where it is missing; all others stay. `choice`
  * NULL: the class is forgotten. The file is replaced as a whole or not at all; several processes may do so at once, by
  * way of a lock on the file PATH.lock beside it. */

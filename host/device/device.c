@@ -128,7 +128,7 @@ static int find(struct candidates *found) {
     int status = RETORT_OK;
     cl_platform_id *platforms = NULL;
     cl_uint count = 0;
-    int kept = output_divert();
+    output_divert();
     /* The loader reports CL_PLATFORM_NOT_FOUND_KHR where no driver is installed: no devices, not a failure. */
     if (clGetPlatformIDs(0, NULL, &count) != CL_SUCCESS || count == 0) goto done;
     platforms = calloc(count, sizeof(*platforms));
@@ -136,7 +136,7 @@ static int find(struct candidates *found) {
     TRY(opencl_check(clGetPlatformIDs(count, platforms, NULL), "listing the OpenCL platforms"));
     for (cl_uint i = 0; i < count; i++) TRY(add_platform(platforms[i], found));
 done:
-    output_restore(kept);
+    output_restore();
     free(platforms);
     return status;
 }
@@ -160,9 +160,9 @@ int device_none(void) {
     cl_platform_id platforms[MOST];
     cl_uint count = 0;
     struct text names;
-    int kept = output_divert();
+    output_divert();
     if (clGetPlatformIDs(MOST, platforms, &count) != CL_SUCCESS) count = 0;
-    output_restore(kept);
+    output_restore();
     if (count > MOST) count = MOST;
     if (count == 0)
         return error_set(RETORT_EDEVICE, "no OpenCL device found; install a driver (for the CPU: Debian's "
@@ -307,9 +307,9 @@ int device_open(const char *spec, struct device **device) {
     opened->synchronous = synchronous && *synchronous && strcmp(synchronous, "0") != 0;
     cl_int code;
     const cl_context_properties properties[] = {CL_CONTEXT_PLATFORM, (cl_context_properties)chosen->platform, 0};
-    int kept = output_divert();
+    output_divert();
     opened->context = clCreateContext(properties, 1, &opened->id, hear_driver, opened, &code);
-    output_restore(kept);
+    output_restore();
     TRY(opencl_check(code, "creating a context on %s", opened->traits.name));
     TRY(device_create_queue(opened, false));
     *device = opened;

@@ -137,7 +137,7 @@ done:
 /* Also what the library keeps while it works. */
 static int plan(struct device_dct *dct, size_t *scratch) {
     int status = RETORT_OK;
-    int kept = output_divert(); /* compilers are at work */
+    output_divert(); /* compilers are at work */
     pthread_mutex_lock(&lock);
     TRY(enter(dct));
     for (int i = 0; i < AXES; i++) {
@@ -152,7 +152,7 @@ static int plan(struct device_dct *dct, size_t *scratch) {
     }
 done:
     pthread_mutex_unlock(&lock);
-    output_restore(kept);
+    output_restore();
     return status;
 }
 

@@ -68,8 +68,8 @@ int device_create_queue(struct device *device, bool profiling); /* replaces the 
 
 /* --- output.c --- */
 /* Round every call in which drivers are known to print, see device_guard_output: `restore` takes what `divert` gave. */
-int output_divert(void);
-void output_restore(int kept);
+void output_divert(void);
+void output_restore(void);
 
 /* --- lanes.c --- */
 /* What drivers tell of a device's arithmetic; 0 where they do not. */

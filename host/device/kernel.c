@@ -17,9 +17,9 @@ int device_kernel_create(struct device_program *program, const char *name, struc
     memcpy(made->name, name, length + 1);
     made->device = device;
     cl_int code;
-    int kept = output_divert(); /* some drivers finish compiling here */
+    output_divert(); /* some drivers finish compiling here */
     made->id = clCreateKernel(program->id, name, &code);
-    output_restore(kept);
+    output_restore();
     TRY(opencl_check(code, "taking kernel %s from its program on %s", name, device->traits.name));
     *kernel = made;
     made = NULL;

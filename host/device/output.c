@@ -3,6 +3,7 @@
 #include "device/internal.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -14,19 +15,36 @@ void device_guard_output(void) {
     guarded = true;
 }
 
-int output_divert(void) {
-    if (!guarded || fflush(stdout) != 0) return -1;
-    int kept = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-    if (kept >= 0 && dup2(STDERR_FILENO, STDOUT_FILENO) < 0) {
-        close(kept);
-        return -1;
-    }
-    return kept;
+/* Threads with a device each may be in a driver at once: the first of them diverts, the last restores. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static int inside, kept = -1;
+
+static void divert(void) {
+    if (fflush(stdout) != 0) return;
+    kept = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    if (kept < 0 || dup2(STDERR_FILENO, STDOUT_FILENO) >= 0) return;
+    close(kept);
+    kept = -1;
 }
 
-void output_restore(int kept) {
+static void restore(void) {
     if (kept < 0) return;
     fflush(stdout); /* what the driver printed through the C library */
     dup2(kept, STDOUT_FILENO);
     close(kept);
+    kept = -1;
+}
+
+void output_divert(void) {
+    if (!guarded) return;
+    pthread_mutex_lock(&lock);
+    if (!inside++) divert();
+    pthread_mutex_unlock(&lock);
+}
+
+void output_restore(void) {
+    if (!guarded) return;
+    pthread_mutex_lock(&lock);
+    if (!--inside) restore();
+    pthread_mutex_unlock(&lock);
 }

@@ -80,9 +80,9 @@ static int build_failed(const struct device *device, cl_program program, const c
 }
 
 static cl_int build(cl_program program, const struct device *device, const char *options) {
-    int kept = output_divert();
+    output_divert();
     cl_int code = clBuildProgram(program, 1, &device->id, options, NULL, NULL);
-    output_restore(kept);
+    output_restore();
     return code;
 }
 

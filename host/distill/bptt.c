@@ -103,6 +103,10 @@ static int check(const struct distill_problem *problem, const char **key) {
         RAISE(RETORT_EINVAL,
               "windows reach up to method.window + range = %d + %d, past inner.steps %d; make one of them smaller",
               spec->window, reach, steps);
+    *key = "method.hessian";
+    if (spec->hessian == HESSIAN_LANCZOS && problem->outer.meta_batch > 1)
+        RAISE(RETORT_EINVAL, "a low-rank Hessian is of one trajectory, but outer.meta_batch is %d; take exact",
+              problem->outer.meta_batch);
     if (problem->train) TRY(check_data(problem, key));
 done:
     return status;
@@ -121,7 +125,7 @@ struct bptt {
 
     /* the state that a checkpoint holds */
     struct truncation_state truncation;
-    double *norms; /* [T] of the last probe */
+    double *norms; /* [meta_batch, T] of the last probe of each trajectory */
     float *factor; /* lanczos: room for the factor on its way to and from a checkpoint */
     int64_t factor_count;
 
@@ -169,7 +173,7 @@ static int allocate(struct bptt *b) {
     b->real_maps = arena_array(&b->arena, r, MAP_SIZE * sizeof(float));
     b->again = arena_array(&b->arena, n * size, sizeof(float));
     b->weights = arena_array(&b->arena, T, sizeof(float));
-    b->norms = arena_array(&b->arena, T, sizeof(double));
+    b->norms = arena_array(&b->arena, (size_t)b->problem->outer.meta_batch * T, sizeof(double));
     b->probability = arena_array(&b->arena, T, sizeof(double));
     b->scratch = arena_array(&b->arena, 2 * T, sizeof(double));
     b->lr = arena_array(&b->arena, T, sizeof(double));
@@ -224,12 +228,12 @@ static const struct unroll *unroll_of(const void *instance) {
 }
 
 /* --- one outer step --- */
-static int draw_inner(struct bptt *b, int step) {
+static int draw_inner(struct bptt *b, uint32_t draw) {
     int status = RETORT_OK;
     const struct distill_problem *problem = b->problem;
     int per_class = per_class_of(problem), classes = classes_of(problem);
-    struct random rows = random_begin(problem->seed, RANDOM_INNER_BATCH, (uint32_t)step);
-    struct random maps = random_begin(problem->seed, RANDOM_AUGMENT_INNER, (uint32_t)step);
+    struct random rows = random_begin(problem->seed, RANDOM_INNER_BATCH, draw);
+    struct random maps = random_begin(problem->seed, RANDOM_AUGMENT_INNER, draw);
     for (int t = 0; t < problem->inner.steps; t++) {
         TRY(rows_draw(&rows, problem->network->classes, problem->set.ipc, classes, per_class,
                       b->rows + (size_t)t * (size_t)b->batch));
@@ -240,22 +244,34 @@ done:
     return status;
 }
 
-static int draw_real(struct bptt *b, int step) {
+static int draw_real(struct bptt *b, uint32_t draw) {
     int status = RETORT_OK;
     const struct distill_problem *problem = b->problem;
-    struct random rows = random_begin(problem->seed, RANDOM_REAL_BATCH, (uint32_t)step);
-    struct random maps = random_begin(problem->seed, RANDOM_AUGMENT_REAL, (uint32_t)step);
+    struct random rows = random_begin(problem->seed, RANDOM_REAL_BATCH, draw);
+    struct random maps = random_begin(problem->seed, RANDOM_AUGMENT_REAL, draw);
     TRY(dataset_draw(problem->train, &rows, problem->outer.real_batch, b->real_images, b->real_labels));
     augment_draw(&problem->outer.augment, &maps, problem->outer.real_batch, b->real_maps);
 done:
     return status;
 }
 
+static double *norms_of(const struct bptt *b, int trajectory) {
+    return b->norms + (size_t)trajectory * (size_t)b->problem->inner.steps;
+}
+
+/* Probes serve probe_every outer steps. */
+static double *norms_left(void *instance, int64_t *count) {
+    const struct bptt *b = instance;
+    bool serve = b->spec->truncation == TRUNCATION_DYNAMIC && b->spec->probe_every > 1;
+    *count = serve ? b->problem->inner.steps : 0;
+    return b->norms;
+}
+
 /* Everything that the step draws and that does not depend on its window, onto the device. */
-static int upload_draws(struct bptt *b, int step, struct unroll_steps *table) {
+static int upload_draws(struct bptt *b, uint32_t draw, struct unroll_steps *table) {
     int status = RETORT_OK;
-    TRY(draw_inner(b, step));
-    TRY(draw_real(b, step));
+    TRY(draw_inner(b, draw));
+    TRY(draw_real(b, draw));
     TRY(unroll_set(b->unroll, 0, b->set->images, b->set->soft_labels, b->set->hard_labels));
     *table = (struct unroll_steps){
         .first = 1, .count = b->problem->inner.steps, .lr = b->lr, .rows = b->rows, .maps = b->maps};
@@ -265,15 +281,15 @@ done:
     return status;
 }
 
-/* The gradient norms of a whole inner run from the step's weights, for the truncation. */
-static int probe(struct bptt *b, uint64_t seed) {
+/* The gradient norms [T] of a whole inner run from the step's weights, for the truncation. */
+static int probe(struct bptt *b, uint64_t seed, double *norms) {
     int status = RETORT_OK;
     int steps = b->problem->inner.steps;
     TRY(unroll_begin(b->unroll, &seed));
     TRY(unroll_train(b->unroll, 0, steps, true));
-    TRY(unroll_read_probe(b->unroll, steps, NULL, b->norms));
+    TRY(unroll_read_probe(b->unroll, steps, NULL, norms));
     for (int t = 0; t < steps; t++)
-        if (!isfinite(b->norms[t]))
+        if (!isfinite(norms[t]))
             RAISE(RETORT_ENUMERIC,
                   "the inner training diverges: the gradient's norm at step %d is not finite; lower inner.lr", t + 1);
 done:
@@ -297,14 +313,14 @@ static struct unroll_gradient gradient_of(struct set *set) {
 }
 
 /* The meta-gradient of the chosen window, by the set's images and its other variables. */
-static int compute_gradient(struct bptt *b, int step, const struct window_choice *choice, uint64_t seed) {
+static int compute_gradient(struct bptt *b, struct turn turn, const struct window_choice *choice, uint64_t seed) {
     int status = RETORT_OK;
     const struct bptt_spec *spec = b->spec;
     struct unroll_gradient gradient = gradient_of(b->set);
     struct pass *meta = unroll_pass(b->unroll, 0);
     int prefix = choice->end - choice->window;
     int64_t values = b->set->count * b->set->image_size;
-    bool refresh = spec->hessian == HESSIAN_LANCZOS && (step - 1) % spec->refresh == 0;
+    bool refresh = spec->hessian == HESSIAN_LANCZOS && (turn.step - 1) % spec->refresh == 0;
     b->cosine = NAN;
     TRY(unroll_begin(b->unroll, &seed));
     TRY(unroll_train(b->unroll, 0, prefix, false));
@@ -313,7 +329,7 @@ static int compute_gradient(struct bptt *b, int step, const struct window_choice
     TRY(unroll_backward(b->unroll, meta_lambda(meta), refresh ? HESSIAN_EXACT : spec->hessian, &gradient));
     TRY(meta_read(meta, &b->loss, &b->accuracy));
     if (refresh) {
-        TRY(unroll_lanczos(b->unroll, choice->end - 1, distill_seed(b->problem->seed, RANDOM_LANCZOS, step)));
+        TRY(unroll_lanczos(b->unroll, choice->end - 1, distill_seed(b->problem->seed, RANDOM_LANCZOS, turn.draw)));
         memcpy(b->again, gradient.images, (size_t)values * sizeof *b->again);
         TRY(unroll_backward(b->unroll, meta_lambda(meta), HESSIAN_LANCZOS, &gradient));
         b->cosine = cosine(gradient.images, b->again, values);
@@ -324,19 +340,19 @@ done:
     return status;
 }
 
-static int take_step(void *instance, int step, struct metrics *metrics) {
+static int take_step(void *instance, struct turn turn, struct metrics *metrics) {
     int status = RETORT_OK;
     struct bptt *b = instance;
     const struct distill_problem *problem = b->problem;
     const struct bptt_spec *spec = b->spec;
     int steps = problem->inner.steps;
-    uint64_t seed = distill_seed(problem->seed, RANDOM_WEIGHTS, step);
+    uint64_t seed = distill_seed(problem->seed, RANDOM_WEIGHTS, turn.draw);
     struct unroll_steps table;
-    TRY(upload_draws(b, step, &table));
-    const double *norms = truncation_needs_norms(spec, &b->truncation) ? b->norms : NULL;
+    TRY(upload_draws(b, turn.draw, &table));
+    double *norms = truncation_needs_norms(spec, &b->truncation) ? norms_of(b, turn.trajectory) : NULL;
     /* A probe is kept for probe_every outer steps; it is part of the checkpoint. */
-    if (truncation_needs_probe(spec, &b->truncation, step)) TRY(probe(b, seed));
-    struct random random = random_begin(problem->seed, RANDOM_TRUNCATION, (uint32_t)step);
+    if (truncation_needs_probe(spec, &b->truncation, turn.step)) TRY(probe(b, seed, norms));
+    struct random random = random_begin(problem->seed, RANDOM_TRUNCATION, turn.draw);
     struct window_choice choice =
         truncation_choose(spec, steps, &b->truncation, &random, norms, b->probability, b->scratch);
     if (spec->weight_by_probability) {
@@ -345,7 +361,7 @@ static int take_step(void *instance, int step, struct metrics *metrics) {
         table.weights = b->weights;
         TRY(unroll_upload_steps(b->unroll, &table));
     }
-    TRY(compute_gradient(b, step, &choice, seed));
+    TRY(compute_gradient(b, turn, &choice, seed));
     metric_real(metrics, "loss", b->loss);
     metric_real(metrics, "accuracy", b->accuracy);
     metric_text(metrics, "stage", spec->truncation == TRUNCATION_DYNAMIC ? stages[b->truncation.stage] : NULL);
@@ -356,9 +372,10 @@ done:
     return status;
 }
 
-static void advance(void *instance) {
+static void advance(void *instance, const struct metrics *metrics) {
     struct bptt *b = instance;
-    truncation_advance(b->spec, b->problem->inner.steps, &b->truncation, b->loss, b->accuracy, b->period, b->epochs);
+    truncation_advance(b->spec, b->problem->inner.steps, &b->truncation, metric_number(metrics, "loss"),
+                       metric_number(metrics, "accuracy"), b->period, b->epochs);
 }
 
 /* --- what the steps of a run will take --- */
@@ -444,7 +461,7 @@ static void add_state(void *instance, struct state *state) {
     state_whole(state, &t->forward_end);
     state_whole(state, &t->stale);
     state_real(state, &t->best);
-    state_array(state, "norms", NPY_FLOAT64, b->problem->inner.steps, b->norms);
+    state_array(state, "norms", NPY_FLOAT64, (int64_t)b->problem->outer.meta_batch * b->problem->inner.steps, b->norms);
     state_array(state, "factor", NPY_FLOAT32, b->factor_count, b->factor);
 }
 
@@ -484,6 +501,7 @@ const struct method method_bptt = {
     .destroy = destroy,
     .step = take_step,
     .advance = advance,
+    .left = norms_left,
     .forecast = forecast,
     .state = add_state,
     .save = save,

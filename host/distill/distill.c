@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "distill/method.h"
+#include "team/team.h"
 #include "unroll/unroll.h"
 
 #include <math.h>
@@ -18,12 +19,19 @@ struct distill {
     void *instance; /* the method's */
     struct set set;
     int steps_done;
-    double mean_norm; /* for clipping; NaN: not begun */
-    struct metrics metrics;
+    double mean_norm;             /* for clipping; NaN: not begun */
+    struct metrics metrics, told; /* told: by the trajectory at hand */
+
+    struct deal turns;     /* trajectories: what each member brings */
+    int count;             /* that this one computes: its own, or all of them where rows are divided */
+    int64_t gradient_size; /* elements of the gradients of all variables */
+    float *gradients;      /* [count, gradient_size] */
+    double *numbers, *all; /* of metrics: [count, ROWS], [meta_batch, ROWS] */
+    struct arena arena;
 };
 
-uint64_t distill_seed(uint64_t seed, enum random_stream stream, int step) {
-    struct random random = random_begin(seed, stream, (uint32_t)step);
+uint64_t distill_seed(uint64_t seed, enum random_stream stream, uint32_t draw) {
+    struct random random = random_begin(seed, stream, draw);
     uint64_t high = random_bits(&random);
     return high << 32 | random_bits(&random);
 }
@@ -47,6 +55,24 @@ done:
     return status;
 }
 
+static int check_division(const struct distill_problem *problem, const char **key) {
+    int status = RETORT_OK, members = team_size(problem->division.team);
+    bool rows = problem->division.what == DIVIDE_ROWS;
+    *key = "outer.meta_batch";
+    if (members > 1 && !rows && problem->outer.meta_batch < members)
+        RAISE(RETORT_EINVAL, "%d trajectories cannot be divided among %d devices: make it %d or more%s",
+              problem->outer.meta_batch, members, members,
+              problem->method->divides_rows ? ", or set device.divide: rows" : "");
+    *key = "device.divide";
+    if (members > 1 && rows && !problem->method->divides_rows)
+        RAISE(RETORT_EINVAL,
+              "method %s does not divide the rows of its batches; set outer.meta_batch: %d or more, whose trajectories "
+              "are divided",
+              problem->method->name, members);
+done:
+    return status;
+}
+
 int distill_check(const struct distill_problem *problem, const char **key) {
     int status = RETORT_OK;
     const struct method *method = problem->method;
@@ -56,9 +82,36 @@ int distill_check(const struct distill_problem *problem, const char **key) {
     *key = "inner.learn_lr";
     if (problem->inner.learn_lr && !(method->learns & 1u << SET_LOG_LR))
         RAISE(RETORT_EINVAL, "method %s does not learn the inner learning rate; leave it out", method->name);
+    TRY(check_division(problem, key));
     *key = "set.parameters.budget";
     TRY(check_parameters(&problem->set, problem->network));
     if (method->check) TRY(method->check(problem, key));
+done:
+    return status;
+}
+
+static int deal_turns(struct distill *d) {
+    int status = RETORT_OK, members = team_size(d->problem.division.team), all = d->problem.outer.meta_batch;
+    TRY(division_deal(&d->problem.division, all, 1, &d->turns));
+    d->count = d->turns.count;
+    if (d->problem.division.what != DIVIDE_ROWS) goto done;
+    for (int i = 0; i < members; i++) d->turns.counts[i] = i ? 0 : all;
+    d->turns.first = 0;
+    d->count = all;
+done:
+    return status;
+}
+
+/* What one trajectory's turn leaves is kept for the sum over all. */
+enum { MOST_METRICS = 32 };
+static int make_room(struct distill *d) {
+    int status = RETORT_OK;
+    TRY(deal_turns(d));
+    for (int i = 0; i < SET_VARIABLES; i++) d->gradient_size += d->set.variables[i].count;
+    d->gradients = arena_array(&d->arena, (size_t)d->count * (size_t)d->gradient_size, sizeof *d->gradients);
+    d->numbers = arena_array(&d->arena, (size_t)d->count * MOST_METRICS, sizeof *d->numbers);
+    d->all = arena_array(&d->arena, (size_t)d->problem.outer.meta_batch * MOST_METRICS, sizeof *d->all);
+    if (d->arena.failed) RAISE(RETORT_ENOMEM, "out of memory for the gradients of %d trajectories", d->count);
 done:
     return status;
 }
@@ -69,12 +122,15 @@ int distill_create(const struct distill_problem *problem, struct distill **out) 
     struct distill *d = calloc(1, sizeof *d);
     if (!d) RAISE(RETORT_ENOMEM, "out of memory preparing the distillation");
     d->problem = *problem;
+    if (!d->problem.outer.meta_batch) d->problem.outer.meta_batch = 1;
     d->method = problem->method;
     d->mean_norm = NAN;
+    arena_init(&d->arena);
     status = distill_check(&d->problem, &key);
     if (status < 0) error_context("%s", key);
     TRY(status);
     TRY(set_begin(&d->problem, &d->set));
+    TRY(make_room(d));
     TRY(d->method->create(&d->problem, &d->set, &d->instance));
     *out = d;
     d = NULL;
@@ -88,6 +144,9 @@ void distill_destroy(struct distill *d) {
     d->method->destroy(d->instance);
     set_finish(&d->set);
     metrics_finish(&d->metrics);
+    metrics_finish(&d->told);
+    deal_finish(&d->turns);
+    arena_finish(&d->arena);
     free(d);
 }
 
@@ -101,12 +160,21 @@ const struct unroll *distill_unroll(const struct distill *d) {
     return d->method->unroll ? d->method->unroll(d->instance) : NULL;
 }
 
+int distill_share_start(struct distill *d) {
+    return set_share(&d->set, d->problem.division.team);
+}
+
 enum dct_way distill_dct(const struct distill *d) {
     return set_dct(&d->set);
 }
 
 const struct memory *distill_set_memory(const struct distill *d, int i) {
     return set_memory(&d->set, i);
+}
+
+static struct turn turn_of(const struct distill *d, int step, int trajectory) {
+    return (struct turn){step, trajectory,
+                         ((uint32_t)step - 1) * (uint32_t)d->problem.outer.meta_batch + (uint32_t)trajectory + 1};
 }
 
 /* The first is slower than those that follow, so that it counts only where it took long. */
@@ -116,7 +184,7 @@ static int time_steps(struct distill *d, double enough, double *seconds) {
     double begun = clock_seconds(), first = 0, all = 0;
     while (all < enough && steps < d->problem.outer.steps) {
         metrics_clear(&d->metrics);
-        TRY(d->method->step(d->instance, ++steps, &d->metrics));
+        TRY(d->method->step(d->instance, turn_of(d, ++steps, 0), &d->metrics));
         all = clock_seconds() - begun;
         if (steps == 1) first = all;
     }
@@ -127,12 +195,15 @@ done:
 
 int distill_forecast(struct distill *d, double enough, double *seconds) {
     int status = RETORT_OK;
-    double step, begun = clock_seconds();
+    double trajectory, begun = clock_seconds();
     TRY(set_decode(&d->set));
+    double decode = clock_seconds() - begun;
+    begun = clock_seconds();
     TRY(set_pull(&d->set));
-    double both = clock_seconds() - begun;
-    TRY(d->method->forecast ? d->method->forecast(d->instance, enough, &step) : time_steps(d, enough, &step));
-    *seconds = step + both;
+    double pull = clock_seconds() - begun;
+    TRY(d->method->forecast ? d->method->forecast(d->instance, enough, &trajectory)
+                            : time_steps(d, enough, &trajectory));
+    *seconds = decode + d->problem.outer.meta_batch * (trajectory + pull);
 done:
     return status;
 }
@@ -142,6 +213,85 @@ static double norm_of(const float *x, int64_t count) {
     double sum = 0;
     for (int64_t i = 0; i < count; i++) sum += (double)x[i] * x[i];
     return sqrt(sum);
+}
+
+/* --- trajectories --- */
+/* Takes this member's trajectories, one after another, and keeps what each leaves. */
+static int take_turns(struct distill *d, int step) {
+    int status = RETORT_OK;
+    for (int k = 0; k < d->count; k++) {
+        float *row = d->gradients + (size_t)k * (size_t)d->gradient_size;
+        metrics_clear(&d->told);
+        TRY(d->method->step(d->instance, turn_of(d, step, d->turns.first + k), &d->told));
+        TRY(set_pull(&d->set));
+        if (d->told.failed || d->told.rows.count > MOST_METRICS)
+            RAISE(RETORT_ENOMEM, "no room for the %zu values of a step", d->told.rows.count);
+        for (int i = 0; i < SET_VARIABLES; i++) {
+            const struct outer_variable *variable = &d->set.variables[i];
+            if (variable->count) memcpy(row, variable->gradient, (size_t)variable->count * sizeof *row);
+            row += variable->count;
+        }
+        for (size_t i = 0; i < d->told.rows.count; i++)
+            d->numbers[(size_t)k * d->told.rows.count + i] = d->told.rows.items[i].number;
+    }
+done:
+    return status;
+}
+
+/* Leaves the mean of all trajectories' gradients, added in their order, where a single one's would be. */
+static int average_gradients(struct distill *d) {
+    int status = RETORT_OK;
+    const float *row = d->gradients, share = 1.0f / (float)d->problem.outer.meta_batch;
+    TRY(team_sum(d->problem.division.team, d->turns.counts, d->gradients, d->gradient_size, d->gradients));
+    for (int i = 0; i < SET_VARIABLES; i++) {
+        const struct outer_variable *variable = &d->set.variables[i];
+        for (int64_t v = 0; v < variable->count; v++) variable->gradient[v] = share * row[v];
+        row += variable->count;
+    }
+done:
+    return status;
+}
+
+/* Numbers are averaged; words are those of the last trajectory, since only what all share has words. */
+static int average_metrics(struct distill *d) {
+    int status = RETORT_OK, K = d->problem.outer.meta_batch;
+    size_t count = d->told.rows.count;
+    TRY(team_collect(d->problem.division.team, d->turns.counts, count * sizeof *d->numbers, d->numbers, d->all));
+    for (size_t i = 0; i < count; i++) {
+        struct metric row = d->told.rows.items[i];
+        double sum = 0;
+        for (int k = 0; k < K; k++) sum += d->all[(size_t)k * count + i];
+        row.number = sum / K;
+        if (row.type == METRIC_WHOLE && row.number != floor(row.number)) row.type = METRIC_REAL;
+        if (!array_push(&d->metrics.rows, row)) d->metrics.failed = true;
+    }
+done:
+    return status;
+}
+
+/* What the method keeps of each trajectory, to all members. */
+static int share_left(struct distill *d) {
+    int64_t count = 0;
+    double *rows = d->method->left ? d->method->left(d->instance, &count) : NULL;
+    if (!count) return RETORT_OK;
+    size_t bytes = (size_t)count * sizeof *rows;
+    double *mine = malloc((size_t)d->count * bytes);
+    if (!mine) return error_set(RETORT_ENOMEM, "out of memory for %d trajectories", d->count);
+    memcpy(mine, rows + (size_t)d->turns.first * (size_t)count, (size_t)d->count * bytes);
+    int status = team_collect(d->problem.division.team, d->turns.counts, bytes, mine, rows);
+    free(mine);
+    return status;
+}
+
+static int compute_gradients(struct distill *d, int step) {
+    int status = RETORT_OK;
+    TRY(set_decode(&d->set));
+    TRY(take_turns(d, step));
+    TRY(average_gradients(d));
+    TRY(average_metrics(d));
+    TRY(share_left(d));
+done:
+    return status;
 }
 
 /* Refuses a step whose numbers would spoil the set, with all that is known of it. */
@@ -187,16 +337,14 @@ int distill_step(struct distill *d, const struct metrics **metrics) {
     int step = d->steps_done + 1;
     metrics_clear(&d->metrics);
     metric_whole(&d->metrics, "outer_step", step);
-    TRY(set_decode(&d->set));
-    TRY(d->method->step(d->instance, step, &d->metrics));
-    TRY(set_pull(&d->set));
+    TRY(compute_gradients(d, step));
     double norm = norm_of(stored->gradient, stored->count);
     metric_real(&d->metrics, "gradient_norm", norm);
     metric_real(&d->metrics, "inner_lr", inner_lr);
     if (d->metrics.failed) RAISE(RETORT_ENOMEM, "out of memory for the metrics");
     TRY(check_finite(d));
     update(d, norm, step);
-    if (d->method->advance) d->method->advance(d->instance);
+    if (d->method->advance) d->method->advance(d->instance, &d->metrics);
     d->steps_done = step;
     metric_real(&d->metrics, "seconds", clock_seconds() - begun);
     *metrics = &d->metrics;

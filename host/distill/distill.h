@@ -5,6 +5,7 @@
 
 #include "compile/executable.h"
 #include "data/data.h"
+#include "distill/division.h"
 #include "distill/metric.h"
 #include "distill/set.h"
 #include "nn/nn.h"
@@ -25,6 +26,8 @@ struct outer_spec {
     double momentum;                /* sgd */
     double lr, lr_labels, lr_inner; /* of the images, the soft labels, the inner learning rate's logarithm */
     int real_batch;
+    int meta_batch;              /* K: trajectories (networks, each with draws of its own) that a step averages over;
+                                    0: one */
     bool clip;                   /* to twice the running mean (0.9) of the gradient's norm; images only */
     struct augment_spec augment; /* on synthetic and real images alike */
 };
@@ -43,7 +46,8 @@ struct distill_problem {
     const struct method *method;
     const void *method_spec; /* the values of its keys, method->spec_size bytes */
     uint64_t seed;
-    enum dct_way dct;                 /* who makes images of coefficients (dct.h) */
+    enum dct_way dct; /* who makes images of coefficients (dct.h) */
+    struct division division;
     const struct unroll_plan *frozen; /* the plan to take (distill_plan of an earlier one); NULL: look for one */
     bool plan_only;                   /* nothing is allocated or built, and no step can be taken: for distill_unroll */
     const volatile int *interrupt;    /* non-zero: leave a step with RETORT_EINTERRUPTED; may be NULL */
@@ -64,17 +68,20 @@ void distill_plan(const struct distill *distill, struct unroll_plan *plan);
 /* Its training run, for what unroll.h tells of one; NULL where the method has none. */
 struct unroll;
 const struct unroll *distill_unroll(const struct distill *distill);
+/* Before the first step, for all members of the division's team: the leader's start to all (set_share). */
+int distill_share_start(struct distill *distill);
 enum dct_way distill_dct(const struct distill *distill); /* set_dct */
 /* Rows of device memory that making images of what is stored takes; NULL past the end. */
 struct memory;
 const struct memory *distill_set_memory(const struct distill *distill, int i);
-/* Before the first step: seconds that an outer step will take on the average of the whole run, from trials of about
- * `enough` seconds each (method.h). The steps to come are not changed by it. */
+/* Before the first step, of one that is not divided: seconds that an outer step will take on the average of the whole
+ * run, from trials of about `enough` seconds each (method.h). The steps to come are not changed by it. */
 int distill_forecast(struct distill *distill, double enough, double *seconds);
-/* One outer step. *metrics, valid until the next call: outer_step, what the method tells, then gradient_norm (by
- * what the set stores, before clipping), inner_lr (before the step) and seconds. RETORT_ENUMERIC where loss or gradient
- * is not finite, RETORT_EINTERRUPTED where the problem's interrupt was seen on the way (the state is then as before the
- * step). */
+/* One outer step, which all members of a team take together, and after which the sets of all hold the same bytes.
+ * *metrics, valid until the next call: outer_step, what the method tells, on the average of the trajectories, then
+ * gradient_norm (by what the set stores, before clipping), inner_lr (before the step) and seconds. RETORT_ENUMERIC
+ * where loss or gradient is not finite, RETORT_EINTERRUPTED where the problem's interrupt was seen on the way, by this
+ * member or another; whatever fails, the state is then as before the step. */
 int distill_step(struct distill *distill, const struct metrics **metrics);
 int distill_steps_done(const struct distill *distill);
 /* The set as it is: images [n,C,H,W]; soft labels [n,K] or hard labels [n], the other pointer may be NULL. */

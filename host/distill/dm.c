@@ -149,12 +149,11 @@ static const struct unroll *unroll_of(const void *instance) {
 /* --- a step --- */
 /* Rows first .. first + count - 1 of a batch are images of the class, `different` of them, the others repetitions that
  * have no share in the mean. */
-static void fill_rows(struct dm *m, int step, int class, int64_t first, int64_t count, int64_t different) {
+static void fill_rows(struct dm *m, uint32_t draw, int class, int64_t first, int64_t count, int64_t different) {
     const struct network *net = m->problem->network;
     float map[MAP_SIZE] = {1, 0, 0, 0, 1, 0}, colour[COLOUR_SIZE] = {[COLOUR_SATURATION] = 1, [COLOUR_CONTRAST] = 1};
     if (m->spec->augment)
-        siamese_draw_class(m->problem->seed, (uint32_t)step, class, m->spec->flip, net->height, net->width, map,
-                           colour);
+        siamese_draw_class(m->problem->seed, draw, class, m->spec->flip, net->height, net->width, map, colour);
     for (int64_t i = first; i < first + count; i++) {
         for (int k = 0; k < net->classes; k++)
             m->shares[i * net->classes + k] = k == class && i - first < different ? 1 / (float)different : 0;
@@ -172,16 +171,16 @@ done:
 }
 
 /* The mean features of real images: class by class, or all in one batch. */
-static int run_real(struct dm *m, struct pass *pass, int step) {
+static int run_real(struct dm *m, struct pass *pass, uint32_t draw) {
     int status = RETORT_OK;
     const struct dataset *train = m->problem->train;
     int64_t per_class = m->spec->real_per_class, different;
-    struct random random = random_begin(m->problem->seed, RANDOM_REAL_BATCH, (uint32_t)step);
+    struct random random = random_begin(m->problem->seed, RANDOM_REAL_BATCH, draw);
     TRY(pass_begin(pass));
     for (int class = 0; class < train->classes; class ++) {
         int64_t first = class % m->real_classes * per_class;
         TRY(dataset_draw_class(train, &random, class, per_class, m->images + first * m->set->image_size, &different));
-        fill_rows(m, step, class, first, per_class, different);
+        fill_rows(m, draw, class, first, per_class, different);
         if ((class + 1) % m->real_classes) continue;
         TRY(upload(m, pass, m->images));
         TRY(pass_run(pass));
@@ -190,18 +189,18 @@ done:
     return status;
 }
 
-static int take_step(void *instance, int step, struct metrics *metrics) {
+static int take_step(void *instance, struct turn turn, struct metrics *metrics) {
     int status = RETORT_OK;
     struct dm *m = instance;
     struct set *set = m->set;
     struct pass *real = unroll_pass(m->unroll, REAL), *features = unroll_pass(m->unroll, SET);
     struct pass *back = unroll_pass(m->unroll, BACK);
     float loss;
-    const uint64_t seed = distill_seed(m->problem->seed, RANDOM_WEIGHTS, step);
+    const uint64_t seed = distill_seed(m->problem->seed, RANDOM_WEIGHTS, turn.draw);
     TRY(unroll_begin(m->unroll, &seed));
-    TRY(run_real(m, real, step));
+    TRY(run_real(m, real, turn.draw));
     for (int class = 0; class < set->classes; class ++)
-        fill_rows(m, step, class, (int64_t) class * set->ipc, set->ipc, set->ipc);
+        fill_rows(m, turn.draw, class, (int64_t) class * set->ipc, set->ipc, set->ipc);
     TRY(upload(m, features, set->images));
     TRY(pass_begin(features));
     TRY(pass_run(features));

@@ -11,9 +11,9 @@
  *   metrics, result  (run)     are written under the names that the method gave
  *
  * It never opens a file, never plans memory (executables and buffers come from problem->library, under its ceiling),
- * never knows another method, and draws every random number from random_begin(problem->seed, STREAM, step) or
- * distill_seed, so that a resumed run sees the same ones. A new method is its file, a line in methods.c and one in
- * meson.build; docs/extending.md walks through one. */
+ * never knows another method or another device, and draws every random number from random_begin(problem->seed, STREAM,
+ * turn.draw) or distill_seed, so that a resumed run sees the same ones, on however many devices. A new method is its
+ * file, a line in methods.c and one in meson.build; docs/extending.md walks through one. */
 #ifndef RETORT_DISTILL_METHOD_H
 #define RETORT_DISTILL_METHOD_H
 
@@ -22,6 +22,14 @@
 #include "distill/metric.h"
 #include "distill/set.h"
 #include "distill/state.h"
+
+/* A method's turn: one of the outer.meta_batch trajectories (a network with draws of its own) over which an outer step
+ * averages. They are computed one after another, or on several devices at once. */
+struct turn {
+    int step;       /* the outer step, from 1 */
+    int trajectory; /* from 0 */
+    uint32_t draw;  /* numbers the turns of a run from 1: the `step` of random_begin and distill_seed */
+};
 
 struct unroll;
 struct method {
@@ -39,6 +47,8 @@ struct method {
     /* Which variables beside the stored set it finds gradients for: bits 1 << SET_SOFT_LABELS, 1 << SET_LOG_LR. A
      * descriptor that wants others learned is refused. */
     unsigned learns;
+    /* Whether several devices can each compute some rows of its batches, by what problem->division says. */
+    bool divides_rows;
 
     /* What to do where a step's numbers are not finite: "lower outer.lr". */
     const char *remedy;
@@ -55,19 +65,23 @@ struct method {
     /* What it runs on the device, for the plan that a resumed run takes again. NULL: nothing. */
     const struct unroll *(*unroll)(const void *instance);
 
-    /* Step `step` (1, 2, ...): leaves in set->image_gradient the derivative of the outer loss by set->images, in
+    /* One trajectory: leaves in set->image_gradient the derivative of its outer loss by set->images, in
      * set->variables[i].gradient that by the labels and by the logarithm of the inner rate, for those of count above 0,
-     * whole arrays all, and its values in *metrics.
+     * whole arrays all, and its values in *metrics, always the same rows; gradients and numbers are then averaged over
+     * the trajectories.
      * The progress line shows `loss` (which must be finite), `accuracy` (percent), the window from `end` and `window`
      * (inner steps) and the text `stage`, of those there are. The instance's state must not yet count the step: the
      * update may still be refused. */
-    int (*step)(void *instance, int step, struct metrics *metrics);
-    /* The set was updated: takes the step into the instance's state. May be NULL. */
-    void (*advance)(void *instance);
+    int (*step)(void *instance, struct turn turn, struct metrics *metrics);
+    /* The set was updated: takes the step, of whose averages *metrics tells, into the instance's state. May be NULL. */
+    void (*advance)(void *instance, const struct metrics *metrics);
+    /* Numbers that a trajectory leaves for its turn in later steps: [meta_batch, *count], of which each turn writes its
+     * own row; all devices then get all rows. NULL: there are none. */
+    double *(*left)(void *instance, int64_t *count);
 
-    /* Before the first step: seconds that one will take on the average of the whole run, from trials of about `enough`
-     * seconds each, or of the least that can be tried where that takes longer. Overwrites gradients as `step` does, and
-     * changes no state. NULL: steps are alike, and a few of them are timed. */
+    /* Before the first step: seconds that a trajectory will take on the average of the whole run, from trials of about
+     * `enough` seconds each, or of the least that can be tried where that takes longer. Overwrites gradients as `step`
+     * does, and changes no state. NULL: steps are alike, and a few of them are timed. */
     int (*forecast)(void *instance, double enough, double *seconds);
 
     /* Adds what a checkpoint must hold beside the set: numbers and arrays of the instance, always the same rows. NULL:
@@ -84,7 +98,7 @@ struct method {
 /* The table; NULL past its end. `index` is also the value of the key method.name. */
 const struct method *method_at(int index);
 
-/* A seed of its own for one purpose and step. */
-uint64_t distill_seed(uint64_t seed, enum random_stream stream, int step);
+/* A seed of its own for one purpose and draw. */
+uint64_t distill_seed(uint64_t seed, enum random_stream stream, uint32_t draw);
 
 #endif

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "distill/distill.h"
 #include "distill/frequency.h"
+#include "team/team.h"
 
 #include <math.h>
 #include <string.h>
@@ -163,6 +164,18 @@ int set_decode(struct set *set) {
 int set_pull(struct set *set) {
     float *gradient = set->variables[SET_STORED].gradient;
     return set->frequency ? frequency_encode(set->frequency, set->image_gradient, gradient) : RETORT_OK;
+}
+
+int set_share(struct set *set, struct team *team) {
+    int status = RETORT_OK;
+    int64_t count;
+    if (!set->frequency || team_size(team) == 1) goto done;
+    int32_t *positions = frequency_positions(set->frequency, &count);
+    TRY(team_share(team, positions, (size_t)count * sizeof *positions));
+    TRY(frequency_settle(set->frequency));
+    TRY(team_share(team, set->stored, (size_t)(set->count * set->stored_size) * sizeof *set->stored));
+done:
+    return status;
 }
 
 enum dct_way set_dct(const struct set *set) {

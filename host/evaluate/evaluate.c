@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "evaluate/plan.h"
+#include "team/team.h"
 #include "unroll/unroll.h"
 
 #include <math.h>
@@ -55,8 +56,9 @@ struct trainer {
     int32_t *labels; /* with its labels */
     struct progress progress;
     char what[64];
-    int64_t done;       /* steps of all networks */
-    int at_once;        /* networks of a batch: these from `network` on, of which the last batch may lack some */
+    struct deal networks; /* of all, those that are trained here */
+    int64_t done;         /* their steps */
+    int at_once;          /* networks of a batch: these from `network` on, of which the last batch may lack some */
     int network, count; /* the first of them, and how many are wanted; what is trained in place of others is dropped */
     uint64_t seeds[UNROLL_MOST_NETWORKS];
     int piece; /* steps between two looks at the interrupt */
@@ -115,7 +117,7 @@ static int check_interrupt(const struct trainer *trainer) {
 
 static void show(struct trainer *trainer) {
     char detail[64];
-    int first = trainer->network + 1, all = trainer->problem->spec.networks;
+    int first = trainer->network + 1, all = trainer->networks.first + trainer->networks.count;
     if (trainer->count > 1)
         snprintf(detail, sizeof detail, "networks %d to %d of %d", first, first + trainer->count - 1, all);
     else
@@ -249,6 +251,7 @@ done:
 static void trainer_finish(struct trainer *trainer) {
     unroll_destroy(trainer->unroll);
     tables_finish(&trainer->tables);
+    deal_finish(&trainer->networks);
     free(trainer->theta);
     free(trainer->images);
     free(trainer->labels);
@@ -285,6 +288,7 @@ static int trainer_init(struct trainer *trainer, const struct evaluate_problem *
     snprintf(trainer->what, sizeof trainer->what, "evaluate %s", what);
     TRY(problem->spec.protocol == PROTOCOL_DC ? plan_dc(problem, input, &trainer->plan)
                                               : plan_bptt(problem, input, &trainer->plan));
+    TRY(division_deal(&problem->division, problem->spec.networks, 0, &trainer->networks));
     const struct plan *plan = &trainer->plan;
     int capacity = tables_capacity(plan, chunk_steps(source, plan, size * sizeof(float)));
     int64_t most_tests = problem->test->count;
@@ -294,7 +298,7 @@ static int trainer_init(struct trainer *trainer, const struct evaluate_problem *
         .optimizer = plan->optimizer,
         .set_count = source->all ? capacity * plan->batch : input->count,
         .batch = plan->batch,
-        .networks = problem->spec.networks,
+        .networks = trainer->networks.count ? trainer->networks.count : 1,
         .at_once = problem->spec.at_once,
         .own_sets = !source->set,
         .soft_labels = source->set && source->set->soft_labels,
@@ -341,7 +345,7 @@ done:
 
 /* The next batch of networks, from network `first` on. */
 static int begin_batch(struct trainer *trainer, int first) {
-    int status = RETORT_OK, left = trainer->problem->spec.networks - first;
+    int status = RETORT_OK, left = trainer->networks.first + trainer->networks.count - first;
     trainer->network = first;
     trainer->count = left < trainer->at_once ? left : trainer->at_once;
     for (int k = 0; k < trainer->at_once; k++) {
@@ -352,40 +356,62 @@ done:
     return status;
 }
 
+/* Trains and tests this member's networks: percent correct [networks here][checkpoints]. holdout: may be NULL. */
+static int measure_own(struct trainer *trainer, double *runs, double *holdout) {
+    int status = RETORT_OK;
+    const struct training_set *set = trainer->source->set;
+    const struct plan *plan = &trainer->plan;
+    int first = trainer->networks.first, count = trainer->networks.count;
+    progress_begin(&trainer->progress, trainer->what, 0, (int64_t)count * plan->steps[plan->checkpoints - 1]);
+    if (set) TRY(unroll_set(trainer->unroll, 0, set->images, set->soft_labels, set->hard_labels));
+    for (int i = 0; i < count; i += trainer->at_once) {
+        size_t at = (size_t)i * (size_t)plan->checkpoints;
+        TRY(begin_batch(trainer, first + i));
+        TRY(train_and_test(trainer, runs + at, holdout ? holdout + at : NULL));
+    }
+done:
+    progress_end(&trainer->progress);
+    return status;
+}
+
+/* This member's rows among all others': mine [networks here][checkpoints], all [networks][checkpoints]. */
+static int collect(const struct trainer *trainer, const double *mine, double *all) {
+    return team_collect(trainer->problem->division.team, trainer->networks.counts,
+                        (size_t)trainer->plan.checkpoints * sizeof *mine, mine, all);
+}
+
 static int measure(const struct evaluate_problem *problem, struct source source, const struct plan_input *input,
                    const char *what, struct accuracy *accuracy) {
     int status = RETORT_OK;
     bool has_holdout = problem->holdout && problem->holdout->count;
     struct trainer trainer = {0};
     struct accuracy fresh = {0};
-    double *holdout = NULL;
+    double *holdout = NULL, *mine = NULL;
     TRY(trainer_init(&trainer, problem, &source, input, what));
     const struct plan *plan = &trainer.plan;
+    size_t all = (size_t)problem->spec.networks * (size_t)plan->checkpoints;
+    size_t own = (size_t)trainer.networks.count * (size_t)plan->checkpoints;
     fresh.networks = problem->spec.networks;
     fresh.checkpoints = plan->checkpoints;
     memcpy(fresh.steps, plan->steps, sizeof fresh.steps);
-    fresh.runs = calloc((size_t)fresh.networks * (size_t)fresh.checkpoints, sizeof *fresh.runs);
-    if (has_holdout) holdout = calloc((size_t)fresh.networks * (size_t)fresh.checkpoints, sizeof *holdout);
-    if (!fresh.runs || (has_holdout && !holdout)) RAISE(RETORT_ENOMEM, "out of memory for the accuracies");
+    fresh.runs = calloc(all, sizeof *fresh.runs);
+    mine = calloc(2 * own + 1, sizeof *mine);
+    if (has_holdout) holdout = calloc(all, sizeof *holdout);
+    if (!fresh.runs || !mine || (has_holdout && !holdout)) RAISE(RETORT_ENOMEM, "out of memory for the accuracies");
     if (input->all_of_train)
         log_info("%s: %d steps with batches of %lld", trainer.what, plan->steps[plan->checkpoints - 1],
                  (long long)plan->batch);
-    progress_begin(&trainer.progress, trainer.what, 0, (int64_t)fresh.networks * plan->steps[plan->checkpoints - 1]);
-    if (source.set)
-        TRY(unroll_set(trainer.unroll, 0, source.set->images, source.set->soft_labels, source.set->hard_labels));
-    for (int i = 0; i < fresh.networks; i += trainer.at_once) {
-        size_t at = (size_t)i * (size_t)fresh.checkpoints;
-        TRY(begin_batch(&trainer, i));
-        TRY(train_and_test(&trainer, fresh.runs + at, holdout ? holdout + at : NULL));
-    }
+    TRY(measure_own(&trainer, mine, holdout ? mine + own : NULL));
+    TRY(collect(&trainer, mine, fresh.runs));
+    if (holdout) TRY(collect(&trainer, mine + own, holdout));
     accuracy_choose(&fresh, holdout);
     *accuracy = fresh;
     fresh = (struct accuracy){0};
 done:
-    progress_end(&trainer.progress);
     trainer_finish(&trainer);
     accuracy_finish(&fresh);
     free(holdout);
+    free(mine);
     return status;
 }
 
@@ -480,7 +506,7 @@ static int time_row(struct trainer *trainer, double *seconds) {
     const struct evaluate_problem *problem = trainer->problem;
     const struct plan *plan = &trainer->plan;
     int64_t images = problem->test->count, some = TEST_BATCHES * TEST_BATCH;
-    int count = 1, batches = (problem->spec.networks + trainer->at_once - 1) / trainer->at_once;
+    int count = 1, batches = (trainer->networks.count + trainer->at_once - 1) / trainer->at_once;
     double steps, tests;
     if (trainer->source->set) TRY(upload_zeros(trainer));
     TRY(begin_batch(trainer, 0));

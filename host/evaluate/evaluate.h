@@ -57,6 +57,7 @@ struct evaluate_problem {
     const struct dataset *holdout; /* count 0: none */
     struct evaluate_spec spec;
     uint64_t seed;
+    struct division division; /* networks are divided among the members of a team, which call the same functions */
     const struct evaluate_plans *frozen; /* plans to take, where there are; NULL: none */
     const volatile int *interrupt; /* non-zero: leave with RETORT_EINTERRUPTED within about a second; may be NULL */
 };

@@ -167,6 +167,10 @@ static const struct schema_key keys[] = {
      .inherit = "outer.lr", .help = "inner.learn_lr: that of the inner learning rate's logarithm."},
     {"outer.real_batch", KEY_INT, AT(outer.real_batch), .least = 1, .most = KEY_WHOLE, .standard = "1000",
      .help = "Real images in the meta-loss."},
+    {"outer.meta_batch", KEY_INT, AT(outer.meta_batch), .least = 1, .most = 1e6, .standard = "1",
+     .help =
+         "Trajectories that an outer step averages over: networks, each with weights, batches and window of its own. "
+         "More make the gradient less noisy and the step as many times as long; several devices divide them."},
     {"outer.clip", KEY_BOOL, AT(outer.clip), .standard = "true",
      .help = "Clip the image gradient to twice the running mean of its norm."},
     {"outer.augment.flip", KEY_BOOL, AT(outer.augment.flip), .standard = "true",
@@ -205,9 +209,18 @@ static const struct schema_key keys[] = {
      .help = "Ceiling over all device memory of the run. Distillation uses the room below it to keep results of "
              "convolutions for the backward pass, which is faster; with none it computes them again, in little "
              "memory."},
-    {"device.select", KEY_TEXT, AT(device.select), .standard = "\"\"",
+    {"device.select", KEY_TEXT, AT(device.select), .items = DEVICES_MOST, .standard = "\"\"",
      .help = "Index of `retort devices`, or words found in platform, name and type; empty: RETORT_DEVICE, else the "
-             "first."},
+             "first. Several with commas between, or a list of them, divide one run among them."},
+    {"device.divide", KEY_CHOICE, AT(device.divide), .words = words_divide, .standard = "auto",
+     .help =
+         "What several devices divide: the trajectories of an outer step, each computed by one of them, or the rows "
+         "of every batch, whose sums they exchange in each inner step. auto: trajectories where outer.meta_batch has "
+         "one for each device. The networks of the evaluation are divided in any case."},
+    {"device.shares", KEY_LIST, AT(device.shares), AT(device.share_count), .least = 1, .most = 1e6, .zero = "measured",
+     .standard = "measured",
+     .help = "How much of it each of the devices gets, in the order of their naming: [2, 1] gives the first twice as "
+             "much. measured: by their speed when the run begins. Either way the run's plan keeps it."},
     {"device.family", KEY_CHOICE, AT(device.family), .words = words_family, .standard = "auto",
      .help = "Kernels for this kind of device; auto: by its type."},
     {"device.gemm", KEY_CHOICE, AT(device.gemm), .words = gemms, .standard = "auto",
@@ -534,6 +547,27 @@ const char *descriptor_protocol_name(enum protocol protocol) {
 
 const char *descriptor_gemm_name(enum gemm_choice gemm) {
     return gemms[gemm];
+}
+
+static const char *listed_devices(const struct descriptor *descriptor) {
+    const char *list = descriptor->device.select;
+    if (!*list) list = getenv("RETORT_DEVICE");
+    return list ? list : "";
+}
+
+int descriptor_devices(const struct descriptor *descriptor) {
+    int count = 1;
+    for (const char *at = listed_devices(descriptor); (at = strchr(at, ',')); at++) count++;
+    return count < DEVICES_MOST ? count : DEVICES_MOST;
+}
+
+void descriptor_device(const struct descriptor *descriptor, int index, char spec[DEVICE_SPEC]) {
+    const char *at = listed_devices(descriptor);
+    index %= descriptor_devices(descriptor);
+    /* What device_open says of a single device tells whether the words are RETORT_DEVICE's. */
+    if (descriptor_devices(descriptor) == 1) at = descriptor->device.select;
+    for (; index > 0; index--) at = strchr(at, ',') + 1;
+    snprintf(spec, DEVICE_SPEC, "%.*s", (int)strcspn(at, ","), at);
 }
 
 struct kernel_target descriptor_target(const struct descriptor *descriptor, const struct device_traits *traits) {

@@ -14,7 +14,10 @@
 enum gemm_choice { GEMM_AUTO, GEMM_CLBLAST, GEMM_OWN };
 enum merge_choice { MERGE_AUTO, MERGE_OFF };
 struct device_choice {
-    const char *select; /* "" for RETORT_DEVICE or the first one */
+    const char *select; /* "" for RETORT_DEVICE or the first one; several with commas between */
+    enum divide divide;
+    const int *shares; /* [share_count], of each device; NULL: measured */
+    int share_count;
     enum family family;
     enum gemm_choice gemm;   /* who computes matrix products */
     enum dct_way dct;        /* who makes images of coefficients */
@@ -38,6 +41,12 @@ struct descriptor {
     uint64_t memory; /* bytes of device memory; 0: no ceiling */
     char name[64];   /* of the file, without folder and ending */
 };
+
+enum { DEVICES_MOST = 256, DEVICE_SPEC = 256 };
+/* The devices that the descriptor, or RETORT_DEVICE where it names none, lists: 1 or more; and the spec of one of them,
+ * for device_open, counting round. */
+int descriptor_devices(const struct descriptor *descriptor);
+void descriptor_device(const struct descriptor *descriptor, int index, char spec[DEVICE_SPEC]);
 
 /* Reads a file, then the overrides; checks that the values go together. RETORT_EINVAL names the file and line (or the
  * option), the key, what was found and what is allowed; RETORT_EIO where the file cannot be read. */

@@ -17,7 +17,8 @@ static struct distill_problem problem_of(const struct descriptor *d, const struc
                                     .method = descriptor_method(d),
                                     .method_spec = d->method_spec,
                                     .dct = d->device.dct,
-                                    .seed = d->seed};
+                                    .seed = d->seed,
+                                    .division = session->division};
 }
 
 /* `plan`: NULL or one that is not frozen: all is to be planned. */
@@ -40,8 +41,8 @@ done:
     return status;
 }
 
-/* Settings that do not go with the data are refused before kernels are built, which may take a minute. */
-static int check(const struct descriptor *d, const struct session *session) {
+/* Before kernels are built, which may take a minute. */
+int prepare_check(const struct descriptor *d, const struct session *session) {
     const struct distill_problem problem = problem_of(d, session);
     const char *key;
     int status = distill_check(&problem, &key);
@@ -52,7 +53,7 @@ static int check(const struct descriptor *d, const struct session *session) {
 static int plan_all(const struct descriptor *d, struct session *session, struct run_plan *plan,
                     const volatile int *interrupt, struct distill **distill) {
     int status = RETORT_OK;
-    TRY(check(d, session));
+    TRY(prepare_check(d, session));
     TRY(scores_plan(d, session, NULL, plan->frozen ? &plan->evaluate : NULL, &plan->evaluate));
     TRY(make_distill(d, session, plan, interrupt, distill));
 done:

@@ -12,6 +12,9 @@
 int prepare_run(const struct descriptor *descriptor, struct session *session, struct run_plan *plan,
                 const volatile int *interrupt, struct distill **distill);
 
+/* Settings that do not go with the data, or cannot be divided among the session's team: RETORT_EINVAL with the key. */
+int prepare_check(const struct descriptor *descriptor, const struct session *session);
+
 struct kernel_demand;
 /* The convolutions and matrix products that distilling by a descriptor launches: library_classes, once everything is
  * planned. The session has kernels. */

@@ -88,30 +88,81 @@ static bool unroll_from_json(const json_t *value, struct unroll_plan *plan) {
     return true;
 }
 
-/* One object a training; those of rows that are not evaluated are zero. */
-static json_t *plan_to_json(const struct run_plan *plan) {
-    return json_pack("{s:o, s:o, s:o, s:o}", "distil", unroll_to_json(&plan->distil), "distilled",
-                     unroll_to_json(&plan->evaluate.set), "random", unroll_to_json(&plan->evaluate.random), "full",
-                     unroll_to_json(&plan->evaluate.full));
+struct device_plan device_plan_of(const struct session *session, const struct run_plan *plan) {
+    const struct device_traits *traits = device_traits(session->device);
+    struct device_plan device = {
+        .single = session->target.single, .dct = plan->dct, .distil = plan->distil, .evaluate = plan->evaluate};
+    snprintf(device.name, sizeof device.name, "%s", traits->name);
+    snprintf(device.platform, sizeof device.platform, "%s", traits->platform);
+    snprintf(device.driver, sizeof device.driver, "%s", traits->driver);
+    snprintf(device.wisdom, sizeof device.wisdom, "%s", session->wisdom_name);
+    snprintf(device.gemm, sizeof device.gemm, "%s", library_gemm(session->library));
+    return device;
 }
 
-const char *run_plan_dct(const struct run_plan *plan) {
-    return plan->dct == DCT_AUTO ? NULL : words_dct[plan->dct];
+const char *run_plan_dct(enum dct_way dct) {
+    return dct == DCT_AUTO ? NULL : words_dct[dct];
 }
 
-int run_folder_read_plan(const struct run_folder *folder, struct run_plan *plan) {
+/* In `trainings` one object each; those of rows that are not evaluated are zero. */
+static json_t *device_to_json(const struct device_plan *device) {
+    return json_pack("{s:s, s:s, s:s, s:s*, s:{s:s, s:s, s:s}, s:{s:o, s:o, s:o, s:o}}", "wisdom", device->wisdom,
+                     "gemm", device->gemm, "merge", device->single ? "off" : "auto", "dct", run_plan_dct(device->dct),
+                     "device", "name", device->name, "platform", device->platform, "driver", device->driver,
+                     "trainings", "distil", unroll_to_json(&device->distil), "distilled",
+                     unroll_to_json(&device->evaluate.set), "random", unroll_to_json(&device->evaluate.random), "full",
+                     unroll_to_json(&device->evaluate.full));
+}
+
+/* What plan.json has of a member's device: the leader's stands at the top, those of others in a list. */
+static const json_t *member_of(const json_t *plan, int member) {
+    if (!member) return plan;
+    return json_array_get(json_object_get(json_object_get(plan, "team"), "others"), (size_t)member - 1);
+}
+
+static json_t *team_to_json(const struct run_plan *plan, const struct device_plan *devices) {
+    json_t *shares = json_array(), *others = json_array();
+    for (int i = 0; i < plan->members; i++) json_array_append_new(shares, json_integer(plan->shares[i]));
+    for (int i = 1; i < plan->members; i++) json_array_append_new(others, device_to_json(&devices[i]));
+    return json_pack("{s:s, s:o, s:o}", "divide", words_divide[plan->what], "shares", shares, "others", others);
+}
+
+/* How the run is divided; a plan without a word of it is of one device. */
+static bool team_from_json(const json_t *team, struct run_plan *plan) {
+    const char *what;
+    const json_t *shares;
+    plan->members = 1;
+    if (!team) return true;
+    if (json_unpack((json_t *)team, "{s:s, s:o}", "divide", &what, "shares", &shares) < 0) return false;
+    plan->what = strcmp(what, words_divide[DIVIDE_ROWS]) == 0 ? DIVIDE_ROWS : DIVIDE_TRAJECTORIES;
+    plan->members = (int)json_array_size(shares);
+    if (plan->members < 1 || plan->members > DEVICES_MOST) return false;
+    for (int i = 0; i < plan->members; i++) {
+        plan->shares[i] = (int)json_integer_value(json_array_get(shares, (size_t)i));
+        if (plan->shares[i] < 1) return false;
+    }
+    return true;
+}
+
+int run_folder_read_plan(const struct run_folder *folder, int member, int members, struct run_plan *plan) {
     int status = RETORT_OK;
     json_t *kept = NULL;
     struct run_plan fresh = {0};
     TRY(json_file_read(folder->plan, &kept));
-    const char *gemm = json_string_value(json_object_get(kept, "gemm"));
+    if (!team_from_json(json_object_get(kept, "team"), &fresh))
+        RAISE(RETORT_EFORMAT, "%s is not a run's plan", folder->plan);
+    if (fresh.members != members)
+        RAISE(RETORT_EINVAL, "%s was begun on %d device%s, this command names %d; resume on as many", folder->path,
+              fresh.members, fresh.members > 1 ? "s" : "", members);
+    const json_t *own = member_of(kept, member);
+    const char *gemm = json_string_value(json_object_get(own, "gemm"));
     snprintf(fresh.gemm, sizeof fresh.gemm, "%s", gemm ? gemm : "");
-    const char *merge = json_string_value(json_object_get(kept, "merge"));
+    const char *merge = json_string_value(json_object_get(own, "merge"));
     fresh.single = merge && strcmp(merge, "off") == 0;
-    const char *dct = json_string_value(json_object_get(kept, "dct"));
+    const char *dct = json_string_value(json_object_get(own, "dct"));
     for (enum dct_way way = DCT_CLFFT; dct && way <= DCT_MATRIX; way++)
         if (strcmp(dct, words_dct[way]) == 0) fresh.dct = way;
-    const json_t *all = json_object_get(kept, "trainings");
+    const json_t *all = json_object_get(own, "trainings");
     fresh.frozen = all != NULL;
     if (all
         && !(unroll_from_json(json_object_get(all, "distil"), &fresh.distil)
@@ -126,13 +177,18 @@ done:
 }
 
 /* --- what a folder is --- */
+static bool has_frozen_plan(const struct run_folder *folder) {
+    json_t *kept = NULL;
+    bool frozen = json_file_read(folder->plan, &kept) == RETORT_OK && json_object_get(kept, "trainings");
+    json_decref(kept);
+    return frozen;
+}
+
 /* The key in which a run's descriptor differs from this one. */
 static const char *differ(const struct run_folder *folder, const struct descriptor *descriptor, struct descriptor *kept,
                           struct text *mine, struct text *theirs) {
     /* With a frozen plan the ceiling decides nothing but whether it fits. */
-    struct run_plan plan;
-    if (kept->memory != descriptor->memory && run_folder_read_plan(folder, &plan) == RETORT_OK && plan.frozen)
-        kept->memory = descriptor->memory;
+    if (kept->memory != descriptor->memory && has_frozen_plan(folder)) kept->memory = descriptor->memory;
     error_clear();
     return descriptor_difference(descriptor, kept, mine, theirs);
 }
@@ -245,34 +301,38 @@ done:
 }
 
 /* --- the plan --- */
-int run_folder_begin(const struct run_folder *folder, const struct descriptor *descriptor,
-                     const struct session *session, const struct run_plan *plan, const struct forecast *forecast) {
-    int status = RETORT_OK;
-    const struct device_traits *traits = device_traits(session->device);
+/* What is not of one device alone. */
+static json_t *plan_head(const struct session *session, const struct forecast *forecast) {
     const struct data_set_pair *data = &session->data;
     char fingerprint[17];
+    snprintf(fingerprint, sizeof fingerprint, "%016" PRIx64, data->fingerprint);
+    return json_pack("{s:i, s:s, s:{s:s, s:I, s:I}, s:o}", "format", 1, "retort", RETORT_VERSION, "data", "hash",
+                     fingerprint, "train", (json_int_t)data->train_read, "test", (json_int_t)data->test_read,
+                     "estimate", forecast_json(forecast));
+}
+
+int run_folder_begin(const struct run_folder *folder, const struct descriptor *descriptor,
+                     const struct session *session, const struct run_plan *plan, const struct device_plan *devices,
+                     const char *wisdom, const struct forecast *forecast) {
+    int status = RETORT_OK;
+    json_t *device = device_to_json(devices), *kept = plan_head(session, forecast);
     struct text text;
     text_init(&text);
     descriptor_write(descriptor, &text);
-    if (text.failed) RAISE(RETORT_ENOMEM, "out of memory");
-    snprintf(fingerprint, sizeof fingerprint, "%016" PRIx64, data->fingerprint);
+    bool packed = device && kept && json_object_update(kept, device) == 0;
+    if (packed && plan->members > 1) packed = json_object_set_new(kept, "team", team_to_json(plan, devices)) == 0;
+    if (text.failed || !packed) RAISE(RETORT_ENOMEM, "out of memory");
     /* The plan first: by it holds_nothing knows a folder that a run was killed in. The descriptor last: with it the run
      * counts as begun. */
-    TRY(json_file_write(folder->plan,
-                        json_pack("{s:i, s:s, s:s, s:s, s:s, s:s*, s:{s:s, s:s, s:s}, s:{s:s, s:I, s:I}, s:o, s:o}",
-                                  "format", 1, "retort", RETORT_VERSION, "wisdom", session->wisdom_name, "gemm",
-                                  library_gemm(session->library), "merge", session->target.single ? "off" : "auto",
-                                  "dct", run_plan_dct(plan), "device", "name", traits->name, "platform",
-                                  traits->platform, "driver", traits->driver, "data", "hash", fingerprint, "train",
-                                  (json_int_t)data->train_read, "test", (json_int_t)data->test_read, "trainings",
-                                  plan_to_json(plan), "estimate", forecast_json(forecast)),
-                        15));
-    if (strcmp(session->wisdom_name, "none") != 0)
-        TRY(wisdom_save(session->wisdom, folder->wisdom));
+    TRY(json_file_write(folder->plan, json_incref(kept), 15));
+    if (strcmp(session->wisdom_name, "none") != 0 || (wisdom && *wisdom))
+        TRY(wisdom_save(session->wisdom, wisdom, folder->wisdom));
     else if (unlink(folder->wisdom) < 0 && errno != ENOENT)
         RAISE(RETORT_EIO, "cannot remove %s: %s", folder->wisdom, strerror(errno));
     TRY(file_write(folder->descriptor, text_get(&text), text.length));
 done:
+    json_decref(kept);
+    json_decref(device);
     text_finish(&text);
     return status;
 }
@@ -293,15 +353,16 @@ static int check_data(const struct run_folder *folder, const json_t *kept, const
                      (long long)data->test_read);
 }
 
-int run_folder_check_plan(const struct run_folder *folder, const struct session *session) {
+int run_folder_check_plan(const struct run_folder *folder, int member, const struct session *session) {
     int status = RETORT_OK;
     json_t *plan = NULL, *data = NULL;
     const struct device_traits *traits = device_traits(session->device);
     const char *version, *name, *platform, *driver, *kept = "none", *gemm = library_gemm(session->library);
     TRY(json_file_read(folder->plan, &plan));
-    if (json_unpack(plan, "{s:s, s?s, s?s, s:{s:s, s:s, s:s}, s?o}", "retort", &version, "wisdom", &kept, "gemm", &gemm,
-                    "device", "name", &name, "platform", &platform, "driver", &driver, "data", &data)
-        < 0)
+    if (json_unpack(plan, "{s:s, s?o}", "retort", &version, "data", &data) < 0
+        || json_unpack((json_t *)member_of(plan, member), "{s?s, s?s, s:{s:s, s:s, s:s}}", "wisdom", &kept, "gemm",
+                       &gemm, "device", "name", &name, "platform", &platform, "driver", &driver)
+               < 0)
         RAISE(RETORT_EFORMAT, "%s is not a run's plan", folder->plan);
     if (strcmp(name, traits->name) != 0 || strcmp(platform, traits->platform) != 0
         || strcmp(driver, traits->driver) != 0)

@@ -20,7 +20,7 @@ struct run_folder {
     bool created; /* by this run */
 };
 
-/* How the run's trainings were planned on the device, which must be the same when it is resumed. */
+/* How the run's trainings were planned on a device, which must be the same when it is resumed. */
 struct run_plan {
     bool frozen; /* false: nothing was planned yet, or the folder is of a version that did not write it down */
     struct unroll_plan distil;
@@ -28,10 +28,23 @@ struct run_plan {
     char gemm[16];    /* of a run that is resumed: who computed matrix products; "": the folder does not tell */
     bool single;      /* likewise: launches were not merged */
     enum dct_way dct; /* who makes images of coefficients; DCT_AUTO: there are none, or the folder does not tell */
+    /* How several devices divide the run. */
+    int members; /* 0: not settled */
+    enum divide what;
+    int shares[DEVICES_MOST];
 };
 
-/* Who makes images of coefficients, in words; NULL where there are none. */
-const char *run_plan_dct(const struct run_plan *plan);
+/* A device of a run and what was chosen for it. Plain: processes of one program hand it to each other. */
+struct device_plan {
+    char name[128], platform[128], driver[128], wisdom[17], gemm[16];
+    bool single;
+    enum dct_way dct;
+    struct unroll_plan distil;
+    struct evaluate_plans evaluate;
+};
+struct device_plan device_plan_of(const struct session *session, const struct run_plan *plan);
+/* In words; NULL where there is nothing to tell. */
+const char *run_plan_dct(enum dct_way dct);
 
 /* Settles the names. `out` NULL: runs/NAME-SEED. Touches nothing. */
 int run_folder_name(const struct descriptor *descriptor, const char *out, struct run_folder *folder);
@@ -49,14 +62,17 @@ int run_folder_claim(struct run_folder *folder);
  * missing. */
 int run_folder_check_room(const struct run_folder *folder, uint64_t bytes);
 struct forecast;
-/* Writes descriptor.yaml, plan.json, which keeps the forecast, and wisdom of a new run. */
+/* Writes descriptor.yaml, plan.json, which keeps the forecast, and wisdom of a new run. devices [members], the
+ * session's first; `wisdom`: lines of the others (wisdom_lines), NULL: none. */
 int run_folder_begin(const struct run_folder *folder, const struct descriptor *descriptor,
-                     const struct session *session, const struct run_plan *plan, const struct forecast *forecast);
-/* The plan that a run began with. RETORT_EFORMAT where plan.json is none. */
-int run_folder_read_plan(const struct run_folder *folder, struct run_plan *plan);
+                     const struct session *session, const struct run_plan *plan, const struct device_plan *devices,
+                     const char *wisdom, const struct forecast *forecast);
+/* The plan that a run began with on its device `member` of `members`. RETORT_EFORMAT where plan.json is none;
+ * RETORT_EINVAL where the run was begun on another number of devices. */
+int run_folder_read_plan(const struct run_folder *folder, int member, int members, struct run_plan *plan);
 /* Refuses to go on where another device or driver would compute other numbers, or with other data; warns where other
  * kernels may. */
-int run_folder_check_plan(const struct run_folder *folder, const struct session *session);
+int run_folder_check_plan(const struct run_folder *folder, int member, const struct session *session);
 /* Gives the lock back; a folder that was created and never begun is removed. */
 void run_folder_release(struct run_folder *folder);
 

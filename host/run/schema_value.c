@@ -222,12 +222,33 @@ done:
     return status;
 }
 
+/* [a, b] as "a, b". */
+static int store_joined(const struct schema_reader *reader, const struct schema_key *key, const yaml_node_t *node,
+                        const char **at) {
+    int status = RETORT_OK;
+    struct text text;
+    text_init(&text);
+    for (int i = 0; i < item_count(node); i++) {
+        const yaml_node_t *one = item(reader, node, i);
+        const char *words = (const char *)one->data.scalar.value;
+        if (one->type != YAML_SCALAR_NODE || !*words || strlen(words) != one->data.scalar.length)
+            TRY(complain(reader, key, one, NULL));
+        text_printf(&text, "%s%s", i ? ", " : "", words);
+    }
+    *at = text.failed ? NULL : arena_copy_text(reader->arena, text_get(&text));
+    if (!*at) RAISE(RETORT_ENOMEM, "out of memory reading %s", key->path);
+done:
+    text_finish(&text);
+    return status;
+}
+
 static int store_text(const struct schema_reader *reader, const struct schema_key *key, const yaml_node_t *node) {
     const char **at = (const char **)(void *)((char *)schema_base(reader->schema, key, reader->out) + key->offset);
     if (schema_is_null(node) && key->type == KEY_PATH) {
         *at = NULL;
         return RETORT_OK;
     }
+    if (node->type == YAML_SEQUENCE_NODE && key->items > 1) return store_joined(reader, key, node, at);
     if (node->type != YAML_SCALAR_NODE) return complain(reader, key, node, NULL);
     const char *text = schema_is_null(node) ? "" : (const char *)node->data.scalar.value;
     if (strlen(text) != (schema_is_null(node) ? 0 : node->data.scalar.length))

@@ -69,7 +69,7 @@ void schema_describe_expected(const struct schema_key *key, char *text, size_t s
         snprintf(text, size, "a whole number%s, or a list of two (height, width)%s", range, zero);
         break;
     case KEY_TEXT:
-        snprintf(text, size, "text");
+        snprintf(text, size, key->items > 1 ? "text, or a list of texts" : "text");
         break;
     case KEY_PATH:
         snprintf(text, size, "a path");

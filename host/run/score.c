@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "run/json_file.h"
+#include "team/team.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -98,6 +99,7 @@ static struct evaluate_problem problem_of(const struct descriptor *descriptor, c
         .holdout = &session->data.holdout,
         .spec = descriptor->evaluate,
         .seed = descriptor->seed,
+        .division = session->division,
         .frozen = frozen,
         .interrupt = interrupt,
     };
@@ -140,6 +142,8 @@ int scores_compute(const struct descriptor *descriptor, struct session *session,
     evaluate_describe(&problem, fresh.protocol, sizeof fresh.protocol);
     log_info("protocol: %s", fresh.protocol);
     if (path) TRY(recall(path, sha256, &descriptor->evaluate, &fresh));
+    /* The leader of a team has the file, and so tells the others which rows are still wanted. */
+    TRY(team_share(session->division.team, fresh.has, sizeof fresh.has));
     for (int i = 0; i < SCORE_ROWS; i++) {
         if (!wanted[i] || fresh.has[i]) continue;
         double begun = clock_seconds();

@@ -25,7 +25,8 @@ void scores_finish(struct scores *scores); /* NULL-safe, zeroes */
 int scores_plan(const struct descriptor *descriptor, const struct session *session, const struct distilled_set *set,
                 const struct evaluate_plans *frozen, struct evaluate_plans *plans);
 
-/* Trains and tests: the set, a random subset of the same size (where the set has equally many images of each class),
+/* Of a session that is a member of a team, all members call it, and get the same; `path` is the leader's.
+ * Trains and tests: the set, a random subset of the same size (where the set has equally many images of each class),
  * and all of train where the descriptor asks for it. `path`, where not NULL, is a JSON file that keeps each finished
  * row: rows found there for the same set (`sha256`) are taken over, not computed again. */
 int scores_compute(const struct descriptor *descriptor, struct session *session, const struct distilled_set *set,

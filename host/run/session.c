@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "team/team.h"
 #include "unroll/self_test.h"
 
 #include <stdio.h>
@@ -87,18 +88,33 @@ done:
     return status;
 }
 
-int session_open(const struct descriptor *descriptor, unsigned units, bool single, struct session *session) {
+static int take_data(const struct descriptor *descriptor, const struct session *beside, struct session *session) {
+    int status = RETORT_OK;
+    if (beside) {
+        session->data = beside->data;
+        session->borrowed = true;
+        goto done;
+    }
+    TRY(session_read_data(descriptor, &session->data));
+    tell_data(&session->data);
+done:
+    return status;
+}
+
+int session_open_device(const struct descriptor *descriptor, int index, const struct session *beside, unsigned units,
+                        bool single, struct session *session) {
     int status = RETORT_OK;
     struct session fresh = {0};
-    TRY(device_open(descriptor->device.select, &fresh.device));
+    char spec[DEVICE_SPEC];
+    descriptor_device(descriptor, index, spec);
+    TRY(device_open(spec, &fresh.device));
     device_set_units(fresh.device, units);
     const struct device_traits *traits = device_traits(fresh.device);
     device_set_ceiling(fresh.device, descriptor->memory);
     log_info("device: %s (%s)", traits->name, traits->platform);
     fresh.target = descriptor_target(descriptor, traits);
     fresh.target.single |= single;
-    TRY(session_read_data(descriptor, &fresh.data));
-    tell_data(&fresh.data);
+    TRY(take_data(descriptor, beside, &fresh));
     TRY(describe_networks(descriptor, &fresh));
     TRY(test_compiled(&fresh));
     *session = fresh;
@@ -106,6 +122,17 @@ int session_open(const struct descriptor *descriptor, unsigned units, bool singl
 done:
     session_close(&fresh);
     return status;
+}
+
+int session_open(const struct descriptor *descriptor, unsigned units, bool single, struct session *session) {
+    int devices = descriptor_devices(descriptor);
+    if (devices > 1) log_info("device: the first of %d, alone; only runs are divided", devices);
+    return session_open_device(descriptor, 0, NULL, units, single, session);
+}
+
+void session_divide(struct session *session, struct team *team, enum divide what, const int *shares) {
+    memcpy(session->shares, shares, (size_t)team_size(team) * sizeof *shares);
+    session->division = (struct division){.team = team, .what = what, .shares = session->shares};
 }
 
 static void drop_kernels(struct session *session) {
@@ -153,7 +180,7 @@ done:
 
 void session_close(struct session *session) {
     if (!session) return;
-    data_finish(&session->data);
+    if (!session->borrowed) data_finish(&session->data);
     drop_kernels(session);
     device_close(session->device);
     *session = (struct session){0};

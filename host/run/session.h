@@ -11,16 +11,24 @@ struct session {
     struct library *library;
     struct wisdom *wisdom; /* that the library takes */
     char wisdom_name[17];
-    struct data_set_pair data;
+    struct data_set_pair data; /* where `borrowed`, another session's, which is closed later */
+    bool borrowed;
     struct network network, evaluate_network;
+    struct division division; /* what of a run this device computes: all, until session_divide */
+    int shares[DEVICES_MOST];
 };
 
 /* Reads the data of a descriptor alone, without a device. */
 int session_read_data(const struct descriptor *descriptor, struct data_set_pair *data);
 /* Opens the device under the descriptor's ceiling, reads the data, and on a GPU tests what the compiler writes.
  * `units`: compute units to choose kernels for; 0: those of the device. `single`: launches are not merged, as when the
- * run began, whatever the descriptor says. There is no library yet. */
+ * run began, whatever the descriptor says. There is no library yet. Of several devices it opens the first. */
 int session_open(const struct descriptor *descriptor, unsigned units, bool single, struct session *session);
+/* The same for device `index` of the descriptor's list (descriptor_device). `beside`, where not NULL, has the data. */
+int session_open_device(const struct descriptor *descriptor, int index, const struct session *beside, unsigned units,
+                        bool single, struct session *session);
+/* The device is a member of a team from now on. shares [team_size], copied. */
+void session_divide(struct session *session, struct team *team, enum divide what, const int *shares);
 /* Makes the library, by choices of the file `wisdom`, "" for none; NULL: the user's. `gemm`: who computed matrix
  * products when the run began, "clblast" or "own"; NULL or "": as the descriptor says. May be called again, once
  * nothing uses the library before. */

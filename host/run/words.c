@@ -1,6 +1,7 @@
 #include "run/words.h"
 
 #include "compile/executable.h"
+#include "distill/division.h"
 #include "distill/set.h"
 #include "nn/nn.h"
 #include "optimizer/optimizer.h"
@@ -17,5 +18,7 @@ const char *const words_pool[] = {[POOL_AVERAGE] = "average", [POOL_MAX] = "max"
 const char *const words_optimizer[] = {[OPTIMIZER_SGD] = "sgd", [OPTIMIZER_ADAM] = "adam", NULL};
 const char *const words_labels[] = {[LABELS_HARD] = "hard", [LABELS_SOFT] = "soft", NULL};
 const char *const words_family[] = {[FAMILY_AUTO] = "auto", [FAMILY_CPU] = "cpu", [FAMILY_GPU] = "gpu", NULL};
+const char *const words_divide[] = {
+    [DIVIDE_AUTO] = "auto", [DIVIDE_TRAJECTORIES] = "trajectories", [DIVIDE_ROWS] = "rows", NULL};
 const char *const words_parameters[] = {[PARAMETERS_PIXELS] = "pixels", [PARAMETERS_FREQUENCY] = "frequency", NULL};
 const char *const words_dct[] = {[DCT_AUTO] = "auto", [DCT_CLFFT] = "clfft", [DCT_MATRIX] = "matrix", NULL};

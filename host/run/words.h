@@ -12,5 +12,6 @@ extern const char *const words_labels[];
 extern const char *const words_parameters[];
 extern const char *const words_dct[];
 extern const char *const words_family[];
+extern const char *const words_divide[];
 
 #endif

@@ -1,0 +1,261 @@
+/* One run on several devices, with meson preloading false_driver.c: here the same one several times over, so that what
+ * they compute together must be, to the byte, what one computes alone. (tests/test_team.c has what members exchange,
+ * tests/test_unroll_team.c divided rows.) */
+#include "bars.h"
+
+#include "data/data.h"
+#include "retort/run.h"
+#include "run/run.h"
+
+#include <jansson.h>
+#include <math.h>
+
+enum { MOST_SETTINGS = 16 };
+
+struct trial {
+    const char *descriptor, *out, *settings[MOST_SETTINGS];
+    int devices; /* how often the device is named; 0: as the tests are told */
+    bool resume;
+    int stop_after; /* outer steps; 0: at the end */
+};
+
+struct watcher {
+    int stop_after;
+    volatile int stop;
+};
+
+static void look(void *user, const struct retort_progress *progress) {
+    struct watcher *watcher = user;
+    if (progress->outer_step == watcher->stop_after) watcher->stop = 1;
+}
+
+/* Leaves result.json in *result, where the caller wants it. */
+static int run(const struct trial *trial, json_t **result) {
+    char path[FILE_PATH_MAX], out[FILE_PATH_MAX], devices[600] = "device.select=[";
+    const char *settings[MOST_SETTINGS + 2] = {0}, *one = getenv("RETORT_DEVICE");
+    struct watcher watcher = {.stop_after = trial->stop_after};
+    struct retort_run_options options = {.out = path_in(trial->out, out),
+                                         .settings = settings,
+                                         .resume = trial->resume,
+                                         .progress = look,
+                                         .user = &watcher,
+                                         .interrupt = &watcher.stop};
+    struct retort_run *made = NULL;
+    int count = 0;
+    for (; trial->settings[count]; count++) settings[count] = trial->settings[count];
+    for (int i = 0; i < trial->devices; i++)
+        snprintf(devices + strlen(devices), sizeof devices - strlen(devices), "%s\"%s\"", i ? ", " : "",
+                 one ? one : "cpu");
+    strcat(devices, "]");
+    if (trial->devices) settings[count] = devices;
+    int status = retort_run_create(path_in(trial->descriptor, path), &options, &made);
+    if (status == RETORT_OK) status = retort_run_execute(made);
+    if (result && status == RETORT_OK) *result = json_loads(retort_run_result(made), 0, NULL);
+    retort_run_destroy(made);
+    return status;
+}
+
+static void assert_same_accuracies(const json_t *a, const json_t *b) {
+    static const char *const rows[] = {"distilled", "random"};
+    for (int i = 0; i < 2; i++) {
+        const json_t *x = json_object_get(json_object_get(json_object_get(a, "accuracy"), rows[i]), "by_step");
+        const json_t *y = json_object_get(json_object_get(json_object_get(b, "accuracy"), rows[i]), "by_step");
+        assert_true(json_array_size(x) == 2 && json_equal(x, y));
+    }
+}
+
+/* Trajectories and networks are divided, whatever the shares; what is computed is the same. */
+static void test_trajectories(void **state) {
+    (void)state;
+    static const struct trial trials[] = {
+        {"bars.yaml", "alone", {"outer.meta_batch=3", "evaluate.networks=3"}, .devices = 1},
+        {"bars.yaml", "two", {"outer.meta_batch=3", "evaluate.networks=3"}, .devices = 2},
+        {"bars.yaml", "uneven", {"outer.meta_batch=3", "evaluate.networks=3", "device.shares=[5, 1]"}, .devices = 2},
+        {"bars.yaml", "three", {"outer.meta_batch=3", "evaluate.networks=3", "device.shares=[1, 1, 9]"}, .devices = 3},
+    };
+    json_t *results[4];
+    for (int i = 0; i < 4; i++) {
+        char set[40];
+        assert_ok(run(&trials[i], &results[i]));
+        snprintf(set, sizeof set, "%s/set/images.npy", trials[i].out);
+        assert_same_file("alone/set/images.npy", set);
+        assert_same_accuracies(results[0], results[i]);
+        const json_t *devices = json_object_get(json_object_get(results[i], "team"), "devices");
+        assert_int_equal(json_array_size(devices), trials[i].devices == 1 ? 0 : trials[i].devices);
+        if (i == 2) assert_int_equal(json_integer_value(json_object_get(json_array_get(devices, 0), "share")), 5);
+    }
+    for (int i = 0; i < 4; i++) json_decref(results[i]);
+}
+
+/* Distribution matching, learned labels, batch norm, sets of coefficients: whatever a method leaves is averaged. */
+static void test_variables(void **state) {
+    (void)state;
+    static const char *const settings[][4] = {
+        {"set.labels=soft", "inner.learn_lr=true"},
+        {"network.norm=batch", "outer.optimizer=sgd", "method.truncation=random"},
+        {"set.parameters={kind: frequency, budget: 1}", "set.ipc=4"},
+    };
+    for (int i = 0; i < 4; i++) {
+        struct trial trial = {i < 3 ? "bars.yaml" : "matching.yaml", "one", {"outer.meta_batch=2", "outer.steps=3"}};
+        char one[20], other[20], a[40], b[40];
+        for (int k = 0; i < 3 && k < 4; k++) trial.settings[2 + k] = settings[i][k];
+        snprintf(one, sizeof one, "one-%d", i);
+        snprintf(other, sizeof other, "other-%d", i);
+        trial.out = one;
+        trial.devices = 1;
+        assert_ok(run(&trial, NULL));
+        trial.out = other;
+        trial.devices = 2;
+        assert_ok(run(&trial, NULL));
+        snprintf(a, sizeof a, "%s/set/images.npy", one);
+        snprintf(b, sizeof b, "%s/set/images.npy", other);
+        assert_same_file(a, b);
+        snprintf(a, sizeof a, "%s/set/labels.npy", one);
+        snprintf(b, sizeof b, "%s/set/labels.npy", other);
+        assert_same_file(a, b);
+    }
+}
+
+/* Norms of a probe serve later steps, of each trajectory its own: also after a checkpoint that the leader alone wrote.
+ */
+static void test_resumed(void **state) {
+    (void)state;
+    static const char *const settings[] = {"outer.meta_batch=2", "method.probe_every=5"};
+    struct trial trial = {"bars.yaml", "through", {settings[0], settings[1]}, .devices = 2};
+    assert_ok(run(&trial, NULL));
+    trial.out = "halted";
+    trial.stop_after = 3;
+    assert_int_equal(run(&trial, NULL), RETORT_EINTERRUPTED);
+    assert_non_null(strstr(retort_error_message(), "outer step 3 of 8"));
+    trial.resume = true;
+    trial.stop_after = 6;
+    assert_int_equal(run(&trial, NULL), RETORT_EINTERRUPTED);
+    trial.stop_after = 0;
+    assert_ok(run(&trial, NULL));
+    assert_same_file("through/set/images.npy", "halted/set/images.npy");
+    assert_same_file("through/set/set.json", "halted/set/set.json");
+    trial.out = "single";
+    trial.resume = false;
+    trial.devices = 1;
+    assert_ok(run(&trial, NULL));
+    assert_same_file("through/set/images.npy", "single/set/images.npy");
+}
+
+/* The velocity of SGD without momentum is the step's gradient. */
+static void read_gradient(const char *checkpoint, float *values, size_t count) {
+    char path[FILE_PATH_MAX];
+    struct npy npy;
+    assert_ok(npy_read_member(path_in(checkpoint, path), "images_m", &npy));
+    assert_int_equal(npy_count(&npy), count);
+    memcpy(values, npy.data, count * sizeof *values);
+    npy_finish(&npy);
+}
+
+/* Two trajectories of one step are what two steps draw whose updates are too small to be seen. */
+static void test_average(void **state) {
+    (void)state;
+    enum { VALUES = CLASSES * SIDE * SIDE };
+    static const char *const steps[] = {"outer.steps=1", "outer.steps=2"};
+    static const char *const outs[] = {"step-1", "step-2", "both"};
+    static float gradients[3][VALUES];
+    for (int i = 0; i < 3; i++) {
+        const struct trial trial = {"bars.yaml",
+                                    outs[i],
+                                    {"outer.optimizer=sgd", "outer.momentum=0", "outer.clip=false", "outer.lr=1e-30",
+                                     "evaluate.networks=1", "method.truncation=random", steps[i == 1],
+                                     i == 2 ? "outer.meta_batch=2" : "outer.meta_batch=1"}};
+        char checkpoint[60];
+        assert_ok(run(&trial, NULL));
+        snprintf(checkpoint, sizeof checkpoint, "%s/checkpoint/%06d.npz", outs[i], i == 1 ? 2 : 1);
+        read_gradient(checkpoint, gradients[i], VALUES);
+    }
+    double largest = 0;
+    for (int i = 0; i < VALUES; i++) largest = fmax(largest, fabs(gradients[2][i]));
+    assert_true(largest > 0);
+    for (int i = 0; i < VALUES; i++) {
+        double mean = (gradients[0][i] + (double)gradients[1][i]) / 2;
+        assert_true(fabs(gradients[2][i] - mean) < 1e-6 * largest);
+    }
+}
+
+/* Whoever is slow, and whenever: the bytes are the same. The division is given, since a measured one would be another
+ * each time. */
+static void test_sleeps(void **state) {
+    (void)state;
+    static const char *const outs[] = {"awake", "slow-1", "slow-2", "slow-3"};
+    for (int i = 0; i < 4; i++) {
+        struct trial trial = {"bars.yaml", outs[i], {"outer.meta_batch=3", "device.shares=[2, 1]"}, .devices = 2};
+        char set[40];
+        if (i) setenv("RETORT_TEST_SLEEP", "3000", 1);
+        assert_ok(run(&trial, NULL));
+        unsetenv("RETORT_TEST_SLEEP");
+        snprintf(set, sizeof set, "%s/set/images.npy", outs[i]);
+        assert_same_file("awake/set/images.npy", set);
+    }
+}
+
+/* A device that fails ends the run of all, whose last checkpoint is whole. */
+static void test_lost_device(void **state) {
+    (void)state;
+    struct trial trial = {"bars.yaml", "lost", {"outer.meta_batch=3", "device.shares=[2, 1]"}, .devices = 2};
+    trial.stop_after = 3;
+    assert_int_equal(run(&trial, NULL), RETORT_EINTERRUPTED);
+    trial.stop_after = 0;
+    trial.resume = true;
+    setenv("RETORT_TEST_FAIL", "launch 700 -5", 1);
+    int status = run(&trial, NULL);
+    unsetenv("RETORT_TEST_FAIL");
+    assert_int_equal(status, RETORT_EDEVICE);
+    assert_non_null(strstr(retort_error_message(), "CL_OUT_OF_RESOURCES"));
+    assert_non_null(strstr(retort_error_message(), "go on with: retort run --resume"));
+    assert_ok(run(&trial, NULL));
+    assert_same_file("awake/set/images.npy", "lost/set/images.npy");
+}
+
+static void test_refused(void **state) {
+    (void)state;
+    static const struct {
+        struct trial trial;
+        const char *words;
+    } cases[] = {
+        {{"matching.yaml", "no", {0}, .devices = 2}, "outer.meta_batch: 1 trajectories cannot be divided among 2"},
+        {{"bars.yaml", "no", {"outer.meta_batch=2", "device.shares=[1, 2, 3]"}, .devices = 2},
+         "device.shares: found 3, but there are 2 devices"},
+        {{"matching.yaml", "no", {"device.divide=rows", "outer.meta_batch=2"}, .devices = 2},
+         "device.divide: method dm does not divide the rows of its batches"},
+        {{"bars.yaml", "no", {"outer.meta_batch=2", "method.hessian=lanczos"}},
+         "low-rank Hessian is of one trajectory"},
+        {{"bars.yaml", "no", {"device.select=[nowhere, cpu]"}}, "nowhere"},
+        {{"bars.yaml", "no", {"device.select=[cpu, nowhere]", "outer.meta_batch=2"}}, "nowhere"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char path[FILE_PATH_MAX];
+        assert_true(run(&cases[i].trial, NULL) < 0);
+        if (!strstr(retort_error_message(), cases[i].words))
+            fail_msg("no '%s' in '%s'", cases[i].words, retort_error_message());
+        assert_false(file_exists(path_in("no", path)));
+    }
+}
+
+/* A folder belongs to as many devices as it was begun on, in the same order. */
+static void test_other_devices(void **state) {
+    (void)state;
+    struct trial trial = {"bars.yaml", "pair", {"outer.meta_batch=3"}, .devices = 2, .stop_after = 2};
+    assert_int_equal(run(&trial, NULL), RETORT_EINTERRUPTED);
+    trial.resume = true;
+    trial.devices = 3;
+    trial.stop_after = 0;
+    assert_int_equal(run(&trial, NULL), RETORT_EINVAL);
+    assert_non_null(strstr(retort_error_message(), "device.select"));
+    trial.devices = 2;
+    assert_ok(run(&trial, NULL));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_average), cmocka_unit_test(test_trajectories),  cmocka_unit_test(test_variables),
+        cmocka_unit_test(test_resumed), cmocka_unit_test(test_sleeps),        cmocka_unit_test(test_lost_device),
+        cmocka_unit_test(test_refused), cmocka_unit_test(test_other_devices),
+    };
+    return cmocka_run_group_tests_name("several", tests, bars_prepare, bars_clean);
+}
