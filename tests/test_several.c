@@ -194,6 +194,51 @@ static void test_sleeps(void **state) {
     }
 }
 
+static void read_images(const char *name, float *values, size_t count) {
+    char path[FILE_PATH_MAX];
+    struct npy npy;
+    assert_ok(npy_read(path_in(name, path), &npy));
+    assert_int_equal(npy_count(&npy), count);
+    memcpy(values, npy.data, count * sizeof *values);
+    npy_finish(&npy);
+}
+
+/* Rows of batches: the bytes are those of the division, whoever is slow, and after an interruption; and nearly those of
+ * one device. */
+static void test_rows(void **state) {
+    (void)state;
+    enum { IPC = 3, VALUES = IPC * CLASSES * SIDE * SIDE };
+    static float alone[VALUES], divided[VALUES];
+    struct trial trial = {
+        "bars.yaml",
+        "whole-rows",
+        {"device.divide=rows", "device.shares=[2, 1]", "set.ipc=3", "outer.optimizer=sgd", "outer.lr=1"},
+        .devices = 2};
+    assert_ok(run(&trial, NULL));
+    trial.out = "slow-rows";
+    setenv("RETORT_TEST_SLEEP", "2000", 1);
+    int status = run(&trial, NULL);
+    unsetenv("RETORT_TEST_SLEEP");
+    assert_ok(status);
+    assert_same_file("whole-rows/set/images.npy", "slow-rows/set/images.npy");
+    trial.out = "halted-rows";
+    trial.stop_after = 4;
+    assert_int_equal(run(&trial, NULL), RETORT_EINTERRUPTED);
+    trial.resume = true;
+    trial.stop_after = 0;
+    assert_ok(run(&trial, NULL));
+    assert_same_file("whole-rows/set/images.npy", "halted-rows/set/images.npy");
+    trial.out = "no-rows";
+    trial.resume = false;
+    trial.devices = 1;
+    trial.settings[1] = "device.shares=measured";
+    assert_ok(run(&trial, NULL));
+    read_images("no-rows/set/images.npy", alone, VALUES);
+    read_images("whole-rows/set/images.npy", divided, VALUES);
+    for (int i = 0; i < VALUES; i++) assert_true(fabsf(alone[i] - divided[i]) < 1e-4f);
+    assert_false(same_file("no-rows/set/images.npy", "whole-rows/set/images.npy")); /* it was divided */
+}
+
 /* A device that fails ends the run of all, whose last checkpoint is whole. */
 static void test_lost_device(void **state) {
     (void)state;
@@ -253,9 +298,9 @@ static void test_other_devices(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_average), cmocka_unit_test(test_trajectories),  cmocka_unit_test(test_variables),
-        cmocka_unit_test(test_resumed), cmocka_unit_test(test_sleeps),        cmocka_unit_test(test_lost_device),
-        cmocka_unit_test(test_refused), cmocka_unit_test(test_other_devices),
+        cmocka_unit_test(test_average),     cmocka_unit_test(test_trajectories), cmocka_unit_test(test_variables),
+        cmocka_unit_test(test_resumed),     cmocka_unit_test(test_sleeps),       cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_lost_device), cmocka_unit_test(test_refused),      cmocka_unit_test(test_other_devices),
     };
     return cmocka_run_group_tests_name("several", tests, bars_prepare, bars_clean);
 }

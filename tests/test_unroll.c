@@ -1,117 +1,14 @@
 /* The unroll on the device against one graph of the whole training, differentiated in reverse and evaluated in double:
  * no replay, no stored window, no micro-batches there. */
 #include "base/augmentation.h"
-#include "graphs.h"
+#include "training.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 
-#include "base/memory.h"
-#include "base/random.h"
 #include "transform/transform.h"
-#include "unroll/meta.h"
 #include "unroll/self_test.h"
-#include "unroll/unroll.h"
 
 #define TOLERANCE 2e-5
-
-/* --- problems --- */
-struct problem {
-    struct arena arena;
-    struct network network;
-    struct unroll_spec spec;
-    struct meta_spec meta;
-    struct pass_spec pass;
-    int steps, prefix, window;
-    float *theta, *images, *soft, *maps, *colour, *weights, *real_images, *real_maps;
-    int32_t *hard, *rows, *real_labels;
-    double *lr;
-};
-
-static float *floats(struct problem *p, int64_t count, double scale, struct random *random) {
-    float *values = arena_array(&p->arena, (size_t)count + 1, sizeof *values);
-    for (int64_t i = 0; i < count; i++) values[i] = (float)(scale * random_normal(random));
-    return values;
-}
-
-static int32_t *integers(struct problem *p, int64_t count, int64_t bound, struct random *random) {
-    int32_t *values = arena_array(&p->arena, (size_t)count + 1, sizeof *values);
-    for (int64_t i = 0; i < count; i++) values[i] = (int32_t)random_below(random, (uint32_t)bound);
-    return values;
-}
-
-/* Maps a little off the identity. */
-static float *affine(struct problem *p, int64_t count, struct random *random) {
-    float *maps = floats(p, 6 * count, 0.2, random);
-    for (int64_t i = 0; i < count; i++) maps[6 * i] += 1, maps[6 * i + 4] += 1;
-    return maps;
-}
-
-static int64_t pixels(const struct problem *p) {
-    return (int64_t)p->network.channels * p->network.height * p->network.width;
-}
-
-/* Fills everything else at random from what is given: the network's spec, the unroll's and the meta-loss's without the
- * network. */
-static void problem_init(struct problem *p, const struct network_spec *network, int channels, int side,
-                         const struct unroll_spec *spec, struct meta_spec meta, int prefix) {
-    struct random random = random_begin(5, RANDOM_TEST, 0);
-    *p = (struct problem){.spec = *spec, .meta = meta, .prefix = prefix, .window = spec->max_window};
-    arena_init(&p->arena);
-    assert_ok(network_describe(network, channels, side, side, 3, &p->network));
-    p->spec.network = p->meta.network = &p->network;
-    if (meta.batch) {
-        p->pass = meta_pass(&p->meta);
-        p->spec.passes = &p->pass;
-        p->spec.pass_count = 1;
-    }
-    p->steps = prefix + p->window;
-    int64_t n = spec->set_count, r = p->meta.batch, k = p->network.classes, draws = p->steps * spec->batch;
-    p->theta = floats(p, p->network.theta_count, 0.4, &random);
-    p->images = floats(p, n * pixels(p), 1, &random);
-    p->soft = floats(p, n * k, 1, &random);
-    for (int64_t i = 0; i < n * k; i++) p->soft[i] = 0.1f + p->soft[i] * p->soft[i];
-    p->hard = integers(p, n, k, &random);
-    p->rows = integers(p, draws, n, &random);
-    p->maps = affine(p, draws, &random);
-    p->real_images = floats(p, r * pixels(p), 1, &random);
-    p->real_labels = integers(p, r, k, &random);
-    p->real_maps = affine(p, r, &random);
-    p->lr = arena_array(&p->arena, (size_t)p->steps, sizeof *p->lr);
-    p->weights = arena_array(&p->arena, (size_t)p->steps, sizeof *p->weights);
-    assert_false(p->arena.failed);
-    for (int t = 0; t < p->steps; t++) p->lr[t] = spec->optimizer.lr, p->weights[t] = 1;
-}
-
-static void problem_finish(struct problem *p) {
-    arena_finish(&p->arena);
-}
-
-/* --- answers --- */
-struct answer {
-    double loss, accuracy, lr;
-    float *images, *labels;
-    double *losses, *norms; /* of every step */
-};
-
-static struct answer answer_make(struct problem *p) {
-    return (struct answer){.images = arena_array(&p->arena, (size_t)(p->spec.set_count * pixels(p)), sizeof(float)),
-                           .labels = arena_array(&p->arena, (size_t)(p->spec.set_count * p->network.classes), 4),
-                           .losses = arena_array(&p->arena, (size_t)p->steps, sizeof(double)),
-                           .norms = arena_array(&p->arena, (size_t)p->steps, sizeof(double))};
-}
-
-static void upload(struct unroll *unroll, const struct problem *p) {
-    assert_ok(
-        unroll_set(unroll, 0, p->images, p->spec.soft_labels ? p->soft : NULL, p->spec.soft_labels ? NULL : p->hard));
-    assert_ok(unroll_upload_steps(unroll, &(struct unroll_steps){.first = 1,
-                                                                 .count = p->steps,
-                                                                 .lr = p->lr,
-                                                                 .rows = p->rows,
-                                                                 .maps = p->maps,
-                                                                 .colour = p->colour,
-                                                                 .weights = p->weights}));
-}
 
 /* Forward through prefix and window, from the current begin, and the meta-loss there. */
 static int forward(struct unroll *unroll, const struct problem *p) {
@@ -120,23 +17,6 @@ static int forward(struct unroll *unroll, const struct problem *p) {
     if (status == RETORT_OK) status = unroll_train(unroll, 0, p->prefix, true);
     if (status == RETORT_OK) status = unroll_window(unroll, p->prefix, p->window, true);
     return status == RETORT_OK ? meta_run(meta) : status;
-}
-
-static struct place lambda_of(struct unroll *unroll) {
-    return meta_lambda(unroll_pass(unroll, 0));
-}
-
-static struct answer device_answer(struct unroll *unroll, struct problem *p) {
-    struct answer answer = answer_make(p);
-    struct unroll_gradient gradient = {.images = answer.images, .labels = answer.labels};
-    upload(unroll, p);
-    assert_ok(unroll_begin_from(unroll, p->theta));
-    assert_ok(forward(unroll, p));
-    assert_ok(unroll_backward(unroll, lambda_of(unroll), p->spec.no_hessian ? HESSIAN_NONE : HESSIAN_EXACT, &gradient));
-    assert_ok(unroll_read_probe(unroll, p->steps, answer.losses, answer.norms));
-    assert_ok(meta_read(unroll_pass(unroll, 0), &answer.loss, &answer.accuracy));
-    answer.lr = gradient.lr;
-    return answer;
 }
 
 static double *widen(struct problem *p, const void *values, int64_t count, bool is_int) {
@@ -243,39 +123,6 @@ static struct answer reference_answer(struct problem *p) {
     return answer;
 }
 
-static double error_of(const float *got, const float *expected, int64_t count) {
-    double difference = 0, scale = 0;
-    for (int64_t i = 0; i < count; i++) {
-        if (!(fabs((double)got[i] - expected[i]) <= difference)) difference = fabs((double)got[i] - expected[i]);
-        scale = fmax(scale, fabs(expected[i]));
-    }
-    return scale > 0 ? difference / scale : difference;
-}
-
-static void expect_close(const char *what, double error, double tolerance) {
-    if (!(error <= tolerance)) fail_msg("%s: relative error %.3g, allowed %.3g", what, error, tolerance);
-}
-
-static void expect_answer(const struct problem *p, const struct answer *got, const struct answer *expected,
-                          double tolerance) {
-    int64_t n = p->spec.set_count;
-    expect_close("inner losses", relative_error(got->losses, expected->losses, p->steps), tolerance);
-    expect_close("gradient norms", relative_error(got->norms, expected->norms, p->steps), tolerance);
-    expect_close("meta-loss", fabs(got->loss / expected->loss - 1), tolerance);
-    expect_close("accuracy", fabs(got->accuracy - expected->accuracy), 1e-9);
-    expect_close("derivative by the learning rate", fabs(got->lr / expected->lr - 1), tolerance);
-    expect_close("gradient of the images", error_of(got->images, expected->images, n * pixels(p)), tolerance);
-    if (p->spec.soft_labels)
-        expect_close("gradient of the labels", error_of(got->labels, expected->labels, n * p->network.classes),
-                     tolerance);
-}
-
-static void expect_same(const struct problem *p, const struct answer *got, const struct answer *expected) {
-    assert_memory_equal(got->images, expected->images, (size_t)(p->spec.set_count * pixels(p)) * sizeof(float));
-    assert_memory_equal(got->losses, expected->losses, (size_t)p->steps * sizeof(double));
-    assert_true(got->loss == expected->loss && got->lr == expected->lr);
-}
-
 /* --- the cases --- */
 static struct device *device;
 
@@ -291,27 +138,6 @@ static struct unroll *make_unroll(enum family family, const struct problem *p) {
     struct unroll *unroll;
     assert_ok(unroll_create(library_of(family), &p->spec, &unroll));
     return unroll;
-}
-
-static const struct network_spec mlp = {
-    .kind = NETWORK_MLP, .depth = 1, .width = 5, .activation = ACTIVATION_SWISH, .pool = POOL_AVERAGE};
-static const struct network_spec convnet = {.kind = NETWORK_CONVNET,
-                                            .depth = 1,
-                                            .width = 5,
-                                            .norm = NORM_INSTANCE,
-                                            .activation = ACTIVATION_SWISH,
-                                            .pool = POOL_AVERAGE};
-static const struct optimizer_spec momentum = {
-    .kind = OPTIMIZER_SGD, .lr = 0.05, .momentum = 0.8, .weight_decay = 0.01};
-static const struct optimizer_spec adam = {
-    .kind = OPTIMIZER_ADAM, .lr = 0.02, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-6, .weight_decay = 0.01};
-
-static void augmented_problem(struct problem *p) {
-    problem_init(
-        p, &mlp, 2, 4,
-        &(struct unroll_spec){
-            .optimizer = momentum, .set_count = 6, .batch = 4, .soft_labels = true, .augment = true, .max_window = 3},
-        (struct meta_spec){.batch = 7, .augment = true}, 2);
 }
 
 /* Sampled images, soft labels, momentum with decay, a prefix. */
@@ -467,7 +293,7 @@ static void test_lanczos(void **state) {
     struct unroll *unroll = make_unroll(FAMILY_CPU, &p);
     struct answer exact = answer_make(&p), low = answer_make(&p), again = answer_make(&p);
     struct unroll_gradient gradient = {.images = low.images};
-    upload(unroll, &p);
+    assert_ok(upload(unroll, &p));
     assert_ok(unroll_begin_from(unroll, p.theta));
     assert_ok(forward(unroll, &p));
     assert_int_equal(unroll_backward(unroll, lambda_of(unroll), HESSIAN_LANCZOS, &gradient), RETORT_EINVAL);
@@ -509,7 +335,7 @@ static void test_largest_rank(void **state) {
     assert_true(p.network.theta_count > LANCZOS_MAX_RANK + 1);
     struct unroll *unroll = make_unroll(FAMILY_CPU, &p);
     float *values = floats(&p, LANCZOS_MAX_RANK, 0, &(struct random){0});
-    upload(unroll, &p);
+    assert_ok(upload(unroll, &p));
     assert_ok(unroll_begin_from(unroll, p.theta));
     assert_ok(unroll_lanczos(unroll, 0, 7));
     assert_ok(unroll_read_eigenvalues(unroll, values));
@@ -610,7 +436,7 @@ static void test_pass(void **state) {
         int64_t largest = p.pass.batch > PASS_ROWS ? p.pass.batch : PASS_ROWS, most = (largest + parts - 1) / parts;
         int64_t own_parts = (PASS_ROWS + most - 1) / most;
         assert_int_equal(pass_part_rows(pass), (PASS_ROWS + own_parts - 1) / own_parts);
-        upload(unroll, &p);
+        assert_ok(upload(unroll, &p));
         assert_ok(unroll_begin_from(unroll, p.theta));
         assert_ok(pass_upload(pass, OF_ROWS, rows));
         /* The weights are three pixels of the set, from its second image on. */
@@ -898,13 +724,6 @@ static void test_dead_unit(void **state) {
     problem_finish(&without);
 }
 
-static void adam_problem(struct problem *p) {
-    problem_init(
-        p, &convnet, 2, 8,
-        &(struct unroll_spec){.optimizer = adam, .set_count = 7, .batch = 6, .soft_labels = true, .max_window = 3},
-        (struct meta_spec){.batch = 10}, 1);
-}
-
 /* Adam, a convnet; the same again bit for bit; and under a ceiling that forces micro-batches. */
 static void test_adam_and_ceiling(void **state) {
     (void)state;
@@ -959,21 +778,6 @@ static void test_adam_and_ceiling(void **state) {
 }
 
 /* --- values kept for the backward pass --- */
-/* The second convolution has channels enough to be worth keeping, forward and back; 17 fill no whole vector. */
-static void kept_problem(struct problem *p, bool soft) {
-    struct network_spec network = convnet;
-    struct unroll_spec spec = {.optimizer = adam,
-                               .set_count = 6,
-                               .batch = 4,
-                               .soft_labels = soft,
-                               .augment = soft,
-                               .max_window = 4,
-                               .steps = 6};
-    network.depth = 2;
-    network.width = 17;
-    problem_init(p, &network, 2, 8, &spec, (struct meta_spec){.batch = 3}, 2);
-}
-
 /* An unroll under a ceiling (0: none) and its answer, all within the ceiling; how much was needed. */
 static struct unroll *under_ceiling(enum family family, struct problem *p, uint64_t ceiling, struct answer *answer,
                                     uint64_t *peak) {
@@ -1104,7 +908,7 @@ static void test_batch_norm(void **state) {
     p.spec.max_window = p.spec.pass_count = 0;
     p.spec.test_batch = 8;
     unroll = make_unroll(FAMILY_CPU, &p);
-    upload(unroll, &p);
+    assert_ok(upload(unroll, &p));
     assert_ok(unroll_begin_from(unroll, p.theta));
     assert_ok(unroll_train(unroll, 0, STEPS, true));
     int64_t theta_count = p.network.theta_count, correct, stats_count = p.network.stats_count;
@@ -1167,7 +971,7 @@ static void test_refusals(void **state) {
     assert_int_equal(unroll_set(unroll, 0, p.images, NULL, p.hard), RETORT_EINVAL);
     assert_int_equal(unroll_train(unroll, 0, 1, false), RETORT_EINVAL);
     assert_int_equal(unroll_set_rows(unroll, 0, p.spec.set_count - 1, 2, p.images, p.soft, NULL), RETORT_EINVAL);
-    upload(unroll, &p);
+    assert_ok(upload(unroll, &p));
     assert_ok(unroll_begin_from(unroll, p.theta));
     assert_int_equal(unroll_train(unroll, 0, p.steps + 1, false), RETORT_EINVAL);
     assert_int_equal(unroll_train(unroll, -1, 1, false), RETORT_EINVAL);
@@ -1179,6 +983,12 @@ static void test_refusals(void **state) {
     assert_int_equal(unroll_backward(unroll, lambda_of(unroll), HESSIAN_NONE, &gradient), RETORT_EINVAL);
     assert_int_equal(unroll_lanczos(unroll, 0, 1), RETORT_EINVAL);
     unroll_destroy(unroll);
+    p.spec.pass_count = UNROLL_MAX_PASSES + 1;
+    assert_int_equal(unroll_create(library_of(FAMILY_CPU), &p.spec, &unroll), RETORT_EINVAL);
+    p.spec.pass_count = 1;
+    p.pass.batch = 0;
+    assert_int_equal(unroll_create(library_of(FAMILY_CPU), &p.spec, &unroll), RETORT_EINVAL);
+    assert_non_null(strstr(retort_error_message(), "0 rows"));
     problem_finish(&p);
 }
 

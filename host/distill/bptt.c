@@ -194,7 +194,7 @@ static int create(const struct distill_problem *problem, struct set *set, void *
     b->period = epoch_period(problem, b->spec);
     b->epochs = (double)problem->outer.steps / b->period;
     TRY(allocate(b));
-    bool augment = augments(&problem->outer.augment);
+    bool augment = augments(&problem->outer.augment), by_rows = problem->division.what == DIVIDE_ROWS;
     b->meta = (struct meta_spec){.network = net, .batch = problem->outer.real_batch, .augment = augment};
     const struct pass_spec meta = meta_pass(&b->meta);
     const struct unroll_spec spec = {.network = net,
@@ -209,6 +209,8 @@ static int create(const struct distill_problem *problem, struct set *set, void *
                                      .no_hessian = b->spec->hessian == HESSIAN_NONE,
                                      .steps = problem->inner.steps,
                                      .rank = b->spec->hessian == HESSIAN_LANCZOS ? b->spec->rank : 0,
+                                     .team = by_rows ? problem->division.team : NULL,
+                                     .shares = by_rows ? problem->division.shares : NULL,
                                      .frozen = problem->frozen,
                                      .plan_only = problem->plan_only,
                                      .interrupt = problem->interrupt};
@@ -494,6 +496,7 @@ const struct method method_bptt = {
     .key_count = sizeof keys / sizeof *keys,
     .spec_size = sizeof(struct bptt_spec),
     .learns = 1u << SET_SOFT_LABELS | 1u << SET_LOG_LR,
+    .divides_rows = true,
     .remedy = "lower inner.lr or outer.lr, or shorten method.window",
     .check = check,
     .create = create,

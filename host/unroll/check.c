@@ -57,6 +57,8 @@ int check_case(struct library *library, const struct check_case *problem, struct
                                .batch = problem->batch_count,
                                .soft_labels = problem->soft_labels != NULL,
                                .max_window = problem->window,
+                               .team = problem->team,
+                               .shares = problem->shares,
                                .passes = &pass,
                                .pass_count = 1};
     fresh.inner_loss = calloc(steps, sizeof(double));

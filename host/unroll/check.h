@@ -6,6 +6,7 @@
 #include "nn/nn.h"
 #include "optimizer/optimizer.h"
 
+struct team;
 /* The problem. Arrays are borrowed, sizes were checked by the caller, row numbers lie in the set. */
 struct check_case {
     struct network network;
@@ -21,6 +22,8 @@ struct check_case {
     const float *real_images;      /* [r,C,H,W] */
     const int32_t *real_labels;    /* [r] */
     int eigenvalue_count;          /* k: eigenvalues of the inner loss's Hessian wanted; 0: none */
+    struct team *team;             /* its members divide every batch among them (unroll.h); NULL: nobody does */
+    const int *shares;             /* [members of the team], or NULL: equal */
 };
 
 /* The answers, owned. */

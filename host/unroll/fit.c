@@ -117,8 +117,9 @@ static int compile(struct unroll *u, enum run_id id) {
     int status = RETORT_OK;
     const struct run_row *row = &rows[id];
     struct run *run = &u->runs[id];
-    struct graph_form form = {.count = row->batch == BATCH_TEST ? u->spec.test_batch : u->spec.batch / u->inner_splits,
-                              .share = 1.0 / u->inner_splits,
+    int64_t count = row->batch == BATCH_TEST ? u->spec.test_batch : u->spec.batch / u->inner_splits;
+    struct graph_form form = {.count = count,
+                              .share = row->batch == BATCH_INNER ? (double)count / (double)u->whole_batch : 1,
                               .flags = row->flags};
     if (u->inner_splits > 1) form.flags |= GRAPH_COMPACT;
     if (u->keeping && is_gradient(id)) form.flags |= GRAPH_KEEP;
@@ -140,7 +141,7 @@ done:
 static int64_t largest_pass(const struct unroll *u) {
     int64_t largest = 0;
     for (int i = 0; i < u->spec.pass_count; i++)
-        if (u->passes[i].spec.batch > largest) largest = u->passes[i].spec.batch;
+        if (u->passes[i].rows > largest) largest = u->passes[i].rows;
     return largest;
 }
 

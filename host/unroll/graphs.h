@@ -75,7 +75,7 @@ enum graph_flag {
 };
 struct graph_form {
     int64_t count; /* rows of a part of the batch */
-    double share;  /* a part's share of the whole batch: the loss is scaled by it */
+    double share;  /* a part's share of the whole batch, of all members of a team: the loss is scaled by it */
     unsigned flags;
 };
 

@@ -13,7 +13,10 @@ const struct pass_spec *pass_spec_of(const struct pass *pass) {
 }
 
 void pass_init(struct unroll *u, struct pass *pass, const struct pass_spec *spec) {
-    *pass = (struct pass){.unroll = u, .spec = *spec};
+    *pass = (struct pass){.unroll = u,
+                          .spec = *spec,
+                          .first = share_first(&u->share, spec->batch),
+                          .rows = share_count(&u->share, spec->batch)};
 }
 
 void pass_finish(struct pass *pass) {
@@ -41,9 +44,9 @@ done:
 int pass_compile(struct pass *pass, int64_t most_rows) {
     int status = RETORT_OK;
     const struct pass_spec *spec = &pass->spec;
-    pass->parts = (int)((spec->batch + most_rows - 1) / most_rows);
-    pass->part_rows = (spec->batch + pass->parts - 1) / pass->parts;
-    pass->parts = (int)((spec->batch + pass->part_rows - 1) / pass->part_rows);
+    pass->parts = (int)((pass->rows + most_rows - 1) / most_rows);
+    pass->part_rows = (pass->rows + pass->parts - 1) / pass->parts;
+    pass->parts = (int)((pass->rows + pass->part_rows - 1) / pass->part_rows);
     struct graph *graph = spec->build(spec->context, pass->part_rows);
     if (!graph) {
         error_context("building the %s", spec->label);
@@ -70,12 +73,13 @@ int pass_upload(struct pass *pass, int value, const void *data) {
     int status = RETORT_OK;
     const struct pass_value *row = &pass->spec.values[value];
     struct device *device = pass->unroll->device;
-    size_t count = row->rows ? (size_t)pass->spec.batch : 1, bytes = count * pass->row_bytes[value];
+    size_t count = row->rows ? (size_t)pass->rows : 1, bytes = count * pass->row_bytes[value];
+    size_t first = row->rows ? (size_t)pass->first * pass->row_bytes[value] : 0;
     size_t rest = pass->memory[value].item_bytes - bytes;
     struct place place = memory_item(&pass->memory[value], 0);
     void *missing = NULL;
     if (row->source != PASS_UPLOAD) RAISE(RETORT_EINVAL, "the %s of a %s is not uploaded", row->name, pass->spec.label);
-    TRY(device_write(device, place.buffer, 0, bytes, data));
+    TRY(device_write(device, place.buffer, 0, bytes, (const char *)data + first));
     if (rest && !row->missing) TRY(device_fill_zero(device, place.buffer, bytes, rest));
     if (rest && row->missing) {
         missing = malloc(rest);
@@ -123,8 +127,19 @@ static struct place whole(const struct pass *pass, int value) {
     }
 }
 
+/* Every member's share of all sums becomes the sum. */
+static int add_members(struct pass *pass) {
+    struct span sums[PASS_MAX_VALUES];
+    int count = 0;
+    for (int i = 0; i < pass->spec.value_count; i++)
+        if (pass->spec.values[i].source == PASS_SUM)
+            sums[count++] = (struct span){memory_now(&pass->memory[i]), (int64_t)(pass->memory[i].item_bytes / FLOAT)};
+    return sum_over_team(pass->unroll, sums, count);
+}
+
 int pass_run(struct pass *pass) {
     int status = RETORT_OK;
+    if (brings_nothing(pass->unroll)) TRY(pass_begin(pass));
     for (int part = 0; part < pass->parts; part++) {
         TRY(check_interrupt(pass->unroll));
         for (int i = 0; i < pass->spec.value_count; i++) {
@@ -140,6 +155,7 @@ int pass_run(struct pass *pass) {
         for (int i = 0; i < pass->spec.value_count; i++)
             if (pass->spec.values[i].source == PASS_SUM) pass->memory[i].now = !pass->memory[i].now;
     }
+    TRY(add_members(pass));
 done:
     return status;
 }
@@ -151,6 +167,6 @@ struct place pass_result(const struct pass *pass, int value) {
 int pass_read(struct pass *pass, int value, void *data) {
     const struct pass_value *row = &pass->spec.values[value];
     struct place place = whole(pass, value);
-    size_t count = row->rows ? (size_t)pass->spec.batch : 1;
+    size_t count = row->rows ? (size_t)pass->rows : 1;
     return device_read(pass->unroll->device, place.buffer, place.offset, count * pass->row_bytes[value], data);
 }

@@ -3,7 +3,8 @@
  *
  *     pass_upload(pass, IMAGES, images);      what the host knows
  *     pass_begin(pass);                       sums to zero
- *     pass_run(pass);                         adds the whole batch's, part by part, at the weights as they are now
+ *     pass_run(pass);                         adds the whole batch's, part by part, at the weights as they are now;
+ *                                             of a batch that is divided, all members' shares
  *     pass_read(pass, LOSS, &loss);           or pass_result(...), to stay on the device
  *
  * meta.c is one that is used. */
@@ -42,7 +43,8 @@ struct pass_spec {
      * are not among the values are an error. */
     struct graph *(*build)(const void *context, int64_t count);
     const void *context;
-    int64_t batch; /* rows of the whole batch. Parts are of equal size, the last one's missing rows are filled. */
+    int64_t batch; /* rows of the whole batch. Parts are of equal size, the last one's missing rows are filled; so are
+                      those of a member's rows where a team divides them. */
     const struct pass_value *values; /* [value_count] */
     int value_count;
 };
@@ -51,7 +53,7 @@ struct pass;
 int64_t pass_part_rows(const struct pass *pass); /* rows of a part, as was planned */
 const struct pass_spec *pass_spec_of(const struct pass *pass);
 
-/* The whole of a PASS_UPLOAD value: batch rows, or all its elements. */
+/* The whole of a PASS_UPLOAD value: batch rows, of which a member of a team takes its own, or all its elements. */
 int pass_upload(struct pass *pass, int value, const void *data);
 /* Where a PASS_BOUND value lies, until it is bound anew. With rows, there must be as many as all parts together have.
  */

@@ -4,12 +4,26 @@
 
 #include "base/augmentation.h"
 #include "base/error.h"
+#include "team/team.h"
 #include "unroll/fit.h"
 #include "unroll/graphs.h"
 #include "unroll/kept.h"
 #include "unroll/unroll.h"
 
 #define FLOAT sizeof(float)
+
+/* --- who has which rows --- */
+/* Of a batch of b rows those from floor(b before / of) to floor(b until / of) are this member's; 0, 1 and 1 where
+ * nobody divides. */
+struct share {
+    int64_t before, until, of;
+};
+static inline int64_t share_first(const struct share *share, int64_t batch) {
+    return batch * share->before / share->of;
+}
+static inline int64_t share_count(const struct share *share, int64_t batch) {
+    return batch * share->until / share->of - share_first(share, batch);
+}
 
 /* --- what is compiled --- */
 enum run_id {
@@ -83,6 +97,7 @@ enum buffer_id {
 struct pass {
     struct unroll *unroll;
     struct pass_spec spec;
+    int64_t first, rows; /* this member's of the spec's batch: what is split into parts */
     int64_t part_rows;
     int parts;
     struct executable *executable;
@@ -93,7 +108,9 @@ struct pass {
 };
 
 struct unroll {
-    struct unroll_spec spec; /* test_batch: as was planned */
+    struct unroll_spec spec; /* batch: this member's rows; test_batch: as was planned */
+    struct share share;
+    int64_t whole_batch; /* rows of an inner step at all members together */
     struct library *library;
     struct device *device;
     int64_t p, q;
@@ -116,6 +133,10 @@ struct unroll {
     int window_base, window_count; /* of the stored window: slot of its first step, steps */
     int window_first;              /* and the table step of that */
     bool has_factor;
+
+    /* values on their way to and from the other members */
+    float *exchange;
+    int64_t exchange_room;
 };
 
 /* --- fit.c --- */
@@ -137,6 +158,21 @@ static inline struct place place_of(const struct unroll *u, enum buffer_id id) {
     return memory_item(&u->memory[id], 0);
 }
 int check_interrupt(const struct unroll *u);
+
+/* --- division.c --- */
+/* Finds this member's share, and refuses what cannot be divided. Before anything is sized or compiled. */
+int divide(struct unroll *u, const struct unroll_spec *spec);
+bool is_divided(const struct unroll *u);
+/* Whether what is there before a sum over the team is another member's to bring along, so that it counts once. */
+bool brings_nothing(const struct unroll *u);
+/* Floats on the device. */
+struct span {
+    struct place place;
+    int64_t count;
+};
+/* Puts, in place of what each member has there, the sum over the team. Nothing happens where nobody divides; otherwise
+ * the sums stay in u->exchange too, one span after another, until the next. Called by all. */
+int sum_over_team(struct unroll *u, const struct span *spans, int count);
 
 /* --- trainer.c --- */
 size_t table_row_bytes(const struct unroll *u, enum buffer_id table); /* of all networks */

@@ -6,6 +6,12 @@
 /* A trial of `count` of something, at the weights that it begins with itself. */
 typedef int trial(struct unroll *u, const void *context, int count, double *seconds);
 
+/* What a trial takes, by the clock of a team's leader: its members must agree on how many to take. */
+static int take(struct unroll *u, trial *run, const void *context, int count, double *seconds) {
+    int status = run(u, context, count, seconds);
+    return status < 0 ? status : team_share(u->spec.team, seconds, sizeof *seconds);
+}
+
 /* Trials of more and more of it, until one takes about long enough or there are no more; then some as large, of which
  * the quickest counts. What the first has to do for the first time is in none of these, unless it took long by itself,
  * and what else the machine does makes trials longer, never shorter. */
@@ -15,13 +21,13 @@ static int measure(struct unroll *u, trial *run, const void *context, int most, 
     int status = RETORT_OK, count = 1;
     double least, again;
     for (;;) {
-        TRY(run(u, context, count, &least));
+        TRY(take(u, run, context, count, &least));
         if (least > enough / 2 || count >= most) break;
         double more = least > 0 ? count * enough / least : most;
         count = more >= most ? most : (int)more > count ? (int)more : count + 1;
     }
     for (int i = 1; i < TRIALS && least < 2 * enough; i++) {
-        TRY(run(u, context, count, &again));
+        TRY(take(u, run, context, count, &again));
         if (again < least) least = again;
     }
     *seconds = least / count;
@@ -81,6 +87,7 @@ int unroll_time_window(struct unroll *u, uint64_t seed, int window, struct place
     double one, passes = unroll_flops(u, 0, 0);
     TRY(measure(u, run_window, &context, window, enough, &one, &taken));
     *seconds = one * taken * (unroll_flops(u, 0, window) - passes) / (unroll_flops(u, 0, taken) - passes);
+    TRY(team_share(u->spec.team, seconds, sizeof *seconds)); /* operations are each one's own */
 done:
     return status;
 }

@@ -3,7 +3,7 @@
  * Each function takes as many repetitions or steps as pass in about `enough` seconds, so that start-up costs and the
  * clock's grain weigh little; one at least, however long it takes. The quickest of three such trials counts. They use
  * the unroll's weights, its window and the sums of its passes, which every outer step begins anew, and change nothing
- * else. */
+ * else. Where a team divides the unroll's batches all members call them, and the leader's clock counts for all. */
 #ifndef RETORT_UNROLL_TIMING_H
 #define RETORT_UNROLL_TIMING_H
 

@@ -2,6 +2,7 @@
 
 #include "unroll/private.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -76,6 +77,22 @@ static int write_table(struct unroll *u, enum buffer_id table, int count, const 
     return device_write(u->device, place_of(u, table).buffer, 0, (size_t)count * table_row_bytes(u, table), rows);
 }
 
+/* Of a table with something for each row of a batch: this member's part of each step's. */
+static int write_own_rows(struct unroll *u, enum buffer_id table, int count, const void *rows) {
+    int status = RETORT_OK;
+    char *taken = NULL;
+    if (u->spec.batch == u->whole_batch) return write_table(u, table, count, rows);
+    size_t own = table_row_bytes(u, table), row = own / (size_t)u->spec.batch;
+    size_t whole = row * (size_t)u->whole_batch, first = row * (size_t)share_first(&u->share, u->whole_batch);
+    taken = malloc((size_t)count * own + 1);
+    if (!taken) RAISE(RETORT_ENOMEM, "out of memory for %d steps", count);
+    for (size_t i = 0; i < (size_t)count; i++) memcpy(taken + i * own, (const char *)rows + i * whole + first, own);
+    TRY(write_table(u, table, count, taken));
+done:
+    free(taken);
+    return status;
+}
+
 int unroll_upload_steps(struct unroll *u, const struct unroll_steps *steps) {
     int status = RETORT_OK;
     int count = steps->count;
@@ -88,9 +105,9 @@ int unroll_upload_steps(struct unroll *u, const struct unroll_steps *steps) {
     }
     TRY(grow_tables(u, count));
     TRY(write_table(u, BUFFER_SCALARS, count, scalars));
-    TRY(write_table(u, BUFFER_ROWS, count, steps->rows));
-    if (u->spec.augment) TRY(write_table(u, BUFFER_MAPS, count, steps->maps));
-    if (u->spec.colour) TRY(write_table(u, BUFFER_COLOUR, count, steps->colour));
+    TRY(write_own_rows(u, BUFFER_ROWS, count, steps->rows));
+    if (u->spec.augment) TRY(write_own_rows(u, BUFFER_MAPS, count, steps->maps));
+    if (u->spec.colour) TRY(write_own_rows(u, BUFFER_COLOUR, count, steps->colour));
     if (count > u->uploaded) u->uploaded = count;
 done:
     free(scalars);
@@ -232,6 +249,24 @@ done:
     return status;
 }
 
+/* All members' gradients become the batch's, before any of them updates its weights; losses likewise. A norm is that of
+ * the sum, which the host has. */
+static int add_members(struct unroll *u, int step, int in_window, bool probe) {
+    int status = RETORT_OK;
+    struct place norm_place = table_row(u, BUFFER_NORMS, step);
+    const struct span sums[] = {{memory_item(&u->memory[BUFFER_GRADIENTS], in_window < 0 ? 0 : in_window), u->p},
+                                {table_row(u, BUFFER_LOSSES, step), 1}};
+    if (!is_divided(u)) goto done;
+    TRY(sum_over_team(u, sums, probe ? 2 : 1));
+    if (!probe) goto done;
+    double squares = 0;
+    for (int64_t i = 0; i < u->p; i++) squares += (double)u->exchange[i] * u->exchange[i];
+    float norm = (float)sqrt(squares);
+    TRY(device_write(u->device, norm_place.buffer, norm_place.offset, sizeof norm, &norm));
+done:
+    return status;
+}
+
 int inner_step(struct unroll *u, int step, int from, int to, int in_window, bool probe) {
     int status = RETORT_OK;
     struct run *update = &u->runs[RUN_UPDATE];
@@ -239,6 +274,7 @@ int inner_step(struct unroll *u, int step, int from, int to, int in_window, bool
         TRY(check_interrupt(u));
         TRY(gradient_part(u, step, from, to, part, in_window, probe));
     }
+    TRY(add_members(u, step, in_window, probe));
     TRY(bind(update, SLOT_SCALARS, table_row(u, BUFFER_SCALARS, step)));
     for (int k = 0; k < u->networks; k++) {
         TRY(bind_of(update, k, SLOT_THETA, theta_of(u, k, from)));

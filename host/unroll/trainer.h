@@ -21,7 +21,8 @@ int unroll_set_rows(struct unroll *unroll, int set, int64_t first, int64_t count
 struct place unroll_set_images(const struct unroll *unroll); /* where it lies, for passes */
 
 /* Tables for the next `count` steps, which are inner steps first .. first + count - 1 (from 1) of their run. With
- * several networks (k of them, as the plan says) each has its own rows, maps and colours. */
+ * several networks (k of them, as the plan says) each has its own rows, maps and colours. Where a team divides the rows
+ * of a batch, each member is given those of whole batches and takes its own. */
 struct unroll_steps {
     int first, count;
     const double *lr;     /* [count], or NULL: the optimiser's */

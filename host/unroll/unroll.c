@@ -117,11 +117,10 @@ done:
     return status;
 }
 
-static int check_spec(const struct unroll_spec *spec) {
+static int check_spec(const struct unroll_spec *spec, int rank) {
     int status = RETORT_OK;
-    if (spec->rank > LANCZOS_MAX_RANK)
-        RAISE(RETORT_EINVAL, "a Hessian of rank %d: at most %d", spec->rank, LANCZOS_MAX_RANK);
-    if (spec->networks > 1 && (spec->max_window || spec->pass_count || spec->rank))
+    if (rank > LANCZOS_MAX_RANK) RAISE(RETORT_EINVAL, "a Hessian of rank %d: at most %d", rank, LANCZOS_MAX_RANK);
+    if (spec->networks > 1 && (spec->max_window || spec->pass_count || rank))
         RAISE(RETORT_EINVAL, "%d networks as one batch: they can be trained and tested, nothing more", spec->networks);
     if (spec->pass_count > UNROLL_MAX_PASSES)
         RAISE(RETORT_EINVAL, "%d passes: at most %d", spec->pass_count, UNROLL_MAX_PASSES);
@@ -147,7 +146,8 @@ int unroll_create(struct library *library, const struct unroll_spec *spec, struc
     u->image_elements = (int64_t)spec->network->channels * spec->network->height * spec->network->width;
     u->states = optimizer_state_count(&spec->optimizer);
     if (spec->rank >= u->p) u->spec.rank = (int)u->p - 1;
-    TRY(check_spec(&u->spec));
+    TRY(check_spec(spec, u->spec.rank));
+    TRY(divide(u, spec));
     for (int i = 0; i < spec->pass_count; i++) pass_init(u, &u->passes[i], &spec->passes[i]);
     u->spec.pass_count = spec->pass_count;
     if (spec->frozen)
@@ -156,6 +156,7 @@ int unroll_create(struct library *library, const struct unroll_spec *spec, struc
         TRY(fit_search(u));
     u->spec.frozen = NULL;
     u->spec.passes = NULL;
+    u->spec.shares = NULL;
     u->table_rows = spec->steps;
     if (!spec->plan_only) {
         struct memory *row;
@@ -179,6 +180,7 @@ void unroll_destroy(struct unroll *u) {
     }
     for (int i = 0; i < u->spec.pass_count; i++) pass_finish(&u->passes[i]);
     for (int i = 0; i < BUFFER_COUNT; i++) memory_finish(&u->memory[i]);
+    free(u->exchange);
     free(u);
 }
 
@@ -216,14 +218,21 @@ uint64_t unroll_bytes(const struct unroll *u) {
     return bytes;
 }
 
+static void describe_batch(const struct unroll *u, const char *label, int64_t batch, int parts, struct text *words) {
+    text_printf(words, "%s batch %lld in %d, ", label, (long long)batch, parts);
+    if (!is_divided(u)) return;
+    int64_t first = share_first(&u->share, batch), last = first + share_count(&u->share, batch) - 1;
+    text_printf(words, first == last ? "row %lld here, " : "rows %lld to %lld here, ", (long long)first,
+                (long long)last);
+}
+
 void unroll_describe(const struct unroll *u, char *text, size_t size) {
     struct text words;
     text_init(&words);
     if (u->networks > 1) text_printf(&words, "%d networks at once, ", u->networks);
-    if (u->spec.batch) text_printf(&words, "inner batch %lld in %d, ", (long long)u->spec.batch, u->inner_splits);
+    if (u->spec.batch) describe_batch(u, "inner", u->whole_batch, u->inner_splits, &words);
     for (int i = 0; i < u->spec.pass_count; i++)
-        text_printf(&words, "%s batch %lld in %d, ", u->passes[i].spec.label, (long long)u->passes[i].spec.batch,
-                    u->passes[i].parts);
+        describe_batch(u, u->passes[i].spec.label, u->passes[i].spec.batch, u->passes[i].parts, &words);
     if (u->kept_steps) text_printf(&words, "values kept of %d of %d window steps, ", u->kept_steps, u->spec.max_window);
     text_printf(&words, "%.1f MB", (double)unroll_bytes(u) * 1e-6);
     snprintf(text, size, "%s", text_get(&words));

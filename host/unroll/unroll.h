@@ -9,6 +9,11 @@
  *     pass.h      a method's own graphs with their buffers; meta.h is the meta-loss
  *     timing.h    what these take, for forecasts
  *
+ * The members of a team (team/team.h) can divide every batch among them: each has an unroll of its own, on its own
+ * device, and calls the same functions in the same order with the same arguments, whole tables and batches. Each
+ * computes its own rows; steps, passes and backward passes add up what they leave, so that results are those of whole
+ * batches and have the same bytes at all members.
+ *
  * graphs.h has the mathematics, fit.h the choice of parts, memory.h the rows of device memory. */
 #ifndef RETORT_UNROLL_UNROLL_H
 #define RETORT_UNROLL_UNROLL_H
@@ -28,7 +33,8 @@
  * place of the search, so that a resumed run computes with the same kernels on the same parts, to the bit. */
 struct unroll_plan {
     int networks;                  /* trained at once, as one batch */
-    int inner_splits, meta_splits; /* parts of the inner batch, and of the largest batch of a pass; 1: whole */
+    int inner_splits, meta_splits; /* parts of the inner batch, and of the largest batch of a pass; 1: whole. Where a
+                                      team divides batches, of a member's rows of them. */
     int64_t test_batch;            /* images per launch of a test; 0: no tests */
     int kept_steps;                /* steps of the longest window that keep values for their backward step */
     int compute_units;             /* of the device, as kernels were chosen for (device_set_units) */
@@ -56,6 +62,10 @@ struct unroll_spec {
     int64_t test_batch; /* images per launch of unroll_test, or fewer where they do not fit; 0: no tests wanted */
     const struct pass_spec *passes; /* [pass_count], read during creation only */
     int pass_count;
+    struct team *team; /* whose members divide the rows of every batch among them; NULL: nobody divides */
+    const int *shares; /* [members of the team], whole numbers from 1: of b rows a member has about b times its share /
+                          the sum of all, one after another in the order of the members. NULL: equal. Read during
+                          creation only; the same at all members. */
     const struct unroll_plan *frozen; /* the plan to take; NULL: look for one. Read during creation only. */
     bool plan_only;                   /* allocate and build nothing: for unroll_plan, _describe, _print and _flops */
     const volatile int *interrupt; /* where it becomes non-zero, steps and passes leave with RETORT_EINTERRUPTED, within
@@ -70,12 +80,15 @@ struct unroll;
  * the window as fit, whose backward steps need not compute them again; without a ceiling none are kept. What is chosen
  * follows from the spec, the ceiling, the device and what is allocated on it. A frozen plan is taken as it is:
  * RETORT_ELIMIT where it does not fit, RETORT_EINVAL where it does not go with the spec or was made for another number
- * of compute units than the device is set to. */
+ * of compute units than the device is set to. Creation exchanges nothing with a team. RETORT_EINVAL where a member
+ * would have no row of a batch, and of what cannot be divided: batch norm, several networks, a low-rank Hessian, passes
+ * with a result or a bound value for each row. */
 int unroll_create(struct library *library, const struct unroll_spec *spec, struct unroll **unroll);
 void unroll_destroy(struct unroll *unroll);                              /* NULL-safe */
 void unroll_plan(const struct unroll *unroll, struct unroll_plan *plan); /* what was chosen, or taken */
 struct pass *unroll_pass(struct unroll *unroll, int i);                  /* of the spec's passes; the unroll's */
-/* "inner batch 10 in 1, meta-loss batch 256 in 2, values kept of 12 of 20 window steps, 34.1 MB": what was chosen. */
+/* "inner batch 10 in 1, meta-loss batch 256 in 2, values kept of 12 of 20 window steps, 34.1 MB": what was chosen.
+ * Divided: "inner batch 10 in 1, rows 0 to 4 here, ...". */
 void unroll_describe(const struct unroll *unroll, char *text, size_t size);
 uint64_t unroll_bytes(const struct unroll *unroll); /* on the device, scratch memory included */
 int unroll_kept_steps(const struct unroll *unroll); /* of the longest window; the first ones */
@@ -91,7 +104,7 @@ struct memory_use {
 bool unroll_memory_use(const struct unroll *unroll, int i, struct memory_use *use);
 /* The same as lines. */
 void unroll_print_memory(const struct unroll *unroll, FILE *stream);
-/* Operations of one outer step, each convolution counted as its plain sum of products. */
+/* Operations of one outer step, each convolution counted as its plain sum of products; of a member its own. */
 double unroll_flops(const struct unroll *unroll, int prefix, int window);
 /* Launches of one outer step with the exact Hessian, initial weights included. */
 int unroll_launches(const struct unroll *unroll, int prefix, int window);

@@ -106,6 +106,20 @@ done:
     return status;
 }
 
+/* All members' shares become the gradient by the set. That by the learning rate is everybody's already, but rounded as
+ * each one's device does; the first one's is taken. */
+static int add_members(struct unroll *u) {
+    int status = RETORT_OK;
+    const enum buffer_id ids[] = {BUFFER_DS, BUFFER_DLR, BUFFER_DY};
+    struct span sums[3];
+    if (brings_nothing(u)) TRY(memory_zero(&u->memory[BUFFER_DLR], u->device));
+    for (int i = 0; i < 3; i++)
+        sums[i] = (struct span){memory_now(&u->memory[ids[i]]), (int64_t)(u->memory[ids[i]].item_bytes / FLOAT)};
+    TRY(sum_over_team(u, sums, u->spec.soft_labels ? 3 : 2));
+done:
+    return status;
+}
+
 int unroll_backward(struct unroll *u, struct place terminal, enum hessian hessian, struct unroll_gradient *gradient) {
     int status = RETORT_OK;
     struct memory *lambda = &u->memory[BUFFER_LAMBDA];
@@ -118,10 +132,16 @@ int unroll_backward(struct unroll *u, struct place terminal, enum hessian hessia
     TRY(memory_zero(&u->memory[BUFFER_DS], u->device));
     if (u->spec.soft_labels) TRY(memory_zero(&u->memory[BUFFER_DY], u->device));
     for (int i = u->window_count - 1; i >= 0; i--) {
+        /* Each member adds its rows' share of the Hessian's product to lambda, which one of them brings along. Nothing
+         * is added without a Hessian, and before the first step nobody asks for lambda any more. */
+        bool adds = i > 0 && hessian != HESSIAN_NONE;
         TRY(adjoint_step(u, i));
+        if (adds && brings_nothing(u)) TRY(memory_zero(lambda, u->device));
         TRY(product_step(u, i, hessian));
+        if (adds) TRY(sum_over_team(u, &(struct span){memory_now(lambda), u->p}, 1));
         TRY(device_flush(u->device));
     }
+    TRY(add_members(u));
     float lr;
     TRY(read_now(u, BUFFER_DLR, &lr));
     TRY(read_now(u, BUFFER_DS, gradient->images));

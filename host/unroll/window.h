@@ -26,7 +26,7 @@ struct unroll_gradient {
     double lr;     /* by the learning rate, common to all steps */
 };
 /* Goes back through the stored window, from the derivative [p] by the weights at its end, which lies at `terminal` on
- * the device and stays as it is. May be called again for the same window. */
+ * the device and stays as it is, the same at all members of a team. May be called again for the same window. */
 int unroll_backward(struct unroll *unroll, struct place terminal, enum hessian hessian,
                     struct unroll_gradient *gradient);
 
