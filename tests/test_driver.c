@@ -245,9 +245,12 @@ int main(void) {
         return 0;
     }
     device_close(device);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_memory_sizes), cmocka_unit_test(test_smallest_groups),
-                                       cmocka_unit_test(test_copy_of_gpu),  cmocka_unit_test(test_flushes),
-                                       cmocka_unit_test(test_advice),       cmocka_unit_test(test_failing_library),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_memory_sizes),
+                                       cmocka_unit_test(test_smallest_groups),
+                                       cmocka_unit_test(test_copy_of_gpu),
+                                       cmocka_unit_test(test_flushes),
+                                       cmocka_unit_test(test_advice),
+                                       cmocka_unit_test(test_failing_library),
                                        cmocka_unit_test(test_failing_transforms)};
     return cmocka_run_group_tests_name("driver", tests, NULL, NULL);
 }
