@@ -9,6 +9,8 @@
 
 #include <jansson.h>
 #include <math.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 enum { MOST_SETTINGS = 16 };
 
@@ -29,8 +31,7 @@ static void look(void *user, const struct retort_progress *progress) {
     if (progress->outer_step == watcher->stop_after) watcher->stop = 1;
 }
 
-/* Leaves result.json in *result, where the caller wants it. */
-static int run(const struct trial *trial, json_t **result) {
+static int execute(const struct trial *trial) {
     char path[FILE_PATH_MAX], out[FILE_PATH_MAX], devices[600] = "device.select=[";
     const char *settings[MOST_SETTINGS + 2] = {0}, *one = getenv("RETORT_DEVICE");
     struct watcher watcher = {.stop_after = trial->stop_after};
@@ -50,9 +51,43 @@ static int run(const struct trial *trial, json_t **result) {
     if (trial->devices) settings[count] = devices;
     int status = retort_run_create(path_in(trial->descriptor, path), &options, &made);
     if (status == RETORT_OK) status = retort_run_execute(made);
-    if (result && status == RETORT_OK) *result = json_loads(retort_run_result(made), 0, NULL);
     retort_run_destroy(made);
     return status;
+}
+
+static char words[4096]; /* of the last run that failed */
+
+/* In a process of its own: after many runs in one process PoCL 3.1 was seen to end it by an assertion, for it had lost
+ * count of the kernels that two threads had launched. */
+static int run(const struct trial *trial) {
+    char path[FILE_PATH_MAX];
+    unsigned char *text;
+    size_t size;
+    int ended;
+    path_in("words", path);
+    pid_t child = fork();
+    if (!child) {
+        int status = execute(trial);
+        (void)file_write(path, retort_error_message(), strlen(retort_error_message()));
+        _exit(-status);
+    }
+    assert_int_equal(waitpid(child, &ended, 0), child);
+    assert_true(WIFEXITED(ended));
+    assert_ok(file_read(path, 0, &text, &size));
+    snprintf(words, sizeof words, "%.*s", (int)size, (char *)text);
+    free(text);
+    return -WEXITSTATUS(ended);
+}
+
+static json_t *result_of(const char *out) {
+    char path[FILE_PATH_MAX], name[60];
+    snprintf(name, sizeof name, "%s/result.json", out);
+    return json_load_file(path_in(name, path), 0, NULL);
+}
+
+static void assert_run(const struct trial *trial) {
+    int status = run(trial);
+    if (status < 0) fail_msg("%s: %d %s", trial->out, status, words);
 }
 
 static void assert_same_accuracies(const json_t *a, const json_t *b) {
@@ -76,7 +111,8 @@ static void test_trajectories(void **state) {
     json_t *results[4];
     for (int i = 0; i < 4; i++) {
         char set[40];
-        assert_ok(run(&trials[i], &results[i]));
+        assert_run(&trials[i]);
+        results[i] = result_of(trials[i].out);
         snprintf(set, sizeof set, "%s/set/images.npy", trials[i].out);
         assert_same_file("alone/set/images.npy", set);
         assert_same_accuracies(results[0], results[i]);
@@ -103,10 +139,10 @@ static void test_variables(void **state) {
         snprintf(other, sizeof other, "other-%d", i);
         trial.out = one;
         trial.devices = 1;
-        assert_ok(run(&trial, NULL));
+        assert_run(&trial);
         trial.out = other;
         trial.devices = 2;
-        assert_ok(run(&trial, NULL));
+        assert_run(&trial);
         snprintf(a, sizeof a, "%s/set/images.npy", one);
         snprintf(b, sizeof b, "%s/set/images.npy", other);
         assert_same_file(a, b);
@@ -122,22 +158,22 @@ static void test_resumed(void **state) {
     (void)state;
     static const char *const settings[] = {"outer.meta_batch=2", "method.probe_every=5"};
     struct trial trial = {"bars.yaml", "through", {settings[0], settings[1]}, .devices = 2};
-    assert_ok(run(&trial, NULL));
+    assert_run(&trial);
     trial.out = "halted";
     trial.stop_after = 3;
-    assert_int_equal(run(&trial, NULL), RETORT_EINTERRUPTED);
-    assert_non_null(strstr(retort_error_message(), "outer step 3 of 8"));
+    assert_int_equal(run(&trial), RETORT_EINTERRUPTED);
+    assert_non_null(strstr(words, "outer step 3 of 8"));
     trial.resume = true;
     trial.stop_after = 6;
-    assert_int_equal(run(&trial, NULL), RETORT_EINTERRUPTED);
+    assert_int_equal(run(&trial), RETORT_EINTERRUPTED);
     trial.stop_after = 0;
-    assert_ok(run(&trial, NULL));
+    assert_run(&trial);
     assert_same_file("through/set/images.npy", "halted/set/images.npy");
     assert_same_file("through/set/set.json", "halted/set/set.json");
     trial.out = "single";
     trial.resume = false;
     trial.devices = 1;
-    assert_ok(run(&trial, NULL));
+    assert_run(&trial);
     assert_same_file("through/set/images.npy", "single/set/images.npy");
 }
 
@@ -165,7 +201,7 @@ static void test_average(void **state) {
                                      "evaluate.networks=1", "method.truncation=random", steps[i == 1],
                                      i == 2 ? "outer.meta_batch=2" : "outer.meta_batch=1"}};
         char checkpoint[60];
-        assert_ok(run(&trial, NULL));
+        assert_run(&trial);
         snprintf(checkpoint, sizeof checkpoint, "%s/checkpoint/%06d.npz", outs[i], i == 1 ? 2 : 1);
         read_gradient(checkpoint, gradients[i], VALUES);
     }
@@ -187,7 +223,7 @@ static void test_sleeps(void **state) {
         struct trial trial = {"bars.yaml", outs[i], {"outer.meta_batch=3", "device.shares=[2, 1]"}, .devices = 2};
         char set[40];
         if (i) setenv("RETORT_TEST_SLEEP", "3000", 1);
-        assert_ok(run(&trial, NULL));
+        assert_run(&trial);
         unsetenv("RETORT_TEST_SLEEP");
         snprintf(set, sizeof set, "%s/set/images.npy", outs[i]);
         assert_same_file("awake/set/images.npy", set);
@@ -214,25 +250,25 @@ static void test_rows(void **state) {
         "whole-rows",
         {"device.divide=rows", "device.shares=[2, 1]", "set.ipc=3", "outer.optimizer=sgd", "outer.lr=1"},
         .devices = 2};
-    assert_ok(run(&trial, NULL));
+    assert_run(&trial);
     trial.out = "slow-rows";
     setenv("RETORT_TEST_SLEEP", "2000", 1);
-    int status = run(&trial, NULL);
+    int status = run(&trial);
     unsetenv("RETORT_TEST_SLEEP");
-    assert_ok(status);
+    assert_int_equal(status, RETORT_OK);
     assert_same_file("whole-rows/set/images.npy", "slow-rows/set/images.npy");
     trial.out = "halted-rows";
     trial.stop_after = 4;
-    assert_int_equal(run(&trial, NULL), RETORT_EINTERRUPTED);
+    assert_int_equal(run(&trial), RETORT_EINTERRUPTED);
     trial.resume = true;
     trial.stop_after = 0;
-    assert_ok(run(&trial, NULL));
+    assert_run(&trial);
     assert_same_file("whole-rows/set/images.npy", "halted-rows/set/images.npy");
     trial.out = "no-rows";
     trial.resume = false;
     trial.devices = 1;
     trial.settings[1] = "device.shares=measured";
-    assert_ok(run(&trial, NULL));
+    assert_run(&trial);
     read_images("no-rows/set/images.npy", alone, VALUES);
     read_images("whole-rows/set/images.npy", divided, VALUES);
     for (int i = 0; i < VALUES; i++) assert_true(fabsf(alone[i] - divided[i]) < 1e-4f);
@@ -244,16 +280,16 @@ static void test_lost_device(void **state) {
     (void)state;
     struct trial trial = {"bars.yaml", "lost", {"outer.meta_batch=3", "device.shares=[2, 1]"}, .devices = 2};
     trial.stop_after = 3;
-    assert_int_equal(run(&trial, NULL), RETORT_EINTERRUPTED);
+    assert_int_equal(run(&trial), RETORT_EINTERRUPTED);
     trial.stop_after = 0;
     trial.resume = true;
     setenv("RETORT_TEST_FAIL", "launch 700 -5", 1);
-    int status = run(&trial, NULL);
+    int status = run(&trial);
     unsetenv("RETORT_TEST_FAIL");
     assert_int_equal(status, RETORT_EDEVICE);
-    assert_non_null(strstr(retort_error_message(), "CL_OUT_OF_RESOURCES"));
-    assert_non_null(strstr(retort_error_message(), "go on with: retort run --resume"));
-    assert_ok(run(&trial, NULL));
+    assert_non_null(strstr(words, "CL_OUT_OF_RESOURCES"));
+    assert_non_null(strstr(words, "go on with: retort run --resume"));
+    assert_run(&trial);
     assert_same_file("awake/set/images.npy", "lost/set/images.npy");
 }
 
@@ -270,14 +306,18 @@ static void test_refused(void **state) {
          "device.divide: method dm does not divide the rows of its batches"},
         {{"bars.yaml", "no", {"outer.meta_batch=2", "method.hessian=lanczos"}},
          "low-rank Hessian is of one trajectory"},
+        {{"bars.yaml", "no", {"network.norm=batch"}, .devices = 2},
+         "device.divide: rows cannot be divided under batch norm"},
+        {{"bars.yaml", "no", {"device.divide=rows", "method.hessian=lanczos"}, .devices = 2},
+         "device.divide: rows cannot be divided under a low-rank Hessian"},
+        {{"bars.yaml", "no", {"device.shares=[1, 9]"}, .devices = 2}, "leaves no row to device 1"},
         {{"bars.yaml", "no", {"device.select=[nowhere, cpu]"}}, "nowhere"},
         {{"bars.yaml", "no", {"device.select=[cpu, nowhere]", "outer.meta_batch=2"}}, "nowhere"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char path[FILE_PATH_MAX];
-        assert_true(run(&cases[i].trial, NULL) < 0);
-        if (!strstr(retort_error_message(), cases[i].words))
-            fail_msg("no '%s' in '%s'", cases[i].words, retort_error_message());
+        assert_true(run(&cases[i].trial) < 0);
+        if (!strstr(words, cases[i].words)) fail_msg("no '%s' in '%s'", cases[i].words, words);
         assert_false(file_exists(path_in("no", path)));
     }
 }
@@ -286,14 +326,14 @@ static void test_refused(void **state) {
 static void test_other_devices(void **state) {
     (void)state;
     struct trial trial = {"bars.yaml", "pair", {"outer.meta_batch=3"}, .devices = 2, .stop_after = 2};
-    assert_int_equal(run(&trial, NULL), RETORT_EINTERRUPTED);
+    assert_int_equal(run(&trial), RETORT_EINTERRUPTED);
     trial.resume = true;
     trial.devices = 3;
     trial.stop_after = 0;
-    assert_int_equal(run(&trial, NULL), RETORT_EINVAL);
-    assert_non_null(strstr(retort_error_message(), "device.select"));
+    assert_int_equal(run(&trial), RETORT_EINVAL);
+    assert_non_null(strstr(words, "device.select"));
     trial.devices = 2;
-    assert_ok(run(&trial, NULL));
+    assert_run(&trial);
 }
 
 int main(void) {

@@ -21,13 +21,13 @@ cd "$work"
 # However few cores, and as any user, as in a container.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
 export OMPI_MCA_hwloc_base_binding_policy=none RETORT_WISDOM=off POCL_MAX_PTHREAD_COUNT=1
-echo "1..11"
+echo "1..13"
 cat >small.yaml <<'YAML'
 data: {kind: idx, path: /usr/share/datasets/fashion-mnist, train_limit: 600, test_limit: 200}
 network: {width: 4}
 inner: {steps: 6, lr: 0.02}
 method: {window: 3, range: 1}
-outer: {steps: 30, lr: 0.01, real_batch: 32, meta_batch: 4}
+outer: {steps: 20, lr: 0.01, real_batch: 32, meta_batch: 4}
 evaluate: {networks: 4, steps: [20]}
 YAML
 
@@ -58,6 +58,12 @@ same "four processes: the bytes of four threads" threads four
 words "one of four talks" "^devices: 4, which divide the trajectories of a step"
 together 2 small.yaml --device "$device" --out two
 same "two processes: the bytes of four" two four
+
+rows=(--set device.divide=rows --set device.shares=[1,1,1,1] --set outer.meta_batch=1 --set set.ipc=4 --set outer.steps=6)
+"$program" run small.yaml --device "$device,$device,$device,$device" --out row-threads "${rows[@]}" -q >out 2>err </dev/null
+together 4 small.yaml --device "$device" --out row-four "${rows[@]}"
+words "rows: four processes divide them" "^devices: 4, which divide the rows of batches"
+same "rows: the bytes of four threads" row-threads row-four
 
 # --- one is killed ---
 mpirun -n 4 "$program" run small.yaml --device "$device" --out killed --checkpoint-every 0.000001 >out 2>err </dev/null &

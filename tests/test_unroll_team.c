@@ -45,14 +45,20 @@ struct member {
     char message[400];
 };
 
-/* A member's unroll of the problem. */
+/* A member's unroll of the problem. One after another, which they may, since creation exchanges nothing: where two
+ * threads launch the same kernel for the first time at once, PoCL 3.1 loads it twice and ends the process once both let
+ * it go. */
 static int make_unroll(const struct member *m, struct unroll **unroll) {
+    static pthread_mutex_t creating = PTHREAD_MUTEX_INITIALIZER;
     struct unroll_spec spec = m->problem->spec;
     spec.team = m->team;
     spec.shares = m->shares;
     spec.frozen = m->frozen;
     spec.interrupt = m->interrupt;
-    return unroll_create(m->library, &spec, unroll);
+    pthread_mutex_lock(&creating);
+    int status = unroll_create(m->library, &spec, unroll);
+    pthread_mutex_unlock(&creating);
+    return status;
 }
 
 static int compute(struct member *m) {

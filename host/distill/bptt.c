@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "distill/method.h"
 #include "distill/truncation.h"
+#include "team/team.h"
 #include "unroll/meta.h"
 #include "unroll/unroll.h"
 
@@ -87,6 +88,24 @@ done:
     return status;
 }
 
+/* What looks at a whole batch cannot be computed from some of its rows. The unroll says so too, but after devices were
+ * tried. */
+static int check_rows(const struct distill_problem *problem, const char **key) {
+    int status = RETORT_OK, members = team_size(problem->division.team);
+    const struct bptt_spec *spec = problem->method_spec;
+    *key = "device.divide";
+    if (problem->division.what != DIVIDE_ROWS || members == 1) goto done;
+    if (spec->hessian == HESSIAN_LANCZOS)
+        RAISE(RETORT_EINVAL, "rows cannot be divided under a low-rank Hessian; take method.hessian: exact");
+    if (problem->network && problem->network->stats_count)
+        RAISE(RETORT_EINVAL,
+              "rows cannot be divided under batch norm; take another network.norm, or outer.meta_batch: %d or more, "
+              "whose trajectories are divided",
+              members);
+done:
+    return status;
+}
+
 static int check(const struct distill_problem *problem, const char **key) {
     int status = RETORT_OK;
     const struct bptt_spec *spec = problem->method_spec;
@@ -107,6 +126,7 @@ static int check(const struct distill_problem *problem, const char **key) {
     if (spec->hessian == HESSIAN_LANCZOS && problem->outer.meta_batch > 1)
         RAISE(RETORT_EINVAL, "a low-rank Hessian is of one trajectory, but outer.meta_batch is %d; take exact",
               problem->outer.meta_batch);
+    TRY(check_rows(problem, key));
     if (problem->train) TRY(check_data(problem, key));
 done:
     return status;

@@ -108,8 +108,7 @@ static int finish(struct mpi_member *mpi, int code, int count, MPI_Request *requ
     return code == MPI_SUCCESS ? RETORT_OK : mpi_failed(mpi, code, what);
 }
 
-/* Sends and receives all parcels. Not by MPI_Ialltoallv: with Open MPI 4.1 it never ends where one process has nothing
- * to send or receive and others have. */
+/* Sends and receives all parcels, each by itself: MPI_Ialltoallv would want them in one piece of memory. */
 static int trade(struct mpi_member *mpi, const char *what) {
     int count = 0, code = MPI_SUCCESS, size = mpi->team.size, rank = mpi->team.rank;
     const struct parcel *out = mpi->out, *in = mpi->in;
