@@ -153,7 +153,7 @@ holds "bench step --json" out '
   and (.profile | length) > 10 and ([.profile[].share] | add | . > 0.999 and . < 1.001)
   and (.profile | all(.launches > 0 and (.bound == "fma" or .bound == "copy")))'
 
-for name in conv gemm; do
+for name in conv gemm frequency; do
   expect "bench $name --help" 0 "^usage: retort bench $name" bench $name --help
   expect "bench $name: another's option" 2 "bench $name takes no option --ipc" bench $name --ipc 3
 done
@@ -170,6 +170,20 @@ holds "bench conv --json" out '
 holds "bench gemm --json" out '
   (.kernels | length) > 20 and (.kernels | all(.m > 0 and .n > 0 and .k > 0 and .gflops > 0 and .share_of_peak > 0
     and .relative_error < 1e-5 and (.file | endswith(".cl"))))'
+
+"$program" bench frequency --json >out 2>err
+if [[ $(ldd "$program") == *clFFT* ]]; then
+  holds "bench frequency --json" out '
+    (.library | startswith("clFFT")) and (.sides | map(.side)) == [28, 32, 64, 128, 224] and (.summary | length) > 0
+    and (.sides | all(.images > 0 and .channels == 3 and .difference < 1e-5
+      and ([.matrix, .clfft] | all(.seconds_min > 0 and .seconds_median >= .seconds_min))))
+    and has("crossover") and .peak_gflops > 0'
+else
+  holds "bench frequency --json" out '
+    .library == null and .crossover == null and (.summary | contains("libclfft-dev"))
+    and (.sides | map(.side)) == [28, 32, 64, 128, 224]
+    and (.sides | all(.clfft == null and .difference == null and .matrix.seconds_min > 0))'
+fi
 
 # --- kernels for devices that need not be there ---
 expect "kernels --help" 0 '^usage: retort kernels' kernels --help

@@ -22,7 +22,7 @@ commands() { "$program" --help | sed -nE 's/^  ([a-z]+)  +.*/\1/p'; }
 options() { "$program" "$@" --help | sed -nE 's/^  (--[a-z-]+)(, -[a-z])?( [^ ]+)?(  .*|$)/\1/p' | sort -u; }
 all_verbs() { # those of `retort bench` by themselves
   commands | grep -v '^bench$'
-  printf 'bench %s\n' step conv gemm compare
+  printf 'bench %s\n' step conv gemm frequency compare
 }
 
 # What every shell has to offer; $1 names it.
@@ -32,7 +32,7 @@ check() {
   while read -r verb; do
     offers "$1: options of $verb" "retort $verb --" "$(echo $(options $verb) --help)"
   done < <(all_verbs)
-  offers "$1: benchmarks" "retort bench " "step conv gemm compare"
+  offers "$1: benchmarks" "retort bench " "step conv gemm frequency compare"
   offers "$1: words that an option takes" "retort export runs --format " "npz safetensors png"
   offers "$1: words behind =" "retort check --family=c" "--family=cpu"
   offers "$1: values of a key" "retort run small.yaml --set outer.optimizer=" "outer.optimizer=sgd outer.optimizer=adam"

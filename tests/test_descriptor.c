@@ -91,7 +91,7 @@ static void test_values(void **state) {
                     "outer: {steps: 300, augment: {flip: no}}\n"
                     "evaluate: {network: {depth: 2}, steps: [5]}\n"
                     "memory: 512 MiB\nseed: 9007199254740992\n"
-                    "device: {select: pocl cpu, family: gpu, gemm: clblast, merge: off}\n",
+                    "device: {select: pocl cpu, family: gpu, gemm: clblast, dct: clfft, merge: off}\n",
                     overrides, 3, &d));
     assert_string_equal(d.data.path, "/a/b");
     assert_int_equal(d.data.height, 32);
@@ -113,6 +113,7 @@ static void test_values(void **state) {
     assert_string_equal(d.device.select, "pocl cpu");
     assert_int_equal(d.device.family, FAMILY_GPU);
     assert_int_equal(d.device.gemm, GEMM_CLBLAST);
+    assert_int_equal(d.device.dct, DCT_CLFFT);
     assert_int_equal(d.device.merge, MERGE_OFF);
     assert_true(descriptor_target(&d, &(struct device_traits){.kind = DEVICE_GPU}).single);
 

@@ -6,9 +6,12 @@
 #include "base/log.h"
 #include "compile/kernels.h"
 #include "device/device.h"
+#include "device/fft.h"
 #include "device/gemm.h"
+#include "distill/dct.h"
 
 #include <dlfcn.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -197,14 +200,57 @@ static void test_failing_library(void **state) {
     close_without("RETORT_TEST_FAIL");
 }
 
+/* Spectra that are wrong by the library, or that it cannot compute, are computed by matrix products. */
+static void test_failing_transforms(void **state) {
+    (void)state;
+    static const char *const troubles[][2] = {
+        {"RETORT_TEST_BAD", "corrupt dct_give_1"},
+        {"RETORT_TEST_BAD", "corrupt dct_give_3"},
+        {"RETORT_TEST_BAD", "refuse dct_take"},
+        {"RETORT_TEST_FAIL", "buffer 6 -4"}, /* the fifth is that of the products' cosines */
+    };
+    const struct dct_shape shape = {3, 1, 8, 6};
+    if (!device_fft_library()) {
+        print_message("this build has no clFFT\n");
+        skip();
+    }
+    for (size_t i = 0; i <= sizeof troubles / sizeof *troubles; i++) {
+        const bool healthy = i == sizeof troubles / sizeof *troubles;
+        const char *name = healthy ? "RETORT_TEST_BAD" : troubles[i][0];
+        struct library *library;
+        struct dct *dct;
+        open_with(name, healthy ? "" : troubles[i][1]);
+        assert_ok(library_create(device, FAMILY_AUTO, &library));
+        assert_ok(dct_create(library, &shape, DCT_CLFFT, &dct));
+        assert_ok(library_build(library));
+        log_set_level(LOG_QUIET);
+        assert_ok(dct_allocate(dct));
+        log_set_level(LOG_INFO);
+        assert_int_equal(dct_settled(dct), healthy ? DCT_CLFFT : DCT_MATRIX);
+        if (i < 2) assert_true(dct_difference(dct) > DCT_TOLERANCE);
+        if (healthy) assert_true(dct_difference(dct) < DCT_TOLERANCE);
+        assert_string_equal(retort_error_message(), "");
+        const int64_t bytes = 2 * 3 * 8 * 6 + 8 * 8 + 6 * 6;
+        if (!healthy) assert_int_equal(device_bytes(device), bytes * 4 + library_scratch_bytes(library));
+        dct_destroy(dct);
+        library_destroy(library);
+        assert_int_equal(device_bytes(device), 0);
+        close_without(name);
+    }
+}
+
 int main(void) {
     if (device_open(NULL, &device) < 0) {
         printf("1..0 # SKIP no OpenCL device: %s\n", retort_error_message());
         return 0;
     }
     device_close(device);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_memory_sizes), cmocka_unit_test(test_smallest_groups),
-                                       cmocka_unit_test(test_copy_of_gpu),  cmocka_unit_test(test_flushes),
-                                       cmocka_unit_test(test_advice),       cmocka_unit_test(test_failing_library)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_memory_sizes),
+                                       cmocka_unit_test(test_smallest_groups),
+                                       cmocka_unit_test(test_copy_of_gpu),
+                                       cmocka_unit_test(test_flushes),
+                                       cmocka_unit_test(test_advice),
+                                       cmocka_unit_test(test_failing_library),
+                                       cmocka_unit_test(test_failing_transforms)};
     return cmocka_run_group_tests_name("driver", tests, NULL, NULL);
 }

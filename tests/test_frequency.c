@@ -5,12 +5,15 @@
 #include "test.h"
 
 #include "base/file.h"
+#include "device/fft.h"
 #include "distill/distill.h"
 #include "distill/frequency.h"
 #include "distill/method.h"
+#include "team/team.h"
 #include "transform/transform.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -38,7 +41,7 @@ static void test_basis(void **state) {
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
         int n = sizes[s];
         float *basis = calloc((size_t)(n * n), sizeof *basis);
-        frequency_basis(n, basis);
+        dct_basis(n, basis);
         for (int a = 0; a < n; a++)
             for (int b = 0; b < n; b++) {
                 double sum = 0;
@@ -83,14 +86,12 @@ static void test_graph(void **state) {
     struct node *d = graph_input(g, "down", FLOAT32, SHAPE(HEIGHT, HEIGHT));
     struct node *a = graph_input(g, "across", FLOAT32, SHAPE(WIDTH, WIDTH));
     struct node *seed = graph_input(g, "seeds", FLOAT32, SHAPE(2, PLANES / 2, HEIGHT, WIDTH));
-    struct node *x =
-        frequency_images(frequency_place(c, graph_input(g, "places", INT32, SHAPE(ELEMENTS)), shape), d, a);
+    struct node *x = dct_images(frequency_place(c, graph_input(g, "places", INT32, SHAPE(ELEMENTS)), shape), d, a);
     assert_true(x && shape_equal(x->shape, seed->shape));
     assert_ok(transform_vjp(x, seed, &c, 1, &gradient));
     graph_output(g, "images", x);
     graph_output(g, "derivative", gradient);
-    graph_output(g, "picked",
-                 frequency_pick(frequency_spectra(seed, d, a), graph_input(g, "picks", INT32, SHAPE(KEPT))));
+    graph_output(g, "picked", frequency_pick(dct_spectra(seed, d, a), graph_input(g, "picks", INT32, SHAPE(KEPT))));
     evaluate(g, BINDINGS({"coefficients", coefficients}, {"down", down}, {"across", across}, {"seeds", seeds},
                          {"places", places}, {"picks", picks}, {"images", images}, {"derivative", derivative},
                          {"picked", picked}));
@@ -164,14 +165,16 @@ static void data_finish_here(struct data *data) {
 }
 
 /* The places are those that vary in the class and channel; both ways are the definition's, to single precision. */
-static void expect_device(int channels, int height, int width, int ipc, int count, int every, int family) {
+static void expect_device(int channels, int height, int width, int ipc, int count, int every, int family,
+                          enum dct_way way) {
     const int plane = height * width, size = channels * plane;
     struct data data = data_begin(channels, height, width, count, (unsigned)every);
     const int kept = (plane - 1) / every; /* one at least may vary that has no room */
     const struct frequency_shape shape = {2, ipc, channels, height, width, kept};
     struct frequency *f;
     int64_t position_count;
-    assert_ok(frequency_create(libraries[family], &shape, data_get(&data), false, &f));
+    assert_ok(frequency_create(libraries[family], &shape, data_get(&data), way, false, &f));
+    assert_int_equal(frequency_dct(f), way);
     const int32_t *positions = frequency_positions(f, &position_count);
     assert_int_equal(position_count, 2 * channels * kept);
     struct random random = random_begin(9, RANDOM_TEST, 0);
@@ -213,11 +216,20 @@ static void test_device(void **state) {
     (void)state;
     if (!device) skip();
     for (int family = 0; family < 2; family++) {
-        expect_device(2, 7, 5, 3, 40, 5, family);
-        expect_device(1, 28, 28, 2, 20, 16, family);
-        expect_device(3, 32, 32, 1, 16, 16, family);
-        expect_device(1, 1, 6, 1, 20, 3, family);
+        expect_device(2, 7, 5, 3, 40, 5, family, DCT_MATRIX);
+        expect_device(1, 28, 28, 2, 20, 16, family, DCT_MATRIX);
+        expect_device(3, 32, 32, 1, 16, 16, family, DCT_MATRIX);
+        expect_device(1, 1, 6, 1, 20, 3, family, DCT_MATRIX);
     }
+}
+
+/* The same by a library. */
+static void test_library(void **state) {
+    (void)state;
+    if (device && !device_fft_library()) print_message("this build has no clFFT\n");
+    if (!device || !device_fft_library()) skip();
+    expect_device(2, 7, 5, 3, 40, 5, 0, DCT_CLFFT);
+    expect_device(1, 28, 28, 2, 20, 16, 1, DCT_CLFFT);
 }
 
 /* --- sets --- */
@@ -406,6 +418,60 @@ static void test_checkpoint(void **state) {
     assert_ok(folder_remove(folder));
 }
 
+/* --- teams --- */
+struct member {
+    struct device *device;
+    struct library *library;
+    struct distill *distill;
+    int status;
+};
+
+static void *share_start(void *part) {
+    struct member *member = part;
+    member->status = distill_share_start(member->distill);
+    return NULL;
+}
+
+/* Devices of a team start from the leader's coefficients at the leader's places, whatever they had found themselves. */
+static void test_team(void **state) {
+    (void)state;
+    if (!device) skip();
+    struct data data[2] = {data_begin(1, SIDE, SIDE, 20, 3), data_begin(1, SIDE, SIDE, 20, 4)};
+    struct member members[2];
+    struct team *teams[2];
+    pthread_t threads[2];
+    float images[2][COUNT * PIXELS];
+    const int shares[2] = {1, 1};
+    assert_ok(team_create_threads(2, teams));
+    for (int i = 0; i < 2; i++) {
+        struct distill_problem problem = problem_of(data_get(&data[i]), 0);
+        assert_ok(device_open(TEST_DEVICE, &members[i].device));
+        assert_ok(library_create(members[i].device, FAMILY_CPU, &members[i].library));
+        problem.library = members[i].library;
+        problem.outer.meta_batch = 2;
+        problem.division = (struct division){teams[i], DIVIDE_TRAJECTORIES, shares};
+        assert_ok(distill_create(&problem, &members[i].distill));
+        assert_ok(distill_read_set(members[i].distill, images[i], NULL, NULL));
+    }
+    assert_memory_not_equal(images[0], images[1], sizeof images[0]);
+    for (int i = 0; i < 2; i++) assert_int_equal(pthread_create(&threads[i], NULL, share_start, &members[i]), 0);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+        assert_ok(members[i].status);
+    }
+    float before[COUNT * PIXELS];
+    memcpy(before, images[0], sizeof before);
+    for (int i = 0; i < 2; i++) {
+        assert_ok(distill_read_set(members[i].distill, images[i], NULL, NULL));
+        assert_memory_equal(images[i], before, sizeof before);
+        distill_destroy(members[i].distill);
+        library_destroy(members[i].library);
+        device_close(members[i].device);
+        team_destroy(teams[i]);
+        data_finish_here(&data[i]);
+    }
+}
+
 /* Places that are none of the spectrum's are refused, before a kernel reads by them. */
 static void test_positions(void **state) {
     (void)state;
@@ -414,7 +480,7 @@ static void test_positions(void **state) {
     const struct frequency_shape shape = {2, IPC, 1, SIDE, SIDE, HELD};
     struct frequency *f;
     int64_t count;
-    assert_ok(frequency_create(libraries[0], &shape, data_get(&data), false, &f));
+    assert_ok(frequency_create(libraries[0], &shape, data_get(&data), DCT_MATRIX, false, &f));
     int32_t *positions = frequency_positions(f, &count);
     positions[HELD + 1] = PIXELS;
     assert_int_equal(frequency_settle(f), RETORT_EFORMAT);
@@ -431,7 +497,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_basis),      cmocka_unit_test(test_graph),     cmocka_unit_test(test_storage),
         cmocka_unit_test(test_device),     cmocka_unit_test(test_set),       cmocka_unit_test(test_noise),
-        cmocka_unit_test(test_checkpoint), cmocka_unit_test(test_positions),
+        cmocka_unit_test(test_checkpoint), cmocka_unit_test(test_positions), cmocka_unit_test(test_library),
+        cmocka_unit_test(test_team),
     };
     return cmocka_run_group_tests_name("frequency", tests, prepare, clean);
 }

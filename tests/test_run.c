@@ -7,6 +7,7 @@
 #include "base/random.h"
 #include "compile/wisdom.h"
 #include "data/data.h"
+#include "device/fft.h"
 #include "device/gemm.h"
 #include "retort/device.h"
 #include "retort/log.h"
@@ -512,6 +513,52 @@ static void test_gemm(void **state) {
     json_decref(plan);
     assert_ok(run_until("bars.yaml", "unaware", NULL, true, 0));
     assert_same_file("whole/set/images.npy", "unaware/set/images.npy");
+}
+
+/* Who makes images of coefficients, likewise; a run of pixels has nothing to tell of it. */
+static void test_dct(void **state) {
+    (void)state;
+    static const char coefficients[] = "set={ipc: 4, parameters: {kind: frequency, budget: 1}}";
+    static const char *const asked[] = {coefficients, "device.dct=clfft", NULL}, *const usual[] = {coefficients, NULL};
+    const char *expected = device_fft_library() ? "clfft" : "matrix";
+    char path[FILE_PATH_MAX], passage[32];
+    struct run_plan plan;
+    struct run_folder run;
+    struct descriptor d;
+    assert_ok(run_until("bars.yaml", "transformed", asked, false, 0));
+    assert_ok(run_until("bars.yaml", "multiplied", usual, false, 0));
+    assert_result("transformed", "dct", expected);
+    assert_result("multiplied", "dct", "matrix"); /* small images are not measured */
+    json_t *kept = json_load_file(path_in("whole/plan.json", path), 0, NULL);
+    assert_null(json_object_get(kept, "dct"));
+    json_decref(kept);
+    assert_int_equal(run_until("bars.yaml", "transformed halting", asked, false, 3), RETORT_EINTERRUPTED);
+    assert_int_equal(run_until("bars.yaml", "transformed halting", usual, true, 0), RETORT_EINVAL);
+    assert_non_null(strstr(retort_error_message(), "device.dct clfft"));
+    assert_ok(run_until("bars.yaml", "transformed halting", asked, true, 0));
+    assert_same_file("transformed/set/images.npy", "transformed halting/set/images.npy");
+    assert_same_file("transformed/set/set.json", "transformed halting/set/set.json");
+
+    /* The plan rules, not the descriptor: what was settled once is not settled anew. */
+    assert_int_equal(run_until("bars.yaml", "settled", asked, false, 3), RETORT_EINTERRUPTED);
+    snprintf(passage, sizeof passage, "\"dct\": \"%s\"", expected);
+    replace("settled/plan.json", passage, "\"dct\": \"matrix\"");
+    assert_ok(run_until("bars.yaml", "settled", asked, true, 0));
+    assert_result("settled", "dct", "matrix");
+
+    /* A run that knew of no choice goes on as it began. */
+    assert_int_equal(run_until("bars.yaml", "unaware of it", usual, false, 3), RETORT_EINTERRUPTED);
+    replace("unaware of it/plan.json", "\"dct\": \"matrix\",", "");
+    replace("unaware of it/descriptor.yaml", "  dct: auto\n", "");
+    assert_ok(descriptor_read_copy(path_in("unaware of it/descriptor.yaml", path), NULL, 0, &d));
+    assert_int_equal(d.device.dct, DCT_MATRIX);
+    assert_ok(run_folder_name(&d, path_in("unaware of it", path), &run));
+    assert_ok(run_folder_read_plan(&run, 0, 1, &plan));
+    assert_int_equal(plan.dct, DCT_AUTO);
+    descriptor_finish(&d);
+    assert_ok(run_until("bars.yaml", "unaware of it", usual, true, 0));
+    assert_result("unaware of it", "dct", "matrix");
+    assert_same_file("multiplied/set/images.npy", "unaware of it/set/images.npy");
 }
 
 /* Whether launches are merged is asked for by the descriptor, and written down; and where a run began without, it goes
@@ -1047,6 +1094,7 @@ int main(void) {
         cmocka_unit_test(test_gemm),         cmocka_unit_test(test_merge),
         cmocka_unit_test(test_measured),     cmocka_unit_test(test_forecast_changes_nothing),
         cmocka_unit_test(test_forecast),     cmocka_unit_test(test_frequency),
+        cmocka_unit_test(test_dct),
     };
     return cmocka_run_group_tests_name("run", tests, bars_prepare, bars_clean);
 }

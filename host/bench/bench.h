@@ -129,6 +129,21 @@ struct bench_rows_result {
 };
 int bench_rows(struct device *device, enum family family, struct bench_rows_result *result);
 
+/* Images of spectra and spectra of images, one after the other, by matrix products and by the library for Fourier
+ * transforms; difference: the largest one between the two over the largest value, NaN without the library. Where the
+ * library is in the build and cannot be taken, a warning says why. */
+struct bench_frequency_times {
+    double least, median; /* seconds */
+};
+struct bench_frequency_result {
+    bool has_library; /* it transforms these sides, and is right */
+    struct bench_frequency_times products, library;
+    double difference;
+};
+struct dct_shape; /* distill/dct.h */
+int bench_frequency(struct device *device, enum family family, const struct dct_shape *shape,
+                    struct bench_frequency_result *result);
+
 /* What it costs to start a kernel that does next to nothing: seconds each of many that are queued together, and of one
  * that is waited for. RETORT_EDEVICE where launches get lost. */
 int bench_launch(struct device *device, double *queued, double *waited);

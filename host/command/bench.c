@@ -3,6 +3,8 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "command/options.h"
+#include "device/fft.h"
+#include "distill/dct.h"
 #include "run/json_file.h"
 #include "run/nearest.h"
 #include "run/profile.h"
@@ -14,15 +16,16 @@
 #include <string.h>
 
 static const char help[] =
-    "usage: retort bench step|conv|gemm|compare [OPTIONS]\n"
+    "usage: retort bench step|conv|gemm|frequency|compare [OPTIONS]\n"
     "       retort bench --all-devices [--device SPEC] [--quick] [--out FILE.json]\n\n"
     "Measures this device: how fast it does what distillation asks of it, beside its own peaks (fused multiply-adds "
     "in\n"
     "registers, copies of more memory than its caches hold) measured in the same run.\n\n"
-    "  retort bench step     whole outer steps: inner training, meta-loss, exact meta-gradient\n"
-    "  retort bench conv     convolutions and their derivatives, and the pass between them\n"
-    "  retort bench gemm     matrix products\n"
-    "  retort bench compare  a page that compares devices, of files that --all-devices wrote\n\n"
+    "  retort bench step       whole outer steps: inner training, meta-loss, exact meta-gradient\n"
+    "  retort bench conv       convolutions and their derivatives, and the pass between them\n"
+    "  retort bench gemm       matrix products\n"
+    "  retort bench frequency  images of coefficients: the DCT by matrix products and by clFFT\n"
+    "  retort bench compare    a page that compares devices, of files that --all-devices wrote\n\n"
     "`retort bench NAME --help` explains each. With --all-devices one fixed load is measured on every device, the\n"
     "devices taking turns, each in a process of its own: peaks, launches, matrix products, convolutions, fused rows,\n"
     "inner and outer steps with their memory, kernel building with empty caches, and energy where the system tells\n"
@@ -95,6 +98,21 @@ static const char gemm_help[] =
     "  --json          one object: `kernels`\n\n"
     "Times include packing of the second operand, CLBlast's those of the copies it makes. RETORT_GEMM=clblast in the\n"
     "environment times CLBlast on CPUs too. The error is the largest difference over the largest value.\n\n"
+    "Exit status: 0 done, 1 failed, 2 wrong usage.\n";
+
+static const char frequency_help[] =
+    "usage: retort bench frequency [OPTIONS]\n\n"
+    "Times what a set of coefficients (set.parameters) does in each outer step: images of their spectra and spectra "
+    "of\n"
+    "their gradient, for images of 3 channels with sides of 28, 32, 64, 128 and 224, by matrix products and by clFFT,\n"
+    "where the build has it. The last line says from which side on clFFT is faster on this device.\n\n"
+    "  retort bench frequency\n"
+    "  retort bench frequency --json | jq .crossover\n\n"
+    "  --device SPEC   index or words of `retort devices`\n"
+    "  --family cpu|gpu  kernels for CPUs (cpu) or for GPUs (gpu), instead of those for the device's type\n"
+    "  --json          one object: `library`, `sides`, `crossover`\n\n"
+    "The difference is the largest one between the two, over the largest value. clFFT compiles its kernels for every\n"
+    "side, which takes some seconds each.\n\n"
     "Exit status: 0 done, 1 failed, 2 wrong usage.\n";
 
 #define COMMON_OPTIONS (OPTION_BIT(OPTION_DEVICE) | OPTION_BIT(OPTION_FAMILY) | OPTION_BIT(OPTION_JSON))
@@ -414,6 +432,96 @@ done:
     return report_failure(verb, status);
 }
 
+/* --- frequency --- */
+static json_t *times_json(const struct bench_frequency_times *times) {
+    return json_pack("{s:f, s:f}", "seconds_min", times->least, "seconds_median", times->median);
+}
+
+static int report_side(struct report *report, const struct dct_shape *shape,
+                       const struct bench_frequency_result *result) {
+    int status = RETORT_OK;
+    if (report->kernels) {
+        json_t *row =
+            json_pack("{s:i, s:I, s:i, s:o, s:o, s:o}", "side", shape->height, "images", (json_int_t)shape->count,
+                      "channels", shape->channels, "matrix", times_json(&result->products), "clfft",
+                      result->has_library ? times_json(&result->library) : json_null(), "difference",
+                      json_number_or_null(result->difference));
+        if (json_array_append_new(report->kernels, row) < 0) RAISE(RETORT_ENOMEM, "out of memory writing JSON");
+        goto done;
+    }
+    printf("%3d x %-3d  %3" PRId64 " images  matrix products %9.3f ms (median %9.3f)", shape->height, shape->width,
+           shape->count, result->products.least * 1e3, result->products.median * 1e3);
+    if (result->has_library)
+        printf("  clFFT %9.3f ms (median %9.3f)  difference %.1e", result->library.least * 1e3,
+               result->library.median * 1e3, result->difference);
+    putchar('\n');
+    fflush(stdout);
+done:
+    return status;
+}
+
+/* In words, by the medians; *crossover: the side from which on the library is faster at all that were measured, 0: none
+ * such. */
+static void describe_crossover(const int *sides, const struct bench_frequency_result *results, int count,
+                               struct text *words, int *crossover) {
+    int faster = 0, missing = 0;
+    *crossover = 0;
+    for (int i = 0; i < count; i++) {
+        const bool wins = results[i].has_library && results[i].library.median < results[i].products.median;
+        if (!wins) *crossover = 0;
+        if (wins && !*crossover) *crossover = sides[i];
+        if (wins) text_printf(words, "%s%d", faster++ ? ", " : "clFFT is faster at sides ", sides[i]);
+        missing += !results[i].has_library;
+    }
+    if (!device_fft_library())
+        text_append(words, "matrix products at every side: this build has no clFFT (on Debian libclfft-dev)");
+    else if (!faster)
+        text_append(words, "matrix products are faster at every side");
+    else if (faster == count)
+        text_append(words, ": at every one");
+    else
+        text_append(words, *crossover ? "; matrix products below" : "; matrix products at the others");
+    if (missing && device_fft_library()) text_printf(words, "; clFFT could not be taken at %d of them", missing);
+}
+
+static int run_frequency(const char *verb, const struct options *options) {
+    static const int sides[] = {28, 32, 64, 128, 224};
+    enum { SIDES = sizeof sides / sizeof *sides, CHANNELS = 3, IMAGES = 100, VALUES = 6000000 };
+    int status = RETORT_OK, crossover;
+    enum family family = FAMILY_AUTO;
+    struct report report = {0};
+    struct bench_frequency_result results[SIDES];
+    struct text words;
+    text_init(&words);
+    if (!options_family(verb, options, &family)) return EXIT_USAGE;
+    TRY(report_begin(options, family, &report));
+    for (int i = 0; i < SIDES; i++) {
+        const int fitting = VALUES / (CHANNELS * sides[i] * sides[i]);
+        const struct dct_shape shape = {fitting < IMAGES ? fitting : IMAGES, CHANNELS, sides[i], sides[i]};
+        TRY(bench_frequency(report.device, family, &shape, &results[i]));
+        TRY(report_side(&report, &shape, &results[i]));
+    }
+    describe_crossover(sides, results, SIDES, &words, &crossover);
+    if (words.failed) RAISE(RETORT_ENOMEM, "out of memory");
+    if (!report.kernels)
+        printf("%s\n", text_get(&words));
+    else {
+        json_t *object = describe_run("frequency", device_traits(report.device), &report.peaks);
+        if (object) {
+            const char *library = device_fft_library();
+            json_object_set_new(object, "library", library ? json_string(library) : json_null());
+            json_object_set(object, "sides", report.kernels);
+            json_object_set_new(object, "crossover", crossover ? json_integer(crossover) : json_null());
+            json_object_set_new(object, "summary", json_string(text_get(&words)));
+        }
+        TRY(print_json(object));
+    }
+done:
+    text_finish(&words);
+    report_finish(&report);
+    return report_failure(verb, status);
+}
+
 /* --- the verb --- */
 static const struct {
     const char *name, *verb, *help;
@@ -428,6 +536,7 @@ static const struct {
     {"conv", "bench conv", conv_help,
      COMMON_OPTIONS | OPTION_BIT(OPTION_CHANNELS) | OPTION_BIT(OPTION_SIDE) | OPTION_BIT(OPTION_BATCH), run_conv},
     {"gemm", "bench gemm", gemm_help, COMMON_OPTIONS, run_gemm},
+    {"frequency", "bench frequency", frequency_help, COMMON_OPTIONS, run_frequency},
 };
 #define BENCHMARKS (sizeof benchmarks / sizeof *benchmarks)
 

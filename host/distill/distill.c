@@ -160,6 +160,14 @@ const struct unroll *distill_unroll(const struct distill *d) {
     return d->method->unroll ? d->method->unroll(d->instance) : NULL;
 }
 
+int distill_share_start(struct distill *d) {
+    return set_share(&d->set, d->problem.division.team);
+}
+
+enum dct_way distill_dct(const struct distill *d) {
+    return set_dct(&d->set);
+}
+
 const struct memory *distill_set_memory(const struct distill *d, int i) {
     return set_memory(&d->set, i);
 }

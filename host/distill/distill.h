@@ -46,6 +46,7 @@ struct distill_problem {
     const struct method *method;
     const void *method_spec; /* the values of its keys, method->spec_size bytes */
     uint64_t seed;
+    enum dct_way dct; /* who makes images of coefficients (dct.h) */
     struct division division;
     const struct unroll_plan *frozen; /* the plan to take (distill_plan of an earlier one); NULL: look for one */
     bool plan_only;                   /* nothing is allocated or built, and no step can be taken: for distill_unroll */
@@ -67,6 +68,9 @@ void distill_plan(const struct distill *distill, struct unroll_plan *plan);
 /* Its training run, for what unroll.h tells of one; NULL where the method has none. */
 struct unroll;
 const struct unroll *distill_unroll(const struct distill *distill);
+/* Before the first step, for all members of the division's team: the leader's start to all (set_share). */
+int distill_share_start(struct distill *distill);
+enum dct_way distill_dct(const struct distill *distill); /* set_dct */
 /* Rows of device memory that making images of what is stored takes; NULL past the end. */
 struct memory;
 const struct memory *distill_set_memory(const struct distill *distill, int i);

@@ -3,39 +3,10 @@
 #include "base/error.h"
 #include "base/memory.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-void frequency_basis(int size, float *basis) {
-    for (int k = 0; k < size; k++)
-        for (int i = 0; i < size; i++) {
-            /* The cosine has a period of 4 N in (2 i + 1) k. */
-            int64_t turn = (2 * (int64_t)i + 1) * k % (4 * (int64_t)size);
-            basis[(int64_t)k * size + i] =
-                (float)(sqrt((k ? 2.0 : 1.0) / size) * cos(M_PI * (double)turn / (2.0 * size)));
-        }
-}
-
 /* --- graphs --- */
-/* x [m,C,R,S] -> [m,C,S,R]: each row by one matrix, transposed, each row by the other. */
-static struct node *products(struct node *x, struct node *first, struct node *second, bool transpose) {
-    if (!x || !first || !second) return NULL;
-    int64_t m = x->shape.size[0], c = x->shape.size[1], rows = x->shape.size[2], columns = x->shape.size[3];
-    struct node *y = node_matmul(node_reshape(x, SHAPE(m * c * rows, columns)), first, false, transpose);
-    y = node_permute(node_reshape(y, SHAPE(m * c, rows, columns)), (const int[]){0, 2, 1});
-    y = node_matmul(node_reshape(y, SHAPE(m * c * columns, rows)), second, false, transpose);
-    return node_reshape(y, SHAPE(m, c, columns, rows));
-}
-
-struct node *frequency_spectra(struct node *images, struct node *down, struct node *across) {
-    return products(images, across, down, true);
-}
-
-struct node *frequency_images(struct node *spectra, struct node *down, struct node *across) {
-    return products(spectra, down, across, false);
-}
-
 /* Elements of x as rows of one element, so that they are dealt out as rows are. */
 static struct node *pick_elements(struct node *x, struct node *which) {
     if (!x || !which) return NULL;
@@ -55,8 +26,8 @@ struct node *frequency_pick(struct node *spectra, struct node *picks) {
 }
 
 /* --- on a device --- */
-enum { COEFFICIENTS, IMAGES, PLACES, PICKS, DOWN, ACROSS, ROWS };
-static const char *const names[ROWS] = {"coefficients", "images", "places", "picks", "down", "across"};
+enum { COEFFICIENTS, PLACES, PICKS, OWN_ROWS, SPECTRA = OWN_ROWS };
+static const char *const names[] = {"coefficients", "places", "picks", "spectra"};
 
 struct frequency {
     struct library *library;
@@ -64,74 +35,78 @@ struct frequency {
     struct frequency_shape shape;
     int64_t count, coefficients, elements; /* images; of all of them together: coefficients, and elements of spectra */
     int32_t *positions;
-    struct executable *decode, *encode;
-    struct memory memory[ROWS];
+    struct dct *dct;
+    struct executable *place, *pick;
+    struct memory memory[OWN_ROWS];
     struct arena arena;
 };
 
-static struct node *basis_input(struct graph *graph, int row, int64_t size) {
-    return graph_input(graph, names[row], FLOAT32, SHAPE(size, size));
+static struct dct_shape dct_shape_of(const struct frequency_shape *shape, int64_t count) {
+    return (struct dct_shape){count, shape->channels, shape->height, shape->width};
 }
 
-enum way { DECODE, ENCODE, SURVEY }; /* images of coefficients; coefficients of images; whole spectra of images */
-static int compile(struct frequency *f, int64_t count, enum way way, struct executable **executable) {
-    static const char *const labels[] = {"images of coefficients", "coefficients of images", "spectra of real images"};
+static int compile(struct frequency *f, bool pick, struct executable **executable) {
     int status = RETORT_OK;
     const struct frequency_shape *s = &f->shape;
+    const struct shape shape = SHAPE(f->count, s->channels, s->width, s->height);
     struct graph *graph;
     TRY(graph_create(&graph));
-    struct node *down = basis_input(graph, DOWN, s->height), *across = basis_input(graph, ACROSS, s->width);
-    if (way == DECODE) {
+    if (pick) {
+        struct node *spectra = graph_input(graph, names[SPECTRA], FLOAT32, shape);
+        struct node *picks = graph_input(graph, names[PICKS], INT32, SHAPE(f->coefficients));
+        graph_output(graph, names[COEFFICIENTS], frequency_pick(spectra, picks));
+    } else {
         struct node *coefficients = graph_input(graph, names[COEFFICIENTS], FLOAT32, SHAPE(f->coefficients));
         struct node *places = graph_input(graph, names[PLACES], INT32, SHAPE(f->elements));
-        struct node *spectra = frequency_place(coefficients, places, SHAPE(count, s->channels, s->width, s->height));
-        graph_output(graph, names[IMAGES], frequency_images(spectra, down, across));
-    } else {
-        struct node *images =
-            graph_input(graph, names[IMAGES], FLOAT32, SHAPE(count, s->channels, s->height, s->width));
-        struct node *spectra = frequency_spectra(images, down, across);
-        if (way == ENCODE)
-            spectra = frequency_pick(spectra, graph_input(graph, names[PICKS], INT32, SHAPE(f->coefficients)));
-        graph_output(graph, names[COEFFICIENTS], spectra);
+        graph_output(graph, names[SPECTRA], frequency_place(coefficients, places, shape));
     }
     status = graph_status(graph);
-    if (status >= 0) status = executable_create(f->library, graph, labels[way], executable);
+    if (status >= 0)
+        status = executable_create(f->library, graph, pick ? "coefficients of spectra" : "spectra of coefficients",
+                                   executable);
     graph_destroy(graph);
 done:
     return status;
 }
 
-static int bind(struct executable *executable, int row, const struct memory *memory) {
-    struct place place = memory_item(memory, 0);
-    return executable_bind(executable, names[row], place.buffer, place.offset);
+static int bind(struct executable *executable, int name, struct place place) {
+    return executable_bind(executable, names[name], place.buffer, place.offset);
 }
 
-static int upload(struct frequency *f, const struct memory *memory, const void *data, size_t bytes) {
-    struct place place = memory_item(memory, 0);
+static int upload(struct frequency *f, struct place place, const void *data, size_t bytes) {
     return device_write(f->device, place.buffer, place.offset, bytes, data);
 }
 
-static int download(struct frequency *f, const struct memory *memory, void *data, size_t bytes) {
-    struct place place = memory_item(memory, 0);
+static int download(struct frequency *f, struct place place, void *data, size_t bytes) {
     return device_read(f->device, place.buffer, place.offset, bytes, data);
+}
+
+static struct place own_place(const struct frequency *f, int row) {
+    return memory_item(&f->memory[row], 0);
 }
 
 int frequency_decode(struct frequency *f, const float *coefficients, float *images) {
     int status = RETORT_OK;
-    TRY(upload(f, &f->memory[COEFFICIENTS], coefficients, (size_t)f->coefficients * sizeof *coefficients));
-    TRY(executable_enqueue(f->decode));
-    TRY(download(f, &f->memory[IMAGES], images, (size_t)f->elements * sizeof *images));
+    TRY(upload(f, own_place(f, COEFFICIENTS), coefficients, (size_t)f->coefficients * sizeof *coefficients));
+    TRY(executable_enqueue(f->place));
+    TRY(dct_run(f->dct, true));
+    TRY(download(f, dct_place_images(f->dct), images, (size_t)f->elements * sizeof *images));
 done:
     return status;
 }
 
 int frequency_encode(struct frequency *f, const float *images, float *coefficients) {
     int status = RETORT_OK;
-    TRY(upload(f, &f->memory[IMAGES], images, (size_t)f->elements * sizeof *images));
-    TRY(executable_enqueue(f->encode));
-    TRY(download(f, &f->memory[COEFFICIENTS], coefficients, (size_t)f->coefficients * sizeof *coefficients));
+    TRY(upload(f, dct_place_images(f->dct), images, (size_t)f->elements * sizeof *images));
+    TRY(dct_run(f->dct, false));
+    TRY(executable_enqueue(f->pick));
+    TRY(download(f, own_place(f, COEFFICIENTS), coefficients, (size_t)f->coefficients * sizeof *coefficients));
 done:
     return status;
+}
+
+enum dct_way frequency_dct(const struct frequency *f) {
+    return dct_settled(f->dct);
 }
 
 /* --- the places --- */
@@ -160,8 +135,8 @@ int frequency_settle(struct frequency *f) {
         picks[i] = (int32_t)pick;
         places[pick] = (int32_t)i;
     }
-    TRY(upload(f, &f->memory[PLACES], places, (size_t)f->elements * sizeof *places));
-    TRY(upload(f, &f->memory[PICKS], picks, (size_t)f->coefficients * sizeof *picks));
+    TRY(upload(f, own_place(f, PLACES), places, (size_t)f->elements * sizeof *places));
+    TRY(upload(f, own_place(f, PICKS), picks, (size_t)f->coefficients * sizeof *picks));
 done:
     free(places);
     free(picks);
@@ -208,8 +183,7 @@ static int choose(const struct frequency_shape *s, const double *sums, const dou
 
 /* What the spectra of real images are computed with, `rows` at a time. */
 struct survey {
-    struct executable *executable;
-    struct memory images, spectra;
+    struct dct *dct;
     int64_t rows, size; /* size: elements of an image */
     float *values;
     double *sums, *squares;
@@ -217,9 +191,7 @@ struct survey {
 };
 
 static void survey_finish(struct survey *survey) {
-    executable_destroy(survey->executable);
-    memory_finish(&survey->images);
-    memory_finish(&survey->spectra);
+    dct_destroy(survey->dct);
     arena_finish(&survey->arena);
 }
 
@@ -239,24 +211,8 @@ static int survey_begin(struct frequency *f, const struct dataset *train, struct
     survey->sums = arena_array(&survey->arena, (size_t)size, sizeof *survey->sums);
     survey->squares = arena_array(&survey->arena, (size_t)size, sizeof *survey->squares);
     if (survey->arena.failed) RAISE(RETORT_ENOMEM, "out of memory for spectra of real images");
-    TRY(compile(f, survey->rows, SURVEY, &survey->executable));
-done:
-    return status;
-}
-
-/* Afterwards. */
-static int survey_allocate(struct frequency *f, struct survey *survey) {
-    int status = RETORT_OK;
-    size_t bytes = (size_t)(survey->rows * survey->size) * sizeof *survey->values;
-    uint64_t most = device_traits(f->device)->max_allocation;
-    memory_size(&survey->images, "real images", bytes, 1, most);
-    memory_size(&survey->spectra, "spectra of real images", bytes, 1, most);
-    TRY(memory_create(&survey->images, f->device));
-    TRY(memory_create(&survey->spectra, f->device));
-    TRY(bind(survey->executable, IMAGES, &survey->images));
-    TRY(bind(survey->executable, COEFFICIENTS, &survey->spectra));
-    TRY(bind(survey->executable, DOWN, &f->memory[DOWN]));
-    TRY(bind(survey->executable, ACROSS, &f->memory[ACROSS]));
+    const struct dct_shape shape = dct_shape_of(&f->shape, survey->rows);
+    TRY(dct_create(f->library, &shape, DCT_MATRIX, &survey->dct));
 done:
     return status;
 }
@@ -273,9 +229,9 @@ static int survey_class(struct frequency *f, const struct dataset *train, int cl
         int64_t part = count - first < survey->rows ? count - first : survey->rows;
         for (int64_t i = 0; i < part; i++)
             memcpy(survey->values + i * size, train->images + list[first + i] * size, (size_t)size * sizeof(float));
-        TRY(upload(f, &survey->images, survey->values, bytes));
-        TRY(executable_enqueue(survey->executable));
-        TRY(download(f, &survey->spectra, survey->values, bytes));
+        TRY(upload(f, dct_place_images(survey->dct), survey->values, bytes));
+        TRY(dct_run(survey->dct, false));
+        TRY(download(f, dct_place_spectra(survey->dct), survey->values, bytes));
         for (int64_t i = 0; i < part; i++)
             for (int64_t k = 0; k < size; k++) {
                 double value = survey->values[i * size + k];
@@ -290,7 +246,7 @@ done:
 static int look_for_places(struct frequency *f, const struct dataset *train, struct survey *survey) {
     int status = RETORT_OK;
     const struct frequency_shape *s = &f->shape;
-    TRY(survey_allocate(f, survey));
+    TRY(dct_allocate(survey->dct));
     for (int class = 0; class < s->classes; class ++) {
         TRY(survey_class(f, train, class, survey));
         TRY(choose(s, survey->sums, survey->squares, train->class_begin[class + 1] - train->class_begin[class],
@@ -302,42 +258,30 @@ done:
 
 static int allocate(struct frequency *f) {
     int status = RETORT_OK;
-    const struct frequency_shape *s = &f->shape;
-    const size_t coefficients = (size_t)f->coefficients, elements = (size_t)f->elements;
     const struct {
         const char *what;
-        size_t values;
-    } rows[ROWS] = {
-        [COEFFICIENTS] = {"coefficients of the set", coefficients},
-        [IMAGES] = {"images of the coefficients", elements},
-        [PLACES] = {"places of coefficients", elements},
-        [PICKS] = {"coefficients' places", coefficients},
-        [DOWN] = {"cosines of columns", (size_t)s->height * (size_t)s->height},
-        [ACROSS] = {"cosines of rows", (size_t)s->width * (size_t)s->width},
+        int64_t values;
+    } rows[OWN_ROWS] = {
+        [COEFFICIENTS] = {"coefficients of the set", f->coefficients},
+        [PLACES] = {"places of coefficients", f->elements},
+        [PICKS] = {"coefficients' places", f->coefficients},
     };
-    float *down = malloc(rows[DOWN].values * sizeof *down), *across = malloc(rows[ACROSS].values * sizeof *across);
-    if (!down || !across) RAISE(RETORT_ENOMEM, "out of memory for cosines");
-    for (int i = 0; i < ROWS; i++) {
-        memory_size(&f->memory[i], rows[i].what, rows[i].values * sizeof(float), 1,
+    TRY(dct_allocate(f->dct));
+    for (int i = 0; i < OWN_ROWS; i++) {
+        memory_size(&f->memory[i], rows[i].what, (size_t)rows[i].values * sizeof(float), 1,
                     device_traits(f->device)->max_allocation);
         TRY(memory_create(&f->memory[i], f->device));
+        if (i != PICKS) TRY(bind(f->place, i, own_place(f, i)));
+        if (i != PLACES) TRY(bind(f->pick, i, own_place(f, i)));
     }
-    frequency_basis(s->height, down);
-    frequency_basis(s->width, across);
-    TRY(upload(f, &f->memory[DOWN], down, rows[DOWN].values * sizeof *down));
-    TRY(upload(f, &f->memory[ACROSS], across, rows[ACROSS].values * sizeof *across));
-    for (int i = 0; i < ROWS; i++) {
-        if (i != PICKS) TRY(bind(f->decode, i, &f->memory[i]));
-        if (i != PLACES) TRY(bind(f->encode, i, &f->memory[i]));
-    }
+    TRY(bind(f->place, SPECTRA, dct_place_spectra(f->dct)));
+    TRY(bind(f->pick, SPECTRA, dct_place_spectra(f->dct)));
 done:
-    free(down);
-    free(across);
     return status;
 }
 
 int frequency_create(struct library *library, const struct frequency_shape *shape, const struct dataset *train,
-                     bool plan_only, struct frequency **out) {
+                     enum dct_way asked, bool plan_only, struct frequency **out) {
     int status = RETORT_OK;
     const int64_t plane = (int64_t)shape->height * shape->width;
     struct survey survey = {0};
@@ -354,8 +298,10 @@ int frequency_create(struct library *library, const struct frequency_shape *shap
               (long long)f->count);
     f->positions = arena_array(&f->arena, (size_t)(f->coefficients / shape->ipc), sizeof *f->positions);
     if (!f->positions) RAISE(RETORT_ENOMEM, "out of memory preparing coefficients");
-    TRY(compile(f, f->count, DECODE, &f->decode));
-    TRY(compile(f, f->count, ENCODE, &f->encode));
+    const struct dct_shape images = dct_shape_of(shape, f->count);
+    TRY(dct_create(library, &images, asked, &f->dct));
+    TRY(compile(f, false, &f->place));
+    TRY(compile(f, true, &f->pick));
     if (!plan_only) {
         TRY(survey_begin(f, train, &survey));
         TRY(library_build(library));
@@ -374,13 +320,14 @@ done:
 
 void frequency_destroy(struct frequency *f) {
     if (!f) return;
-    executable_destroy(f->decode);
-    executable_destroy(f->encode);
-    for (int i = 0; i < ROWS; i++) memory_finish(&f->memory[i]);
+    dct_destroy(f->dct);
+    executable_destroy(f->place);
+    executable_destroy(f->pick);
+    for (int i = 0; i < OWN_ROWS; i++) memory_finish(&f->memory[i]);
     arena_finish(&f->arena);
     free(f);
 }
 
 const struct memory *frequency_memory(const struct frequency *f, int i) {
-    return i < ROWS ? &f->memory[i] : NULL;
+    return i < OWN_ROWS ? &f->memory[i] : dct_memory(f->dct, i - OWN_ROWS);
 }

@@ -1,21 +1,18 @@
-/* Images held as a few coefficients of the orthonormal two-dimensional DCT-II (FreD: Shin, Shin and Moon, "Frequency
- * domain-based dataset distillation", NeurIPS 2023). A channel x [H,W] and its spectrum F are one another's
- *
- *     F = D_H x D_W^T,   x = D_H^T F D_W,   D_N[k][i] = sqrt((k ? 2 : 1) / N) cos(pi (2 i + 1) k / (2 N))
- *
- * The rows of D are orthonormal. So its transpose is its inverse; a rate of learning means the same at every size; and
- * the adjoint of making images of coefficients, which brings a gradient by images to one by coefficients, is the way
- * from images to coefficients.
+/* Images held as a few coefficients of their spectra (FreD: Shin, Shin and Moon, "Frequency domain-based dataset
+ * distillation", NeurIPS 2023): the orthonormal two-dimensional DCT-II of dct.h, under which a rate of learning means
+ * the same at every size, and the adjoint of making images of coefficients, which brings a gradient by images to one by
+ * coefficients, is the way from images to coefficients.
  *
  * Of each class and channel `kept` places of the spectrum are held, those where the spectra of the class's real images
- * vary most (the explained variance), in the space that the networks train in; everywhere else is 0. Both ways are a
- * graph on the device: two matrix products, and a gather that puts coefficients into their places or picks them there.
+ * vary most (the explained variance), in the space that the networks train in; everywhere else is 0. A gather puts
+ * coefficients into their places, another one picks them there.
  */
 #ifndef RETORT_DISTILL_FREQUENCY_H
 #define RETORT_DISTILL_FREQUENCY_H
 
 #include "compile/executable.h"
 #include "data/data.h"
+#include "distill/dct.h"
 #include "graph/graph.h"
 #include "unroll/memory.h"
 
@@ -25,14 +22,7 @@ struct frequency_shape {
     int kept; /* coefficients of a channel: 1 to H W */
 };
 
-/* D_N, [size,size]. */
-void frequency_basis(int size, float *basis);
-
-/* --- the mathematics, as nodes. Spectra lie transposed, [..,W,H]: that saves moving them twice. --- */
-/* Images [m,C,H,W] -> spectra [m,C,W,H]; down is D_H, across D_W. */
-struct node *frequency_spectra(struct node *images, struct node *down, struct node *across);
-/* The other way, of spectra [m,C,W,H]. Each is the adjoint of the other. */
-struct node *frequency_images(struct node *spectra, struct node *down, struct node *across);
+/* --- the mathematics, as nodes --- */
 /* Coefficients [v] -> spectra of `shape`; places, int32 [elements of the spectra]: which coefficient, or v: 0. */
 struct node *frequency_place(struct node *coefficients, struct node *places, struct shape shape);
 /* Its adjoint: spectra -> [v]; picks, int32 [v]: which element of all spectra. */
@@ -40,11 +30,12 @@ struct node *frequency_pick(struct node *spectra, struct node *picks);
 
 /* --- on a device --- */
 struct frequency;
-/* Compiles, builds and allocates, then looks for the places in the training data. plan_only: only compiles.
- * RETORT_ELIMIT where memory does not suffice. */
+/* Compiles, builds and allocates, then looks for the places in the training data, by matrix products whoever computes
+ * the spectra of the set. plan_only: only compiles. RETORT_ELIMIT where memory does not suffice. */
 int frequency_create(struct library *library, const struct frequency_shape *shape, const struct dataset *train,
-                     bool plan_only, struct frequency **frequency);
-void frequency_destroy(struct frequency *frequency); /* NULL-safe */
+                     enum dct_way asked, bool plan_only, struct frequency **frequency);
+void frequency_destroy(struct frequency *frequency);           /* NULL-safe */
+enum dct_way frequency_dct(const struct frequency *frequency); /* who computes: dct_settled */
 /* coefficients [n,C,kept] -> images [n,C,H,W], and the other way, which drops what is not held. On the host both. */
 int frequency_decode(struct frequency *frequency, const float *coefficients, float *images);
 int frequency_encode(struct frequency *frequency, const float *images, float *coefficients);

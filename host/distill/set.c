@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "distill/distill.h"
 #include "distill/frequency.h"
+#include "team/team.h"
 
 #include <math.h>
 #include <string.h>
@@ -104,7 +105,8 @@ static int allocate(const struct distill_problem *problem, struct set *set) {
                                               set->height,  set->width, storage.kept};
         set->images = arena_array(&set->arena, pixels, sizeof(float));
         set->image_gradient = arena_array(&set->arena, pixels, sizeof(float));
-        TRY(frequency_create(problem->library, &shape, problem->train, problem->plan_only, &set->frequency));
+        TRY(frequency_create(problem->library, &shape, problem->train, problem->dct, problem->plan_only,
+                             &set->frequency));
     }
     set->soft_labels = soft ? arena_array(&set->arena, (size_t)(set->count * set->classes), sizeof(float)) : NULL;
     set->hard_labels = arena_array(&set->arena, (size_t)set->count, sizeof(int32_t));
@@ -162,6 +164,22 @@ int set_decode(struct set *set) {
 int set_pull(struct set *set) {
     float *gradient = set->variables[SET_STORED].gradient;
     return set->frequency ? frequency_encode(set->frequency, set->image_gradient, gradient) : RETORT_OK;
+}
+
+int set_share(struct set *set, struct team *team) {
+    int status = RETORT_OK;
+    int64_t count;
+    if (!set->frequency || team_size(team) == 1) goto done;
+    int32_t *positions = frequency_positions(set->frequency, &count);
+    TRY(team_share(team, positions, (size_t)count * sizeof *positions));
+    TRY(frequency_settle(set->frequency));
+    TRY(team_share(team, set->stored, (size_t)(set->count * set->stored_size) * sizeof *set->stored));
+done:
+    return status;
+}
+
+enum dct_way set_dct(const struct set *set) {
+    return set->frequency ? frequency_dct(set->frequency) : DCT_AUTO;
 }
 
 int set_loaded(struct set *set) {

@@ -7,6 +7,7 @@
 #define RETORT_DISTILL_SET_H
 
 #include "base/memory.h"
+#include "distill/dct.h"
 #include "distill/outer.h"
 #include "distill/state.h"
 
@@ -63,6 +64,12 @@ void set_finish(struct set *set); /* NULL-safe, zeroes */
  * stored there is nothing to do. */
 int set_decode(struct set *set);
 int set_pull(struct set *set);
+/* Who makes images of coefficients, once that is settled; DCT_AUTO where images are stored. */
+enum dct_way set_dct(const struct set *set);
+/* The leader's start to all members of a team, each of whom calls this: what a device computes of a start, coefficients
+ * and the choice of them, may differ from device to device. */
+struct team;
+int set_share(struct set *set, struct team *team);
 /* After its arrays were loaded. */
 int set_loaded(struct set *set);
 /* Rows of the device memory that this takes; NULL past the end. */

@@ -296,6 +296,7 @@ static void write_identity(struct text *page, const struct record *record) {
     write_team(page, json_object_get(plan, "team"));
     write_identity_row(page, "Kernel choices", json_words_at(of ? of : plan, "wisdom"));
     write_identity_row(page, "Matrix products", json_words_at(of ? of : plan, "gemm"));
+    write_identity_row(page, "Images of coefficients", json_words_at(of ? of : plan, "dct"));
     double seed = json_number_at(record->recipe, "seed");
     if (!isnan(seed)) snprintf(words, sizeof words, "%.0f", seed);
     write_identity_row(page, "Seed", isnan(seed) ? NULL : words);

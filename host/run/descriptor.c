@@ -229,6 +229,11 @@ static const struct schema_key keys[] = {
          "on the device, else own kernels, with a warning; auto: that library for the products that `retort tune` "
          "found it to be faster for on this device, own kernels for others. A run that is resumed keeps what it began "
          "with."},
+    {"device.dct", KEY_CHOICE, AT(device.dct), .words = words_dct, .before = "matrix", .standard = "auto",
+     .help = "Who makes images of coefficients (set.parameters). matrix: matrix products; clfft: the library of that "
+             "name, where the build has it, it transforms these sides, and what it computes on the device agrees with "
+             "the products, else those, with a warning; auto: from 128 x 128 on which of the two is measured to be "
+             "faster when the run begins, matrix products below. A run that is resumed keeps what it began with."},
     {"device.merge", KEY_CHOICE, AT(device.merge), .words = merges, .standard = "auto",
      .help = "Whether small launches that do not wait for each other become one, which takes less time. off: for a "
              "driver that such kernels are too much for. With auto a GPU is tested for that when a run begins, which "

@@ -20,6 +20,7 @@ struct device_choice {
     int share_count;
     enum family family;
     enum gemm_choice gemm;   /* who computes matrix products */
+    enum dct_way dct;        /* who makes images of coefficients */
     enum merge_choice merge; /* whether small launches become one */
 };
 

@@ -176,7 +176,7 @@ done:
     return status;
 }
 
-int member_check_step(const struct member *member, const struct distill *distill) {
+int member_check_step(const struct member *member, struct distill *distill) {
     int status = RETORT_OK, own = distill_steps_done(distill), leaders = own;
     TRY(team_share(member->team, &leaders, sizeof leaders));
     if (own != leaders)
@@ -185,6 +185,7 @@ int member_check_step(const struct member *member, const struct distill *distill
             "the checkpoint that this device read is of outer step %d, the leader's of step %d: all machines must see "
             "the same run folder",
             own, leaders);
+    TRY(distill_share_start(distill));
     TRY(team_meet(member->team));
 done:
     return status;

@@ -32,8 +32,8 @@ int member_prepare(struct member *member, struct forecast *forecast, struct dist
 /* What was chosen for every device, devices [team_size], and in *wisdom the lines of all but the leader's. All members
  * call it. */
 int member_tell(const struct member *member, struct device_plan *devices, struct text *wisdom);
-/* Makes sure that all members have come to the same step. All call it. */
-int member_check_step(const struct member *member, const struct distill *distill);
+/* Makes sure that all members have come to the same step, and go on from the leader's set. All call it. */
+int member_check_step(const struct member *member, struct distill *distill);
 /* The leader's images to all: those that are made of coefficients may differ in last digits between devices. All call
  * it. */
 int member_share_set(const struct member *member, struct distilled_set *set);

@@ -16,16 +16,22 @@ static struct distill_problem problem_of(const struct descriptor *d, const struc
                                     .outer = d->outer,
                                     .method = descriptor_method(d),
                                     .method_spec = d->method_spec,
+                                    .dct = d->device.dct,
                                     .seed = d->seed,
                                     .division = session->division};
 }
 
-static int make_distill(const struct descriptor *d, const struct session *session, const struct unroll_plan *frozen,
+/* `plan`: NULL or one that is not frozen: all is to be planned. */
+static int make_distill(const struct descriptor *d, const struct session *session, const struct run_plan *plan,
                         const volatile int *interrupt, struct distill **distill) {
     int status = RETORT_OK;
     int32_t *rows = NULL;
     struct distill_problem problem = problem_of(d, session);
-    problem.frozen = frozen;
+    if (plan && plan->frozen) {
+        problem.frozen = &plan->distil;
+        /* Folders of before there was a choice do not tell: it was made so. */
+        problem.dct = plan->dct == DCT_AUTO ? DCT_MATRIX : plan->dct;
+    }
     problem.interrupt = interrupt;
     if (d->set.init == SET_INDICES) TRY(index_list_read(d->set.indices, &rows, &problem.row_count));
     problem.rows = rows;
@@ -49,7 +55,7 @@ static int plan_all(const struct descriptor *d, struct session *session, struct 
     int status = RETORT_OK;
     TRY(prepare_check(d, session));
     TRY(scores_plan(d, session, NULL, plan->frozen ? &plan->evaluate : NULL, &plan->evaluate));
-    TRY(make_distill(d, session, plan->frozen ? &plan->distil : NULL, interrupt, distill));
+    TRY(make_distill(d, session, plan, interrupt, distill));
 done:
     return status;
 }
@@ -69,7 +75,12 @@ int prepare_run(const struct descriptor *descriptor, struct session *session, st
             status = session_test_kernels(session, RETORT_OK, true, &refused);
         TRY(status);
     }
-    if (!plan->frozen) distill_plan(fresh, &plan->distil);
+    if (!plan->frozen)
+        distill_plan(fresh, &plan->distil);
+    else if (plan->dct == DCT_CLFFT && distill_dct(fresh) == DCT_MATRIX)
+        log_warning("the run was begun with images of coefficients by clfft, now they are by matrix products: the "
+                    "numbers may differ in their last digits");
+    plan->dct = distill_dct(fresh);
     *distill = fresh;
     fresh = NULL;
 done:

@@ -317,13 +317,14 @@ static json_t *describe_result(const struct retort_run *run, const struct sessio
     const struct device_traits *traits = device_traits(session->device);
     bool has_holdout = session->data.holdout.count > 0;
     json_t *result = json_pack(
-        "{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:o, s:o, s:{s:f, s:f, s:f}, s:i, s:I}", "format", 1,
-        "retort", RETORT_VERSION, "set_sha256", sha256, "device", traits->name, "platform", traits->platform, "driver",
-        traits->driver, "wisdom", session->wisdom_name, "gemm", library_gemm(session->library), "seed",
-        (json_int_t)d->seed, "method", descriptor_method(d)->name, "protocol", scores->protocol, "storage",
-        set_storage_json(d, &session->data.train), "accuracy", scores_json(scores, has_holdout), "seconds", "distil",
-        spent->distil, "evaluate", spent->evaluate, "build_kernels", spent->build_kernels, "outer_steps",
-        d->outer.steps, "peak_device_bytes", (json_int_t)spent->peak_device_bytes);
+        "{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s*, s:I, s:s, s:s, s:o, s:o, s:{s:f, s:f, s:f}, s:i, s:I}",
+        "format", 1, "retort", RETORT_VERSION, "set_sha256", sha256, "device", traits->name, "platform",
+        traits->platform, "driver", traits->driver, "wisdom", session->wisdom_name, "gemm",
+        library_gemm(session->library), "dct", run_plan_dct(run->self.plan.dct), "seed", (json_int_t)d->seed, "method",
+        descriptor_method(d)->name, "protocol", scores->protocol, "storage", set_storage_json(d, &session->data.train),
+        "accuracy", scores_json(scores, has_holdout), "seconds", "distil", spent->distil, "evaluate", spent->evaluate,
+        "build_kernels", spent->build_kernels, "outer_steps", d->outer.steps, "peak_device_bytes",
+        (json_int_t)spent->peak_device_bytes);
     if (result && team_size(run->self.team) > 1) json_object_set_new(result, "team", describe_team(run));
     if (!result || metrics_to_json(results, result)) return result;
     json_decref(result);

@@ -90,7 +90,8 @@ static bool unroll_from_json(const json_t *value, struct unroll_plan *plan) {
 
 struct device_plan device_plan_of(const struct session *session, const struct run_plan *plan) {
     const struct device_traits *traits = device_traits(session->device);
-    struct device_plan device = {.single = session->target.single, .distil = plan->distil, .evaluate = plan->evaluate};
+    struct device_plan device = {
+        .single = session->target.single, .dct = plan->dct, .distil = plan->distil, .evaluate = plan->evaluate};
     snprintf(device.name, sizeof device.name, "%s", traits->name);
     snprintf(device.platform, sizeof device.platform, "%s", traits->platform);
     snprintf(device.driver, sizeof device.driver, "%s", traits->driver);
@@ -99,13 +100,18 @@ struct device_plan device_plan_of(const struct session *session, const struct ru
     return device;
 }
 
+const char *run_plan_dct(enum dct_way dct) {
+    return dct == DCT_AUTO ? NULL : words_dct[dct];
+}
+
 /* In `trainings` one object each; those of rows that are not evaluated are zero. */
 static json_t *device_to_json(const struct device_plan *device) {
-    return json_pack("{s:s, s:s, s:s, s:{s:s, s:s, s:s}, s:{s:o, s:o, s:o, s:o}}", "wisdom", device->wisdom, "gemm",
-                     device->gemm, "merge", device->single ? "off" : "auto", "device", "name", device->name, "platform",
-                     device->platform, "driver", device->driver, "trainings", "distil", unroll_to_json(&device->distil),
-                     "distilled", unroll_to_json(&device->evaluate.set), "random",
-                     unroll_to_json(&device->evaluate.random), "full", unroll_to_json(&device->evaluate.full));
+    return json_pack("{s:s, s:s, s:s, s:s*, s:{s:s, s:s, s:s}, s:{s:o, s:o, s:o, s:o}}", "wisdom", device->wisdom,
+                     "gemm", device->gemm, "merge", device->single ? "off" : "auto", "dct", run_plan_dct(device->dct),
+                     "device", "name", device->name, "platform", device->platform, "driver", device->driver,
+                     "trainings", "distil", unroll_to_json(&device->distil), "distilled",
+                     unroll_to_json(&device->evaluate.set), "random", unroll_to_json(&device->evaluate.random), "full",
+                     unroll_to_json(&device->evaluate.full));
 }
 
 /* What plan.json has of a member's device: the leader's stands at the top, those of others in a list. */
@@ -153,6 +159,9 @@ int run_folder_read_plan(const struct run_folder *folder, int member, int member
     snprintf(fresh.gemm, sizeof fresh.gemm, "%s", gemm ? gemm : "");
     const char *merge = json_string_value(json_object_get(own, "merge"));
     fresh.single = merge && strcmp(merge, "off") == 0;
+    const char *dct = json_string_value(json_object_get(own, "dct"));
+    for (enum dct_way way = DCT_CLFFT; dct && way <= DCT_MATRIX; way++)
+        if (strcmp(dct, words_dct[way]) == 0) fresh.dct = way;
     const json_t *all = json_object_get(own, "trainings");
     fresh.frozen = all != NULL;
     if (all

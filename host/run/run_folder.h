@@ -25,8 +25,9 @@ struct run_plan {
     bool frozen; /* false: nothing was planned yet, or the folder is of a version that did not write it down */
     struct unroll_plan distil;
     struct evaluate_plans evaluate;
-    char gemm[16]; /* of a run that is resumed: who computed matrix products; "": the folder does not tell */
-    bool single;   /* likewise: launches were not merged */
+    char gemm[16];    /* of a run that is resumed: who computed matrix products; "": the folder does not tell */
+    bool single;      /* likewise: launches were not merged */
+    enum dct_way dct; /* who makes images of coefficients; DCT_AUTO: there are none, or the folder does not tell */
     /* How several devices divide the run. */
     int members; /* 0: not settled */
     enum divide what;
@@ -37,10 +38,13 @@ struct run_plan {
 struct device_plan {
     char name[128], platform[128], driver[128], wisdom[17], gemm[16];
     bool single;
+    enum dct_way dct;
     struct unroll_plan distil;
     struct evaluate_plans evaluate;
 };
 struct device_plan device_plan_of(const struct session *session, const struct run_plan *plan);
+/* In words; NULL where there is nothing to tell. */
+const char *run_plan_dct(enum dct_way dct);
 
 /* Settles the names. `out` NULL: runs/NAME-SEED. Touches nothing. */
 int run_folder_name(const struct descriptor *descriptor, const char *out, struct run_folder *folder);

@@ -10,6 +10,7 @@ extern const char *const words_pool[];
 extern const char *const words_optimizer[];
 extern const char *const words_labels[];
 extern const char *const words_parameters[];
+extern const char *const words_dct[];
 extern const char *const words_family[];
 extern const char *const words_divide[];
 
