@@ -442,9 +442,12 @@ int library_rehearse(struct library *library) {
     }
     TRY(status);
     TRY(device_fill_zero(library->device, buffers[0], 0, floats[0] * sizeof(float)));
-    for (size_t i = 0; i < library->executables.count; i++)
+    device_first_launches_begin();
+    for (size_t i = 0; i < library->executables.count && status == RETORT_OK; i++)
         if (wants_rehearsal(library->executables.items[i]))
-            TRY(rehearse(library->executables.items[i], buffers, &line));
+            status = rehearse(library->executables.items[i], buffers, &line);
+    if (status == RETORT_OK) status = device_finish(library->device);
+    device_first_launches_end();
 done:
     if (seen && line.total) progress_end(&line);
     device_buffer_destroy(buffers[0]);

@@ -172,7 +172,9 @@ int kernels_self_test(struct device *device, const struct kernel_target *target,
         if (!uses[i].tested) TRY(add_test(&tests, target, &uses[i], &tests.of[i]));
     if (tests.count) TRY(build(device, target, &tests));
     for (size_t i = 0; i < tests.count; i++) {
+        device_first_launches_begin();
         status = run_test(device, &tests, &tests.list[i]);
+        device_first_launches_end();
         if (status == RETORT_ELIMIT && skip) {
             skipped++;
             error_clear();

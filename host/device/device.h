@@ -123,6 +123,10 @@ int device_launch(struct device *device, struct device_kernel *kernel, const siz
 /* Waits for all that was launched since `begun` (clock_seconds), for its own sake: many drivers build kernels to their
  * end when those are first launched. That time counts as spent in building. */
 int device_finish_first(struct device *device, double begun);
+/* Threads with a device each take turns at first launches, and end what they have launched within a turn: PoCL 3.1
+ * loses count of kernels that two threads load at the same time, and ends the process. */
+void device_first_launches_begin(void);
+void device_first_launches_end(void);
 
 /* --- measuring --- */
 /* Per-kernel device time by profiling events. `begin` turns it on: the queue is re-created with profiling; launches and

@@ -165,6 +165,16 @@ int device_finish_first(struct device *device, double begun) {
     return status;
 }
 
+static pthread_mutex_t first_launches = PTHREAD_MUTEX_INITIALIZER;
+
+void device_first_launches_begin(void) {
+    pthread_mutex_lock(&first_launches);
+}
+
+void device_first_launches_end(void) {
+    pthread_mutex_unlock(&first_launches);
+}
+
 double device_build_seconds(const struct device *device) {
     return device->build_seconds;
 }
