@@ -24,7 +24,7 @@ table=(
   "BPTT, pixels|quickstart|$bptt|0.1|0.01 0.03 0.1 0.3"
   "BPTT, 4 images a class as coefficients|quickstart|$bptt set.ipc=4 $coefficients|0.1|0.03 0.1 0.3"
   "DM, pixels|fashion-ipc10-dm|$dm set.ipc=1|4|1 4 16"
-  "DM, 4 images a class as coefficients|fashion-ipc10-dm|$dm set.ipc=4 $coefficients|16|4 16 64"
+  "DM, 4 images a class as coefficients|fashion-ipc10-dm|$dm set.ipc=4 $coefficients|4|1 4 16 64"
 )
 
 # The training images alone, a part of which becomes the test part: for CIFAR-10 half of its fifth file, which is not
