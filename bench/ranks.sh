@@ -17,7 +17,6 @@ common=(--quiet --set "outer.steps=$steps" --set outer.meta_batch=2 --set evalua
 rows=(
   "RaT-BPTT, width 32, 1 a class|quickstart|inner.steps=30"
   "RaT-BPTT, width 32, 10 a class|quickstart|set.ipc=10 inner.steps=30"
-  "DM, width 32, 10 a class|fashion-ipc10-dm|set.ipc=10"
 )
 one() { # words before the program, folder, descriptor, settings...
   local before=$1 to=$2 descriptor=configs/$3.yaml options=() setting
