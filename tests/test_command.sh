@@ -641,6 +641,24 @@ fi
 mkdir data
 for file in "$fashion"/*; do ln -s "$file" data/; done
 rm data/train-labels-idx1-ubyte.gz && head -c 3000 "$fashion/train-labels-idx1-ubyte.gz" >data/train-labels-idx1-ubyte.gz
+# --- several seeds ---
+expect "seeds: a list that is none" 2 '--seeds 3-1: expected whole numbers such as 0-4' run small.yaml --seeds 3-1
+expect "seeds: one and several" 2 'take one of them' run small.yaml --seeds 0-1 --seed 0
+expect "seeds: a wrong key is told once" 2 'outer\.lrr: unknown key' run small.yaml --seeds 0-1 --set outer.lrr=1
+expect "seeds: the shares of other devices" 2 'device\.shares: found 3, but there are 2 devices' \
+  run small.yaml --seeds 0-1 --device cpu,cpu --set device.shares=[1,1,1]
+mkdir -p seeds/seed-2 && touch seeds/seed-2/mine
+expect "seeds: one that cannot begin" 1 '1 of 3 seeds have no result' \
+  run small.yaml --seeds 0-2 --device cpu,cpu --set device.shares=[2,1] --out seeds
+grep -q 'seed 0 .* seeds/seed-0' out || { cat out; failed=1; }
+"$program" run small.yaml --seed 1 --device cpu --out seed-1-alone -q >out 2>err </dev/null
+same "seeds: the run of a seed is that of the seed alone" seeds/seed-1/set/images.npy seed-1-alone/set/images.npy
+rm -r seeds/seed-2
+expect "seeds: the rest on a second attempt" 0 '"mean"' run small.yaml --seeds 0-2 --device cpu,cpu \
+  --set device.shares=[2,1] --out seeds --resume --json
+holds "seeds: all of them, with mean and spread" out \
+  '(.seeds | map(.seed)) == [0, 1, 2] and .distilled.sd > 0 and ((.seeds | map(.distilled) | add / 3) - .distilled.mean | fabs) < 1e-9'
+
 expect "truncated labels" 1 'data/train-labels-idx1-ubyte\.gz' run small.yaml --set data.path="$work/data" --out new
 echo "1..$number"
 exit $failed

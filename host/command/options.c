@@ -22,6 +22,7 @@ static const struct {
     [OPTION_DEVICE] = {"device", "SPEC"},
     [OPTION_FAMILY] = {"family", "auto|cpu|gpu"},
     [OPTION_SEED] = {"seed", "N"},
+    [OPTION_SEEDS] = {"seeds", "LIST"},
     [OPTION_OUT] = {"out", "DIR"},
     [OPTION_FORMAT] = {"format", "npz|safetensors|png"},
     [OPTION_SET] = {"set", "KEY=VALUE"},

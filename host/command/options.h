@@ -16,6 +16,7 @@ enum option_name {
     OPTION_DEVICE,
     OPTION_FAMILY,
     OPTION_SEED,
+    OPTION_SEEDS,
     OPTION_OUT,
     OPTION_FORMAT,
     OPTION_SET,

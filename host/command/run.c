@@ -6,6 +6,7 @@
 #include "command/interrupt.h"
 #include "command/options.h"
 #include "command/report.h"
+#include "command/seeds.h"
 #include "command/tuner.h"
 #include "run/descriptor.h"
 #include "run/prepare.h"
@@ -30,6 +31,7 @@ static const char help[] =
     "  --out DIR               the run folder, new or empty; without it runs/NAME-SEED\n"
     "  --set KEY=VALUE         overrides a key of the descriptor, paths from its folder; may be repeated\n"
     "  --seed N                the same as --set seed=N\n"
+    "  --seeds LIST            a run for each of these, 0-4 or 0,3,7, in DIR/seed-N; several devices divide them\n"
     "  --device SPEC           index or words of `retort devices`; several, with commas between, divide the run\n"
     "  --resume                goes on from the newest good checkpoint in the folder\n"
     "  --checkpoint-every S    seconds of work between checkpoints (20)\n"
@@ -171,10 +173,11 @@ int command_run(int argc, char **argv) {
     struct retort_run *run = NULL;
     struct team *team = NULL;
     unsigned long allowed = OPTION_BIT(OPTION_HELP_KEYS) | OPTION_BIT(OPTION_DEVICE) | OPTION_BIT(OPTION_SEED)
-                            | OPTION_BIT(OPTION_OUT) | OPTION_BIT(OPTION_SET) | OPTION_BIT(OPTION_RESUME)
-                            | OPTION_BIT(OPTION_DRY_RUN) | OPTION_BIT(OPTION_CHECKPOINT_EVERY)
-                            | OPTION_BIT(OPTION_TUNE_SECONDS) | OPTION_BIT(OPTION_NO_TUNE) | OPTION_BIT(OPTION_PROFILE)
-                            | OPTION_BIT(OPTION_TENSORBOARD) | OPTION_BIT(OPTION_QUIET) | OPTION_BIT(OPTION_JSON);
+                            | OPTION_BIT(OPTION_SEEDS) | OPTION_BIT(OPTION_OUT) | OPTION_BIT(OPTION_SET)
+                            | OPTION_BIT(OPTION_RESUME) | OPTION_BIT(OPTION_DRY_RUN)
+                            | OPTION_BIT(OPTION_CHECKPOINT_EVERY) | OPTION_BIT(OPTION_TUNE_SECONDS)
+                            | OPTION_BIT(OPTION_NO_TUNE) | OPTION_BIT(OPTION_PROFILE) | OPTION_BIT(OPTION_TENSORBOARD)
+                            | OPTION_BIT(OPTION_QUIET) | OPTION_BIT(OPTION_JSON);
     if (!options_parse("run", help, allowed, argc, argv, &options, &exit_status)) goto leave;
     if (options.given[OPTION_HELP_KEYS]) {
         exit_status = print_keys();
@@ -183,6 +186,11 @@ int command_run(int argc, char **argv) {
     bool own_descriptor = options.given[OPTION_RESUME] && options.given[OPTION_OUT];
     if (!(own_descriptor && options.operand_count == 0) && !options_descriptor("run", &options)) {
         exit_status = EXIT_USAGE;
+        goto leave;
+    }
+    if (options.given[OPTION_SEEDS]) {
+        exit_status = options.operand_count == 1 ? seeds_run(&options, interrupt_install())
+                                                 : usage_error("run", "--seeds: name the descriptor");
         goto leave;
     }
     struct retort_run_options run_options = {.out = options.value[OPTION_OUT],

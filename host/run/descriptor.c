@@ -567,6 +567,7 @@ void descriptor_device(const struct descriptor *descriptor, int index, char spec
     /* What device_open says of a single device tells whether the words are RETORT_DEVICE's. */
     if (descriptor_devices(descriptor) == 1) at = descriptor->device.select;
     for (; index > 0; index--) at = strchr(at, ',') + 1;
+    at += strspn(at, " \t");
     snprintf(spec, DEVICE_SPEC, "%.*s", (int)strcspn(at, ","), at);
 }
 
