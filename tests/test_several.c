@@ -9,6 +9,7 @@
 
 #include <jansson.h>
 #include <math.h>
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -57,12 +58,9 @@ static int execute(const struct trial *trial) {
 
 static char words[4096]; /* of the last run that failed */
 
-/* In a process of its own: after many runs in one process PoCL 3.1 was seen to end it by an assertion, for it had lost
- * count of the kernels that two threads had launched. */
-static int run(const struct trial *trial) {
+/* In a process of its own, whose end is what waitpid says. */
+static int run_apart(const struct trial *trial) {
     char path[FILE_PATH_MAX];
-    unsigned char *text;
-    size_t size;
     int ended;
     path_in("words", path);
     pid_t child = fork();
@@ -72,8 +70,26 @@ static int run(const struct trial *trial) {
         _exit(-status);
     }
     assert_int_equal(waitpid(child, &ended, 0), child);
+    return ended;
+}
+
+/* PoCL 3.1 loses count of the kernels that it has loaded now and then, where two threads of a process launch on it, and
+ * ends the process by an assertion: SIGABRT. That is no fault of ours, and another attempt shows what the test is for;
+ * a run that is not to be resumed begins anew. */
+static int run(const struct trial *trial) {
+    enum { ATTEMPTS = 8 };
+    char path[FILE_PATH_MAX];
+    unsigned char *text;
+    size_t size;
+    int ended = 0;
+    for (int i = 0; i < ATTEMPTS; i++) {
+        ended = run_apart(trial);
+        if (!WIFSIGNALED(ended) || WTERMSIG(ended) != SIGABRT) break;
+        print_message("# another attempt at %s\n", trial->out);
+        if (!trial->resume && file_exists(path_in(trial->out, path))) assert_ok(folder_remove(path));
+    }
     assert_true(WIFEXITED(ended));
-    assert_ok(file_read(path, 0, &text, &size));
+    assert_ok(file_read(path_in("words", path), 0, &text, &size));
     snprintf(words, sizeof words, "%.*s", (int)size, (char *)text);
     free(text);
     return -WEXITSTATUS(ended);

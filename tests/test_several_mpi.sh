@@ -36,11 +36,26 @@ together() { # processes, words of `retort run`...: its exit status; what it sai
   shift
   timeout -k 5 200 mpirun -n "$count" "$program" run "$@" >out 2>err </dev/null
 }
+# The object `accuracy` of result.json, which is written with one key a line.
+accuracy() { sed -n '/"accuracy": {/,/^  }/p' "$1/result.json"; }
 same() { # name, two run folders
   local complaint=
   cmp -s "$2/set/images.npy" "$3/set/images.npy" || complaint="$2/set/images.npy and $3/set/images.npy differ"
-  [ "$(jq -c '.accuracy' "$2/result.json")" = "$(jq -c '.accuracy' "$3/result.json")" ] || complaint+=" accuracies differ"
+  [ -n "$(accuracy "$2")" ] && [ "$(accuracy "$2")" = "$(accuracy "$3")" ] || complaint+=" accuracies differ"
   report "$1" "$complaint"
+}
+# threads FOLDER WORDS...: a run by four threads. PoCL 3.1 loses count of its kernels now and then where several threads
+# launch on it, and aborts: then another attempt.
+threads() {
+  local out=$1 ended
+  shift
+  for _ in {1..8}; do
+    rm -rf "$out"
+    "$program" run small.yaml --device "$device,$device,$device,$device" --out "$out" "$@" -q >out 2>err </dev/null
+    ended=$?
+    [ "$ended" = 134 ] || break
+  done
+  return "$ended"
 }
 words() { # name, pattern: it stands in err once
   local count
@@ -50,7 +65,7 @@ words() { # name, pattern: it stands in err once
 
 device=${RETORT_DEVICE:-cpu}
 unset RETORT_DEVICE
-"$program" run small.yaml --device "$device,$device,$device,$device" --out threads -q >out 2>err </dev/null
+threads threads
 report "four threads" "$([ -e threads/result.json ] || cat err)"
 together 4 small.yaml --device "$device" --out four
 report "four processes" "$([ $? = 0 ] || tail -20 err)"
@@ -60,7 +75,7 @@ together 2 small.yaml --device "$device" --out two
 same "two processes: the bytes of four" two four
 
 rows=(--set device.divide=rows --set device.shares=[1,1,1,1] --set outer.meta_batch=1 --set set.ipc=4 --set outer.steps=6)
-"$program" run small.yaml --device "$device,$device,$device,$device" --out row-threads "${rows[@]}" -q >out 2>err </dev/null
+threads row-threads "${rows[@]}"
 together 4 small.yaml --device "$device" --out row-four "${rows[@]}"
 words "rows: four processes divide them" "^devices: 4, which divide the rows of batches"
 same "rows: the bytes of four threads" row-threads row-four
@@ -69,7 +84,7 @@ same "rows: the bytes of four threads" row-threads row-four
 mpirun -n 4 "$program" run small.yaml --device "$device" --out killed --checkpoint-every 0.000001 >out 2>err </dev/null &
 launcher=$!
 for _ in {1..600}; do compgen -G 'killed/checkpoint/00001*.json' >/dev/null && break; sleep 0.05; done
-mapfile -t numbers < <(pgrep -P "$launcher")
+read -ra numbers <"/proc/$launcher/task/$launcher/children"
 kill -KILL "${numbers[2]}"
 alive=
 for _ in {1..100}; do
