@@ -659,6 +659,11 @@ expect "seeds: the rest on a second attempt" 0 '"mean"' run small.yaml --seeds 0
 holds "seeds: all of them, with mean and spread" out \
   '(.seeds | map(.seed)) == [0, 1, 2] and .distilled.sd > 0 and ((.seeds | map(.distilled) | add / 3) - .distilled.mean | fabs) < 1e-9'
 
+many=()
+for _ in {1..100}; do many+=(--set outer.steps=2); done
+expect "seeds: any number of settings" 0 'seed 4 .* many/seed-4' run small.yaml --seeds 4 --out many "${many[@]}"
+expect "seeds: none of the settings is lost" 0 'outer steps|"outer_steps": 2' run --resume --out many/seed-4 --json
+
 expect "truncated labels" 1 'data/train-labels-idx1-ubyte\.gz' run small.yaml --set data.path="$work/data" --out new
 echo "1..$number"
 exit $failed

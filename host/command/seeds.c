@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "report/html.h"
 #include "run/descriptor.h"
 #include "run/json_file.h"
 #include "team/team.h"
@@ -19,7 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { SEEDS_MOST = 256, ARGUMENTS_MOST = 160 };
+enum { SEEDS_MOST = 256 };
 
 struct seed {
     unsigned long long number;
@@ -80,76 +81,106 @@ done:
 }
 
 /* --- processes --- */
+/* The words of a command line, with NULL behind the last. */
 struct arguments {
-    const char *list[ARGUMENTS_MOST];
+    struct arena arena;
+    const char **list;
     int count;
 };
 
-static void add(struct arguments *arguments, const char *word) {
-    if (arguments->count + 1 < ARGUMENTS_MOST) arguments->list[arguments->count++] = word;
-}
-
-/* The --set options of the command line, for the run of a seed as they were for this. */
-static void add_settings(struct arguments *arguments, const struct options *options) {
+/* `retort VERB` with this one's --set options. */
+static int arguments_begin(struct arguments *arguments, const char *verb, const struct options *options) {
+    enum { OTHERS = 24 }; /* words that are not those of --set, NULL included */
+    arena_init(&arguments->arena);
+    arguments->count = 0;
+    arguments->list = arena_array(&arguments->arena, OTHERS + 2 * options->override_count, sizeof *arguments->list);
+    if (!arguments->list) return error_set(RETORT_ENOMEM, "out of memory for a command line");
+    arguments->list[arguments->count++] = "retort";
+    arguments->list[arguments->count++] = verb;
     for (size_t i = 0; i < options->override_count; i++) {
         if (strncmp(options->overrides[i].option, "--set ", 6) != 0) continue;
-        add(arguments, "--set");
-        add(arguments, options->overrides[i].assignment);
+        arguments->list[arguments->count++] = "--set";
+        arguments->list[arguments->count++] = options->overrides[i].assignment;
     }
+    return RETORT_OK;
+}
+
+static void add(struct arguments *arguments, const char *word) {
+    arguments->list[arguments->count++] = word;
+}
+
+/* An option as this command was given it, or not. */
+static void pass_on(struct arguments *arguments, const struct options *options, enum option_name option) {
+    if (!options->given[option]) return;
+    add(arguments, arena_printf(&arguments->arena, "--%s", options_name(option)));
+    if (options->value[option]) add(arguments, options->value[option]);
 }
 
 /* Ctrl-C reaches this process alone, which hands it on once: a second signal would make a run leave without saving.
  * Where this process is killed, its runs save their state and end. out: for standard output, or -1: nowhere. */
-static pid_t start(const struct arguments *arguments, int out) {
-    pid_t process = fork();
-    if (process != 0) return process;
-    setpgid(0, 0);
-    prctl(PR_SET_PDEATHSIG, SIGTERM);
-    int nowhere = open("/dev/null", O_RDWR | O_CLOEXEC);
-    dup2(nowhere, STDIN_FILENO);
-    dup2(out < 0 ? nowhere : out, STDOUT_FILENO);
-    execv("/proc/self/exe", (char *const *)arguments->list); /* which takes no const */
-    _exit(127);
+static int start(const struct arguments *arguments, int out, pid_t *process) {
+    if (arguments->arena.failed) return error_set(RETORT_ENOMEM, "out of memory for a command line");
+    pid_t started = fork();
+    if (started < 0) return error_set(RETORT_EIO, "cannot start a process: %s", strerror(errno));
+    if (started == 0) {
+        setpgid(0, 0);
+        prctl(PR_SET_PDEATHSIG, SIGTERM);
+        int nowhere = open("/dev/null", O_RDWR | O_CLOEXEC);
+        dup2(nowhere, STDIN_FILENO);
+        dup2(out < 0 ? nowhere : out, STDOUT_FILENO);
+        execv("/proc/self/exe", (char *const *)arguments->list); /* which takes no const */
+        _exit(127);
+    }
+    *process = started;
+    return RETORT_OK;
 }
 
-static pid_t start_run(const struct seeds *seeds, const struct seed *seed) {
-    static const enum option_name flags[] = {OPTION_DRY_RUN, OPTION_NO_TUNE, OPTION_PROFILE, OPTION_TENSORBOARD};
-    static const enum option_name values[] = {OPTION_CHECKPOINT_EVERY, OPTION_TUNE_SECONDS};
-    static const char *const flag_words[] = {"--dry-run", "--no-tune", "--profile", "--tensorboard"};
-    static const char *const value_words[] = {"--checkpoint-every", "--tune-seconds"};
+static int start_run(const struct seeds *seeds, struct seed *seed) {
+    static const enum option_name passed[] = {OPTION_RESUME,  OPTION_DRY_RUN,     OPTION_CHECKPOINT_EVERY,
+                                              OPTION_PROFILE, OPTION_TENSORBOARD, OPTION_TUNE_SECONDS,
+                                              OPTION_NO_TUNE};
+    int status = RETORT_OK;
     const struct options *options = seeds->options;
-    struct arguments arguments = {0};
-    char number[24], spec[DEVICE_SPEC], copy[FILE_PATH_MAX];
-    bool resumed = options->given[OPTION_RESUME] && path_join(seed->folder, "descriptor.yaml", copy) == RETORT_OK
-                   && file_exists(copy);
-    add(&arguments, "retort");
-    add(&arguments, "run");
-    if (!resumed) {
-        /* One that was begun goes on as its folder says, on the device that it was begun on. */
-        snprintf(number, sizeof number, "%llu", seed->number);
+    struct arguments arguments;
+    char spec[DEVICE_SPEC], copy[FILE_PATH_MAX];
+    TRY(arguments_begin(&arguments, "run", options));
+    TRY(path_join(seed->folder, "descriptor.yaml", copy));
+    if (options->given[OPTION_RESUME] && file_exists(copy))
+        arguments.count = 2; /* one that was begun goes on as its folder says, on the device that it was begun on */
+    else {
         descriptor_device(&seeds->descriptor, seed->device, spec);
         add(&arguments, options->operands[0]);
-        add_settings(&arguments, options);
         add(&arguments, "--seed");
-        add(&arguments, number);
+        add(&arguments, arena_printf(&arguments.arena, "%llu", seed->number));
         if (*spec) add(&arguments, "--device");
         if (*spec) add(&arguments, spec);
     }
     add(&arguments, "--out");
     add(&arguments, seed->folder);
     add(&arguments, "--quiet");
-    if (options->given[OPTION_RESUME]) add(&arguments, "--resume");
-    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
-        if (options->given[flags[i]]) add(&arguments, flag_words[i]);
-    for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
-        if (!options->given[values[i]]) continue;
-        add(&arguments, value_words[i]);
-        add(&arguments, options->value[values[i]]);
-    }
-    return start(&arguments, -1);
+    for (size_t i = 0; i < sizeof passed / sizeof *passed; i++) pass_on(&arguments, options, passed[i]);
+    TRY(start(&arguments, -1, &seed->process));
+done:
+    arena_finish(&arguments.arena);
+    return status;
 }
 
 /* --- how they are divided --- */
+static int start_plan(const struct seeds *seeds, int device, FILE **answer, pid_t *process) {
+    int status = RETORT_OK;
+    struct arguments arguments;
+    char spec[DEVICE_SPEC];
+    descriptor_device(&seeds->descriptor, device, spec);
+    TRY(arguments_begin(&arguments, "plan", seeds->options));
+    const char *const words[] = {seeds->options->operands[0], "--json", "--quiet", "--device", spec};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) add(&arguments, words[i]);
+    if (!(*answer = tmpfile())) RAISE(RETORT_EIO, "cannot make a temporary file: %s", strerror(errno));
+    TRY(start(&arguments, fileno(*answer), process));
+done:
+    arena_finish(&arguments.arena);
+    return status;
+}
+
 /* Seconds of a run by `retort plan`, on all devices at the same time, for they may share processors. */
 static int measure(const struct seeds *seeds, double *seconds) {
     int status = RETORT_OK;
@@ -157,19 +188,7 @@ static int measure(const struct seeds *seeds, double *seconds) {
         pid_t process;
         FILE *answer;
     } plans[DEVICES_MOST] = {0};
-    for (int i = 0; i < seeds->devices; i++) {
-        struct arguments arguments = {0};
-        char spec[DEVICE_SPEC];
-        descriptor_device(&seeds->descriptor, i, spec);
-        const char *const words[] = {"retort",   "plan", seeds->options->operands[0], "--json", "--quiet",
-                                     "--device", spec};
-        for (size_t k = 0; k < sizeof words / sizeof *words; k++) add(&arguments, words[k]);
-        add_settings(&arguments, seeds->options);
-        plans[i].answer = tmpfile();
-        if (!plans[i].answer) RAISE(RETORT_EIO, "cannot make a temporary file: %s", strerror(errno));
-        plans[i].process = start(&arguments, fileno(plans[i].answer));
-        if (plans[i].process < 0) RAISE(RETORT_EIO, "cannot start a process: %s", strerror(errno));
-    }
+    for (int i = 0; i < seeds->devices; i++) TRY(start_plan(seeds, i, &plans[i].answer, &plans[i].process));
 done:
     for (int i = 0; i < seeds->devices; i++) {
         json_t *plan = NULL;
@@ -202,17 +221,12 @@ static void deal(struct seeds *seeds, const int *shares) {
 
 static int divide(struct seeds *seeds) {
     int status = RETORT_OK, shares[DEVICES_MOST];
-    const struct device_choice *choice = &seeds->descriptor.device;
-    double seconds[DEVICES_MOST], least = INFINITY;
-    for (int i = 0; i < seeds->devices; i++) shares[i] = 1;
-    if (choice->shares && choice->share_count != seeds->devices)
-        RAISE(RETORT_EINVAL, "device.shares: found %d, but there are %d devices", choice->share_count, seeds->devices);
-    if (choice->shares)
-        memcpy(shares, choice->shares, (size_t)seeds->devices * sizeof *shares);
-    else if (seeds->devices > 1 && seeds->count > 1) {
+    double seconds[DEVICES_MOST];
+    bool given;
+    TRY(descriptor_shares(&seeds->descriptor, seeds->devices, shares, &given));
+    if (!given && seeds->devices > 1 && seeds->count > 1) {
         TRY(measure(seeds, seconds));
-        for (int i = 0; i < seeds->devices; i++) least = fmin(least, seconds[i]);
-        for (int i = 0; i < seeds->devices; i++) shares[i] = (int)fmax(1, round(DIVISION_FINEST * least / seconds[i]));
+        division_by_speed(seconds, seeds->devices, shares);
     }
     deal(seeds, shares);
 done:
@@ -229,8 +243,7 @@ static void start_next(struct seeds *seeds) {
             if (seed->device != device || seed->begun) continue;
             seed->begun = busy = true;
             seed->started = clock_seconds();
-            seed->process = start_run(seeds, seed);
-            if (seed->process < 0) seed->process = 0;
+            if (start_run(seeds, seed) < 0) log_warning("seed %llu: %s", seed->number, retort_error_message());
             char spec[DEVICE_SPEC];
             descriptor_device(&seeds->descriptor, device, spec);
             log_info("seed %llu: begun%s%s, in %s", seed->number, *spec ? " on " : "", spec, seed->folder);
@@ -264,7 +277,7 @@ static void wait_for_one(struct seeds *seeds) {
 
 static void run_all(struct seeds *seeds) {
     bool told = false;
-    start_next(seeds);
+    if (!*seeds->interrupt) start_next(seeds);
     while (any_runs(seeds)) {
         wait_for_one(seeds);
         if (!*seeds->interrupt) {
@@ -278,12 +291,6 @@ static void run_all(struct seeds *seeds) {
 }
 
 /* --- what came out --- */
-static double accuracy_of(const json_t *result, const char *row) {
-    const json_t *accuracy = json_object_get(json_object_get(result, "accuracy"), row);
-    const json_t *mean = json_object_get(accuracy, "mean");
-    return json_is_number(mean) ? json_number_value(mean) : NAN;
-}
-
 struct spread {
     double mean, sd; /* n - 1; NaN where there are none, or one */
 };
@@ -297,12 +304,8 @@ static struct spread spread_of(const double *values, int count) {
     return spread;
 }
 
-static json_t *number_or_null(double value) {
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
 static json_t *spread_json(struct spread spread) {
-    return json_pack("{s:o, s:o}", "mean", number_or_null(spread.mean), "sd", number_or_null(spread.sd));
+    return json_pack("{s:o, s:o}", "mean", json_number_or_null(spread.mean), "sd", json_number_or_null(spread.sd));
 }
 
 static void print_spread(const char *title, struct spread spread, int count) {
@@ -313,7 +316,7 @@ static void print_spread(const char *title, struct spread spread, int count) {
 }
 
 static void show(const struct seeds *seeds) {
-    static const char *const rows[] = {"distilled", "random"};
+    static const char *const rows[] = {"accuracy.distilled.mean", "accuracy.random.mean"};
     bool json = seeds->options->given[OPTION_JSON];
     double values[2][SEEDS_MOST];
     int counts[2] = {0};
@@ -326,16 +329,17 @@ static void show(const struct seeds *seeds) {
             continue;
         double accuracy[2];
         for (int r = 0; r < 2; r++) {
-            accuracy[r] = accuracy_of(result, rows[r]);
+            accuracy[r] = json_number_at(result, rows[r]);
             if (isfinite(accuracy[r])) values[r][counts[r]++] = accuracy[r];
         }
-        const char *device = json_string_value(json_object_get(result, "device"));
+        const char *device = json_words_at(result, "device");
         if (!json)
             printf("seed %-6llu%6.2f %%  random %6.2f %%  %s  %s\n", seed->number, accuracy[0], accuracy[1],
                    seed->folder, device ? device : "");
-        json_array_append_new(all, json_pack("{s:I, s:s, s:s, s:o, s:o}", "seed", (json_int_t)seed->number, "folder",
-                                             seed->folder, "device", device ? device : "", "distilled",
-                                             number_or_null(accuracy[0]), "random", number_or_null(accuracy[1])));
+        json_array_append_new(all,
+                              json_pack("{s:I, s:s, s:s, s:o, s:o}", "seed", (json_int_t)seed->number, "folder",
+                                        seed->folder, "device", device ? device : "", "distilled",
+                                        json_number_or_null(accuracy[0]), "random", json_number_or_null(accuracy[1])));
         json_decref(result);
     }
     struct spread distilled = spread_of(values[0], counts[0]), random = spread_of(values[1], counts[1]);

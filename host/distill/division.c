@@ -6,16 +6,21 @@
 #include <math.h>
 #include <stdlib.h>
 
-int division_measure(struct team *team, double seconds, int *shares) {
-    int status = RETORT_OK, members = team_size(team);
-    double least = seconds, *all = calloc((size_t)members, sizeof *all);
-    if (!all) RAISE(RETORT_ENOMEM, "out of memory for %d devices", members);
-    TRY(team_collect(team, NULL, sizeof seconds, &seconds, all));
-    for (int i = 0; i < members; i++) least = fmin(least, all[i]);
-    for (int i = 0; i < members; i++) {
-        double share = all[i] > 0 ? round(DIVISION_FINEST * least / all[i]) : DIVISION_FINEST;
+void division_by_speed(const double *seconds, int count, int *shares) {
+    double least = seconds[0];
+    for (int i = 1; i < count; i++) least = fmin(least, seconds[i]);
+    for (int i = 0; i < count; i++) {
+        double share = seconds[i] > 0 ? round(DIVISION_FINEST * least / seconds[i]) : DIVISION_FINEST;
         shares[i] = share < 1 ? 1 : (int)share;
     }
+}
+
+int division_measure(struct team *team, double seconds, int *shares) {
+    int status = RETORT_OK, members = team_size(team);
+    double *all = calloc((size_t)members, sizeof *all);
+    if (!all) RAISE(RETORT_ENOMEM, "out of memory for %d devices", members);
+    TRY(team_collect(team, NULL, sizeof seconds, &seconds, all));
+    division_by_speed(all, members, shares);
 done:
     free(all);
     return status;

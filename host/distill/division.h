@@ -17,6 +17,8 @@ struct division {
 };
 
 enum { DIVISION_FINEST = 20 }; /* measured shares are multiples of a twentieth of the fastest member's */
+/* Shares [count] by the seconds that each takes for the same work. */
+void division_by_speed(const double *seconds, int count, int *shares);
 /* Called by all members, with the seconds that each takes for a step of its own: shares [team_size] by their speed. */
 int division_measure(struct team *team, double seconds, int *shares);
 

@@ -571,6 +571,17 @@ void descriptor_device(const struct descriptor *descriptor, int index, char spec
     snprintf(spec, DEVICE_SPEC, "%.*s", (int)strcspn(at, ","), at);
 }
 
+int descriptor_shares(const struct descriptor *descriptor, int devices, int *shares, bool *given) {
+    int status = RETORT_OK;
+    const struct device_choice *choice = &descriptor->device;
+    if (choice->shares && choice->share_count != devices)
+        RAISE(RETORT_EINVAL, "device.shares: found %d, but there are %d devices", choice->share_count, devices);
+    for (int i = 0; i < devices; i++) shares[i] = choice->shares ? choice->shares[i] : 1;
+    *given = choice->shares != NULL;
+done:
+    return status;
+}
+
 struct kernel_target descriptor_target(const struct descriptor *descriptor, const struct device_traits *traits) {
     struct kernel_target target = kernels_target(traits, descriptor->device.family);
     target.single |= descriptor->device.merge == MERGE_OFF;

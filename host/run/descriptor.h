@@ -47,6 +47,9 @@ enum { DEVICES_MOST = 256, DEVICE_SPEC = 256 };
  * for device_open, counting round. */
 int descriptor_devices(const struct descriptor *descriptor);
 void descriptor_device(const struct descriptor *descriptor, int index, char spec[DEVICE_SPEC]);
+/* device.shares for so many devices: *given tells whether there are any, else all are 1. RETORT_EINVAL where they are
+ * of another number of devices. */
+int descriptor_shares(const struct descriptor *descriptor, int devices, int *shares, bool *given);
 
 /* Reads a file, then the overrides; checks that the values go together. RETORT_EINVAL names the file and line (or the
  * option), the key, what was found and what is allowed; RETORT_EIO where the file cannot be read. */

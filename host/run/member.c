@@ -41,15 +41,12 @@ static enum divide divide_what(const struct member *member) {
 }
 
 /* Whether the run can be divided at all, before anything is tried. */
-static int check_division(struct member *member) {
-    int status = RETORT_OK, members = team_size(member->team);
-    const struct device_choice *choice = &member->descriptor->device;
+static int check_division(struct member *member, bool *given) {
+    int status = RETORT_OK;
     struct run_plan *plan = &member->plan;
-    if (choice->shares && choice->share_count != members)
-        RAISE(RETORT_EINVAL, "device.shares: found %d, but there are %d devices", choice->share_count, members);
-    plan->members = members;
+    plan->members = team_size(member->team);
     plan->what = divide_what(member);
-    for (int i = 0; i < members; i++) plan->shares[i] = choice->shares ? choice->shares[i] : 1;
+    TRY(descriptor_shares(member->descriptor, plan->members, plan->shares, given));
     session_divide(&member->session, member->team, plan->what, plan->shares);
     status = prepare_check(member->descriptor, &member->session);
     member->session.division = (struct division){0};
@@ -92,12 +89,13 @@ static int settle_division(struct member *member, struct forecast *forecast) {
     struct distill *alone = NULL;
     struct run_plan *plan = &member->plan;
     double seconds, own;
-    TRY(check_division(member));
+    bool given;
+    TRY(check_division(member, &given));
     TRY(prepare_run(member->descriptor, &member->session, plan, member->interrupt, &alone));
     TRY(team_meet(member->team));
     TRY(forecast_make(member->descriptor, &member->session, alone, &plan->evaluate, FORECAST_QUICK, forecast));
     seconds = forecast->step;
-    if (!member->descriptor->device.shares) TRY(division_measure(member->team, seconds, plan->shares));
+    if (!given) TRY(division_measure(member->team, seconds, plan->shares));
     TRY(own_seconds(member, seconds, &own));
     TRY(largest(member->team, own, &forecast->step));
 done:
