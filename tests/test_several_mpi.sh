@@ -7,7 +7,8 @@ source=${RETORT_SOURCE:?the source tree}
 fashion=/usr/share/datasets/fashion-mnist
 . "$source/tests/tap.sh"
 why=
-ldd "$program" | grep -q libmpi || why="this build has no MPI"
+# Not grep -q, which ends before ldd has said all: with pipefail that would be a failure.
+ldd "$program" | grep libmpi >/dev/null || why="this build has no MPI"
 command -v mpirun >/dev/null || why="mpirun is not here"
 [ -d "$fashion" ] || why="Fashion-MNIST is not here"
 if [ -n "$why" ]; then
