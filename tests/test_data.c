@@ -652,6 +652,45 @@ static void test_siamese_cutout(void **state) {
 }
 
 /* One draw for a class: a function of seed, step and class alone, and different where one of them is. */
+/* Every image is its own outside of one rectangle and another's inside, and its label is mixed by the areas. */
+static void test_cutmix(void **state) {
+    (void)state;
+    enum { COUNT = 5, CHANNELS = 2, TALL = 6, WIDE = 7, CLASSES = 5, SIZE = CHANNELS * TALL * WIDE };
+    const struct cutmix_shape shape = {COUNT, CHANNELS, TALL, WIDE, CLASSES};
+    int mixed = 0, edges = 0;
+    for (uint32_t draw = 0; draw < 100; draw++) {
+        static float images[COUNT][SIZE], labels[COUNT][CLASSES];
+        for (int i = 0; i < COUNT; i++)
+            for (int k = 0; k < SIZE; k++) images[i][k] = (float)(i * SIZE + k);
+        memset(labels, 0, sizeof labels);
+        for (int i = 0; i < COUNT; i++) labels[i][i] = 1;
+        struct random random = random_begin(1, RANDOM_TEST, draw);
+        assert_ok(cutmix_apply(&random, &shape, images[0], labels[0]));
+        for (int i = 0; i < COUNT; i++) {
+            int other = i, taken = 0, top = TALL, bottom = -1, left = WIDE, right = -1;
+            for (int k = 0; k < SIZE; k++) {
+                int from = (int)images[i][k] / SIZE, row = k / WIDE % TALL, column = k % WIDE;
+                assert_int_equal((int)images[i][k] % SIZE, k);
+                if (from == i) continue;
+                if (other == i) other = from;
+                assert_int_equal(from, other);
+                taken++;
+                top = row < top ? row : top;
+                bottom = row > bottom ? row : bottom;
+                left = column < left ? column : left;
+                right = column > right ? column : right;
+            }
+            if (!taken) continue;
+            assert_int_equal(taken, CHANNELS * (bottom - top + 1) * (right - left + 1));
+            assert_float_equal(labels[i][other], (float)taken / SIZE, 1e-6);
+            assert_float_equal(labels[i][i], 1 - (float)taken / SIZE, 1e-6);
+            mixed++;
+            edges += top == 0 || left == 0 || bottom == TALL - 1 || right == WIDE - 1;
+        }
+    }
+    assert_true(mixed > 200 && edges > 50 && edges < mixed);
+}
+
 static void test_siamese_class(void **state) {
     (void)state;
     enum { HEIGHT = 32, WIDTH = 24, CLASSES = 10, STEPS = 600 };
@@ -824,25 +863,16 @@ static int remove_folder(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_mean_sd),
-        cmocka_unit_test(test_zca_by_hand),
-        cmocka_unit_test(test_zca),
-        cmocka_unit_test(test_bad_normalisation),
-        cmocka_unit_test(test_former_name),
-        cmocka_unit_test(test_holdout),
-        cmocka_unit_test(test_test_part),
-        cmocka_unit_test(test_draw),
-        cmocka_unit_test(test_rows),
-        cmocka_unit_test(test_augment),
-        cmocka_unit_test(test_siamese),
-        cmocka_unit_test(test_siamese_cutout),
-        cmocka_unit_test(test_siamese_class),
-        cmocka_unit_test(test_fashion_mnist),
-        cmocka_unit_test(test_mnist),
-        cmocka_unit_test(test_digits),
-        cmocka_unit_test(test_cifar),
-        cmocka_unit_test(test_tiny_imagenet),
-        cmocka_unit_test(test_imagenet_samples),
+        cmocka_unit_test(test_mean_sd),       cmocka_unit_test(test_zca_by_hand),
+        cmocka_unit_test(test_zca),           cmocka_unit_test(test_bad_normalisation),
+        cmocka_unit_test(test_former_name),   cmocka_unit_test(test_holdout),
+        cmocka_unit_test(test_test_part),     cmocka_unit_test(test_draw),
+        cmocka_unit_test(test_rows),          cmocka_unit_test(test_augment),
+        cmocka_unit_test(test_siamese),       cmocka_unit_test(test_siamese_cutout),
+        cmocka_unit_test(test_cutmix),        cmocka_unit_test(test_siamese_class),
+        cmocka_unit_test(test_fashion_mnist), cmocka_unit_test(test_mnist),
+        cmocka_unit_test(test_digits),        cmocka_unit_test(test_cifar),
+        cmocka_unit_test(test_tiny_imagenet), cmocka_unit_test(test_imagenet_samples),
     };
     return cmocka_run_group_tests_name("data", tests, make_folder, remove_folder);
 }

@@ -630,6 +630,41 @@ static void test_siamese(void **state) {
     graph_destroy(graph);
 }
 
+/* All kinds at once: the definitions one after another. */
+static void test_composed_siamese(void **state) {
+    (void)state;
+    enum { DRAWS = 12 };
+    unsigned places = 0;
+    for (int draw = 0; draw < DRAWS; draw++) {
+        float map[MAP_SIZE], colour[COLOUR_SIZE];
+        double x[VALUES], y[VALUES], tinted[VALUES], moved[VALUES], expected[VALUES], maps[MAP_SIZE],
+            colours[COLOUR_SIZE];
+        struct random random = random_begin(9, RANDOM_TEST, (uint32_t)draw);
+        fill_normal(&random, x, VALUES, 1);
+        siamese_draw_composed(&random, TALL, WIDE, 1, map, colour);
+        enum siamese_family place = map[0] == 1 && map[4] == 1 && map[1] == 0 ? SIAMESE_CROP : SIAMESE_ROTATE;
+        if (place == SIAMESE_ROTATE && map[1] == 0) place = SIAMESE_SCALE;
+        places |= 1u << place;
+        naive_siamese(SIAMESE_COLOUR, map, colour, x, tinted);
+        naive_siamese(place, map, colour, tinted, moved);
+        naive_siamese(SIAMESE_CUTOUT, map, colour, moved, expected);
+        for (int i = 0; i < MAP_SIZE; i++) maps[i] = (double)map[i];
+        for (int i = 0; i < COLOUR_SIZE; i++) colours[i] = (double)colour[i];
+        struct graph *graph;
+        assert_ok(graph_create(&graph));
+        graph_output(graph, "y",
+                     siamese_apply_composed(graph, graph_input(graph, "x", FLOAT32, SHAPE(1, CHANNEL, TALL, WIDE)),
+                                            graph_input(graph, "maps", FLOAT32, SHAPE(1, 2, 3)),
+                                            graph_input(graph, "colour", FLOAT32, SHAPE(1, COLOUR_SIZE))));
+        assert_ok(graph_status(graph));
+        evaluate(graph, BINDINGS({"x", x}, {"maps", maps}, {"colour", colours}, {"y", y}));
+        double error = relative_error(y, expected, VALUES);
+        if (!(error < 1e-12)) fail_msg("draw %d: %.3g off", draw, error);
+        graph_destroy(graph);
+    }
+    assert_int_equal(places, 1u << SIAMESE_CROP | 1u << SIAMESE_SCALE | 1u << SIAMESE_ROTATE);
+}
+
 static void test_bad_siamese(void **state) {
     (void)state;
     const struct {
@@ -664,6 +699,7 @@ int main(void) {
         cmocka_unit_test(test_losses),
         cmocka_unit_test(test_bad_passes),
         cmocka_unit_test(test_siamese),
+        cmocka_unit_test(test_composed_siamese),
         cmocka_unit_test(test_bad_siamese),
     };
     return cmocka_run_group_tests_name("nn", tests, NULL, NULL);

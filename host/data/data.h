@@ -213,6 +213,19 @@ enum siamese_family siamese_draw(struct random *random, bool flip, int height, i
  * real and synthetic, in outer step `step`. A function of its arguments alone. */
 enum siamese_family siamese_draw_class(uint64_t seed, uint32_t step, int class, bool flip, int height, int width,
                                        float map[MAP_SIZE], float colour[COLOUR_SIZE]);
+/* As IDC composes it (Kim et al., "Dataset condensation via efficient synthetic-data parameterization", ICML 2022):
+ * colours, then one of crop, scale and rotation, the same one for all images, then cutout, with parameters for each of
+ * `count` images. To be applied by siamese_apply_composed. */
+void siamese_draw_composed(struct random *random, int height, int width, int64_t count, float *maps, float *colour);
+
+/* CutMix (Yun et al., ICCV 2019) of a batch: the same rectangle of every image, of an area of U(0, 1) of the whole and
+ * clipped to it, comes from another image of the batch, and labels are mixed by what is left. images
+ * [count, channels, height, width], labels [count, classes], both changed in place. RETORT_ENOMEM. */
+struct cutmix_shape {
+    int64_t count;
+    int channels, height, width, classes;
+};
+int cutmix_apply(struct random *random, const struct cutmix_shape *shape, float *images, float *labels);
 
 /* A PNG of bytes [height, width, channels], 1 channel, 3, or 4 with opacity; *png is the caller's to free(). */
 int picture_encode(const unsigned char *pixels, int height, int width, int channels, unsigned char **png, size_t *size);

@@ -100,5 +100,8 @@ struct node *count_correct(struct graph *graph, struct node *logits, struct node
  * Affine in the images, so derivatives by them are exact and of every order; the parameters' are not taken (maps have
  * none). RETORT_EINVAL where the shapes do not go together. */
 struct node *siamese_apply(struct graph *graph, struct node *images, struct node *maps, struct node *colour);
+/* The same parameters, both given, in the order of IDC, whose images have families of all kinds at once: colours, then
+ * the map, which lets in zeros, then cutout. */
+struct node *siamese_apply_composed(struct graph *graph, struct node *images, struct node *maps, struct node *colour);
 
 #endif

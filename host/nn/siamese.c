@@ -39,10 +39,13 @@ static struct node *away_from(struct node *x, struct node *centre, struct node *
     return node_add(node_multiply_stretched(node_subtract(x, centre), factor), centre);
 }
 
-static struct node *coloured(struct graph *graph, struct node *x, struct node *colour) {
+static struct node *coloured(struct node *x, struct node *colour) {
     x = node_add_stretched(x, column(colour, COLOUR_BRIGHTNESS));
     x = away_from(x, node_reduce_mean(x, 1u << 1), column(colour, COLOUR_SATURATION));
-    x = away_from(x, node_reduce_mean(x, 1u << 1 | 1u << 2 | 1u << 3), column(colour, COLOUR_CONTRAST));
+    return away_from(x, node_reduce_mean(x, 1u << 1 | 1u << 2 | 1u << 3), column(colour, COLOUR_CONTRAST));
+}
+
+static struct node *cut_out(struct graph *graph, struct node *x, struct node *colour) {
     struct node *rows =
         band(graph, x->shape, 2, column(colour, COLOUR_CUTOUT_ROW), column(colour, COLOUR_CUTOUT_HALF_HEIGHT));
     struct node *columns =
@@ -60,18 +63,34 @@ static bool is_of_groups(const struct node *x, struct shape rest, int64_t count)
     return groups > 0 && count % groups == 0 && x->dtype == FLOAT32 && shape_equal(x->shape, shape);
 }
 
-struct node *siamese_apply(struct graph *graph, struct node *images, struct node *maps, struct node *colour) {
-    if (!images || graph_status(graph) < 0) return NULL;
+/* Whether parameters belong to such images; fails the graph where not. */
+static bool do_fit(struct graph *graph, const struct node *images, const struct node *maps, const struct node *colour) {
     int64_t count = images->shape.size[0];
     if (images->shape.rank != 4 || images->dtype != FLOAT32)
-        return graph_fail(graph, RETORT_EINVAL, "siamese: images must be float32 [N,C,H,W]");
-    if (maps && !is_of_groups(maps, SHAPE(1, 2, 3), count))
-        return graph_fail(graph, RETORT_EINVAL, "siamese: maps must be float32 [G,2,3], %lld images being G groups",
-                          (long long)count);
-    if (colour && !is_of_groups(colour, SHAPE(1, COLOUR_SIZE), count))
-        return graph_fail(graph, RETORT_EINVAL, "siamese: colour must be float32 [G,%d], %lld images being G groups",
-                          COLOUR_SIZE, (long long)count);
-    if (maps) images = node_sample(images, spread(maps, count));
-    if (colour && images) images = coloured(graph, images, spread(colour, count));
+        graph_fail(graph, RETORT_EINVAL, "siamese: images must be float32 [N,C,H,W]");
+    else if (maps && !is_of_groups(maps, SHAPE(1, 2, 3), count))
+        graph_fail(graph, RETORT_EINVAL, "siamese: maps must be float32 [G,2,3], %lld images being G groups",
+                   (long long)count);
+    else if (colour && !is_of_groups(colour, SHAPE(1, COLOUR_SIZE), count))
+        graph_fail(graph, RETORT_EINVAL, "siamese: colour must be float32 [G,%d], %lld images being G groups",
+                   COLOUR_SIZE, (long long)count);
+    return graph_status(graph) >= 0;
+}
+
+struct node *siamese_apply(struct graph *graph, struct node *images, struct node *maps, struct node *colour) {
+    if (!images || graph_status(graph) < 0 || !do_fit(graph, images, maps, colour)) return NULL;
+    if (maps) images = node_sample(images, spread(maps, images->shape.size[0]));
+    if (colour && images) {
+        colour = spread(colour, images->shape.size[0]);
+        images = cut_out(graph, coloured(images, colour), colour);
+    }
+    return graph_status(graph) < 0 ? NULL : images;
+}
+
+struct node *siamese_apply_composed(struct graph *graph, struct node *images, struct node *maps, struct node *colour) {
+    if (!images || graph_status(graph) < 0 || !do_fit(graph, images, maps, colour)) return NULL;
+    colour = spread(colour, images->shape.size[0]);
+    images = node_sample(coloured(images, colour), spread(maps, images->shape.size[0]));
+    images = cut_out(graph, images, colour);
     return graph_status(graph) < 0 ? NULL : images;
 }
