@@ -31,7 +31,8 @@ struct schema_key {
     int open;                    /* OPEN_... */
     int items;
     const char *const *words; /* KEY_CHOICE: NULL-terminated */
-    const char *zero;         /* the word that stands for 0 (KEY_INT, KEY_LONG, KEY_SIZE, KEY_BYTES) or for none */
+    const char *zero;         /* the word that stands for 0 (KEY_INT, KEY_LONG, KEY_SIZE, KEY_BYTES), for none, or for
+                                 -1 (KEY_REAL, whose numbers are then from 0) */
     const char *before;       /* as YAML: what a copy in a run's or set's folder means that an earlier version wrote,
                                  without the key; NULL: the default */
     const char *standard;     /* the default, as YAML; NULL: `inherit`, or the key must be given */

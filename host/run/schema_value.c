@@ -298,8 +298,9 @@ int schema_store(const struct schema_reader *reader, const struct schema_key *ke
             *(int64_t *)(void *)at = whole;
         break;
     case KEY_REAL: {
-        double value;
-        if (!read_real(plain(node), &value) || !in_range(key, value)) return complain(reader, key, node, NULL);
+        double value = -1;
+        if (!is_zero_word(key, node) && (!read_real(plain(node), &value) || !in_range(key, value)))
+            return complain(reader, key, node, NULL);
         *(double *)(void *)at = value;
         break;
     }

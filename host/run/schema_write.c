@@ -121,7 +121,7 @@ static void write_value(const struct schema_key *key, const void *values, struct
     }
     case KEY_REAL:
         print_number(*(const double *)(const void *)at, number);
-        text_append(text, number);
+        text_append(text, key->zero && *(const double *)(const void *)at < 0 ? key->zero : number);
         break;
     case KEY_REALS:
         for (int i = 0; i < key->items; i++) {
@@ -215,6 +215,7 @@ static json_t *json_value(const struct schema_key *key, const void *values) {
         if (*(const int64_t *)(const void *)at || !key->zero) return json_integer(*(const int64_t *)(const void *)at);
         return json_string(key->zero);
     case KEY_REAL:
+        if (key->zero && *(const double *)(const void *)at < 0) return json_string(key->zero);
         return json_real(*(const double *)(const void *)at);
     case KEY_REALS: {
         json_t *list = json_array();

@@ -192,6 +192,48 @@ done:
     return status;
 }
 
+/* --- the whole state --- */
+int64_t unroll_state_count(const struct unroll *u) {
+    return u->p * (1 + u->states) + u->q;
+}
+
+/* Its pieces: weights, then the optimiser's vectors, then statistics, in a slot of the store. Floats of it; 0 past the
+ * end. */
+static int64_t state_piece(const struct unroll *u, int slot, int i, struct place *place) {
+    *place = i ? i <= u->states ? state_at(u, slot, i - 1) : stats_at(u, slot) : theta_at(u, slot);
+    return i <= u->states ? u->p : i == u->states + 1 ? u->q : 0;
+}
+
+int unroll_read_state(struct unroll *u, float *state) {
+    int status = RETORT_OK;
+    struct place place;
+    int64_t count;
+    for (int i = 0; (count = state_piece(u, u->current, i, &place)) > 0; i++) {
+        TRY(device_read(u->device, place.buffer, place.offset, (size_t)count * FLOAT, state));
+        state += count;
+    }
+done:
+    return status;
+}
+
+int unroll_begin_from_state(struct unroll *u, const float *state) {
+    int status = RETORT_OK;
+    struct place place;
+    int64_t count;
+    u->current = u->window_count = 0;
+    for (int i = 0; (count = state_piece(u, 0, i, &place)) > 0; i++) {
+        TRY(device_write(u->device, place.buffer, place.offset, (size_t)count * FLOAT, state));
+        state += count;
+    }
+done:
+    return status;
+}
+
+int unroll_take_stats(struct unroll *u, struct place stats) {
+    struct place own = stats_at(u, u->current);
+    return device_copy(u->device, own.buffer, own.offset, stats.buffer, stats.offset, (size_t)u->q * FLOAT);
+}
+
 int bind_batch(struct unroll *u, struct run *run, int network, int step, int part) {
     int status = RETORT_OK;
     size_t first = (size_t)network * (size_t)u->spec.batch + (size_t)part * (size_t)(u->spec.batch / u->inner_splits);

@@ -38,6 +38,13 @@ int unroll_upload_steps(struct unroll *unroll, const struct unroll_steps *steps)
 /* Fresh weights from a seed for each network, or given ones [k, p]; zero optimiser state. */
 int unroll_begin(struct unroll *unroll, const uint64_t *seeds);
 int unroll_begin_from(struct unroll *unroll, const float *theta);
+/* All that the next step goes by: weights, the optimiser's state, running statistics, one after another. Floats of it;
+ * as it is now; and steps begun from it. Of one network alone. */
+int64_t unroll_state_count(const struct unroll *unroll);
+int unroll_read_state(struct unroll *unroll, float *state);
+int unroll_begin_from_state(struct unroll *unroll, const float *state);
+/* Running statistics [q] from a place on the device, which stays as it is. */
+int unroll_take_stats(struct unroll *unroll, struct place stats);
 /* Runs uploaded steps from .. from + count - 1 (index into the tables). With `probe` also records loss and gradient
  * norm of each step, to be had from unroll_read_probe. Does not wait for the last of them. */
 int unroll_train(struct unroll *unroll, int from, int count, bool probe);

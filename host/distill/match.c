@@ -1,0 +1,365 @@
+/* Gradient matching: DC (Zhao, Mopuri and Bilen, "Dataset condensation with gradient matching", ICLR 2021), DSA (Zhao
+ * and Bilen, ICML 2021), DCC (Lee et al., "Dataset condensation with contrastive signals", ICML 2022), EGM (Jiang et
+ * al., "Delving into effective gradient matching", 2022). With g_c, h_c the gradients by theta on real and on synthetic
+ * images of class c (under one Siamese augmentation of both: DSA),
+ *
+ *     L = intra sum over c of D(g_c, h_c)  +  inter D(mean of all g_c, mean of all h_c)
+ *     D = sum over weights of rank > 1, over output rows, of 1 - cos   (and the length of the difference: EGM)
+ *
+ * An iteration has `outer` outer steps. It begins with fresh weights; before each step but its first they learn from
+ * the set, as it is then, for `inner` epochs. */
+#include "data/data.h"
+#include "distill/carried.h"
+#include "distill/matching.h"
+#include "distill/method.h"
+#include "distill/set_training.h"
+
+#include "base/error.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum row { ROW_COSINE, ROW_COSINE_NORM };
+enum adaptive { ADAPTIVE_NONE, ADAPTIVE_LOSS, ADAPTIVE_TABLE };
+enum { FROZEN_PER_CLASS = 16, MOST_EPOCHS = 50 };
+
+struct match_spec {
+    int row, adaptive;
+    double intra, inter; /* inter -1: the number of classes */
+    int warmup[2], outer, inner, real_per_class;
+    bool augment, flip;
+};
+
+static const char *const rows[] = {[ROW_COSINE] = "cosine", [ROW_COSINE_NORM] = "cosine_norm", NULL};
+static const char *const adaptives[] = {
+    [ADAPTIVE_NONE] = "none", [ADAPTIVE_LOSS] = "loss", [ADAPTIVE_TABLE] = "table", NULL};
+
+#define AT(member) offsetof(struct match_spec, member)
+static const struct schema_key keys[] = {
+    {"method.row", KEY_CHOICE, AT(row), .words = rows, .standard = "cosine",
+     .help =
+         "Distance of two rows of weights' gradients: 1 - cosine, or that and the length of their difference (EGM)."},
+    {"method.intra", KEY_REAL, AT(intra), .least = 0, .most = KEY_UNBOUNDED, .standard = "1",
+     .help = "Weight of the match class by class."},
+    {"method.inter", KEY_REAL, AT(inter), .least = 0, .most = KEY_UNBOUNDED, .zero = "classes", .standard = "0",
+     .help = "Weight of the match of means over all classes (DCC: 1 without intra); classes: their number (EGM)."},
+    {"method.warmup", KEY_INTS, AT(warmup), .least = 0, .most = KEY_WHOLE, .items = 2, .standard = "[0, 0]",
+     .help = "Iterations, and matches in each of them, that match class by class alone; DCC: [250, 10]."},
+    {"method.outer", KEY_INT, AT(outer), .least = 1, .most = 1e6, .zero = "auto", .standard = "auto",
+     .help = "Matches, that is outer steps, of an iteration; auto: as published for set.ipc 1, 10, 20, 30, 40, 50."},
+    {"method.inner", KEY_INT, AT(inner), .least = 1, .most = 1e6, .zero = "auto", .standard = "auto",
+     .help = "Epochs of the set that the network learns between two matches; auto: as published."},
+    {"method.adaptive", KEY_CHOICE, AT(adaptive), .words = adaptives, .standard = "none",
+     .help =
+         "EGM: learning ends with the epoch that raises the loss on real images, 50 at most; or the published table."},
+    {"method.real_per_class", KEY_INT, AT(real_per_class), .least = 1, .most = 1e6, .standard = "256",
+     .help = "Real images of a class in one match; a class that has fewer gives all."},
+    {"method.augment", KEY_BOOL, AT(augment), .standard = "false",
+     .help = "DSA: one differentiable Siamese augmentation a class and match; the network learns under it, too."},
+    {"method.flip", KEY_BOOL, AT(flip), .standard = "true",
+     .help = "Mirroring is one of its families; not for digits."},
+};
+static const struct key_default defaults[] = {
+    {"set.init", "real"},    {"outer.optimizer", "sgd"}, {"outer.lr", "0.1"},  {"outer.momentum", "0.5"},
+    {"outer.clip", "false"}, {"inner.optimizer", "sgd"}, {"inner.lr", "0.01"}, {"evaluate.protocol", "dc"},
+};
+
+struct match {
+    const struct distill_problem *problem;
+    const struct match_spec *spec;
+    struct set *set;
+    struct unroll *unroll;
+    int outer, inner; /* as `loops` says */
+    struct matching_spec matching_spec;
+    struct matching matching;
+    struct set_training training;
+    struct carried carried;
+    int epochs; /* of all inner training so far */
+    float *images, *maps, *colours, *pull;
+    struct arena arena;
+};
+
+/* The published table of loops, for those that are not given. */
+static int loops(const struct match_spec *spec, int ipc, int *outer, int *inner) {
+    static const int table[][3] = {{1, 1, 1}, {10, 10, 50}, {20, 20, 25}, {30, 30, 20}, {40, 40, 15}, {50, 50, 10}};
+    *outer = spec->outer;
+    *inner = spec->inner;
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        if (table[i][0] != ipc) continue;
+        if (!*outer) *outer = table[i][1];
+        if (!*inner) *inner = table[i][2];
+    }
+    if (spec->adaptive != ADAPTIVE_NONE) *inner = MOST_EPOCHS;
+    if (*outer && *inner) return RETORT_OK;
+    return error_set(RETORT_EINVAL,
+                     "auto is known for set.ipc 1, 10, 20, 30, 40 and 50 (outer, inner: 1, 1; 10, 50; 20, 25; 30, 20; "
+                     "40, 15; 50, 10), not for %d; give method.outer and method.inner",
+                     ipc);
+}
+
+static int check(const struct distill_problem *problem, const char **key) {
+    int status = RETORT_OK;
+    const struct match_spec *spec = problem->method_spec;
+    int outer, inner;
+    *key = "method.intra";
+    if (spec->intra == 0 && spec->inter == 0)
+        RAISE(RETORT_EINVAL, "neither classes nor their means would be matched; give intra or inter a weight");
+    *key = spec->outer ? "method.inner" : "method.outer";
+    TRY(loops(spec, problem->set.ipc, &outer, &inner));
+done:
+    return status;
+}
+
+/* --- the distance --- */
+/* Lengths of rows [O,1]; where a row is zero its derivative is, too. */
+static struct node *length(struct node *x) {
+    struct node *squares = node_reduce_sum(node_square(x), 1u << 1);
+    struct node *zero = node_scale(node_stop_gradient(squares), 0), *some = node_compare(zero, squares, COMPARE_LESS);
+    return node_multiply(node_sqrt(node_select(some, squares, node_shift(zero, 1))), some);
+}
+
+static struct node *distance(const struct network *net, const void *context, struct node *g, struct node *h) {
+    const struct match_spec *spec = context;
+    struct node *sum = NULL;
+    for (int i = 0; i < net->parameter_count; i++) {
+        const struct network_parameter *parameter = &net->parameters[i];
+        if (parameter->shape.rank < 2) continue;
+        const int64_t start[] = {parameter->offset}, step[] = {1}, count = parameter->count;
+        struct shape shape = SHAPE(parameter->shape.size[0], count / parameter->shape.size[0]);
+        struct node *x = node_reshape(node_slice(g, start, step, SHAPE(count)), shape);
+        struct node *y = node_reshape(node_slice(h, start, step, SHAPE(count)), shape);
+        struct node *lengths = node_shift(node_multiply(length(x), length(y)), 1e-6);
+        struct node *cosine = node_divide(node_reduce_sum(node_multiply(x, y), 1u << 1), lengths);
+        struct node *row = node_shift(node_negate(cosine), 1);
+        if (spec->row == ROW_COSINE_NORM) row = node_add(row, length(node_subtract(x, y)));
+        sum = sum ? node_add(sum, node_sum_all(row)) : node_sum_all(row);
+    }
+    return sum;
+}
+
+/* --- making one --- */
+static void destroy(void *instance) {
+    struct match *m = instance;
+    if (!m) return;
+    carried_finish(&m->carried);
+    set_training_finish(&m->training);
+    unroll_destroy(m->unroll);
+    arena_finish(&m->arena);
+    free(m);
+}
+
+static size_t most_rows(const struct match *m) {
+    const struct matching_spec *spec = &m->matching_spec;
+    return (size_t)(spec->real > spec->set ? spec->real : spec->set);
+}
+
+static int allocate(struct match *m) {
+    size_t size = (size_t)m->set->image_size, count = most_rows(m), frozen = (size_t)m->matching_spec.frozen;
+    m->images = arena_array(&m->arena, (count > frozen ? count : frozen) * size, sizeof(float));
+    m->maps = arena_array(&m->arena, count, MAP_SIZE * sizeof(float));
+    m->colours = arena_array(&m->arena, count, COLOUR_SIZE * sizeof(float));
+    m->pull = arena_array(&m->arena, (size_t)m->set->ipc * size, sizeof(float));
+    return m->arena.failed ? error_set(RETORT_ENOMEM, "out of memory for batches of %zu images", count) : RETORT_OK;
+}
+
+static int compile(struct match *m) {
+    int status = RETORT_OK;
+    const struct distill_problem *problem = m->problem;
+    struct pass_spec passes[MATCHING_PASSES + 1];
+    struct unroll_spec spec = {.network = problem->network,
+                               .optimizer = problem->inner.optimizer,
+                               .passes = passes,
+                               .frozen = problem->frozen,
+                               .plan_only = problem->plan_only,
+                               .interrupt = problem->interrupt};
+    spec.pass_count = matching_init(&m->matching, &m->matching_spec, passes);
+    TRY(set_training_init(&m->training, &spec, passes));
+    TRY(unroll_create(problem->library, &spec, &m->unroll));
+    m->matching.unroll = m->training.unroll = m->unroll;
+done:
+    return status;
+}
+
+static int create(const struct distill_problem *problem, struct set *set, void **instance) {
+    int status = RETORT_OK;
+    const struct network *net = problem->network;
+    const struct match_spec *spec = problem->method_spec;
+    struct match *m = calloc(1, sizeof *m);
+    if (!m) RAISE(RETORT_ENOMEM, "out of memory preparing gradient matching");
+    *m = (struct match){.problem = problem, .spec = spec, .set = set};
+    arena_init(&m->arena);
+    TRY(loops(spec, set->ipc, &m->outer, &m->inner));
+    m->matching_spec = (struct matching_spec){.network = net,
+                                              .real = spec->real_per_class,
+                                              .set = set->ipc,
+                                              .augment = spec->augment ? siamese_apply : NULL,
+                                              .means = spec->inter != 0,
+                                              .frozen = net->stats_count ? FROZEN_PER_CLASS * net->classes : 0,
+                                              .distance = distance,
+                                              .distance_context = spec};
+    m->training = (struct set_training){.problem = problem,
+                                        .set = set,
+                                        .most_epochs = m->outer > 1 ? m->inner : 0,
+                                        .watch = spec->adaptive == ADAPTIVE_LOSS ? spec->real_per_class : 0,
+                                        .augment = spec->augment,
+                                        .flip = spec->flip};
+    TRY(allocate(m));
+    TRY(compile(m));
+    TRY(carried_init(&m->carried, m->unroll, problem->outer.meta_batch, m->outer > 1));
+    *instance = m;
+    m = NULL;
+done:
+    destroy(m);
+    return status;
+}
+
+static const struct unroll *unroll_of(const void *instance) {
+    return ((const struct match *)instance)->unroll;
+}
+
+/* --- a step --- */
+static int epochs_before(const struct match *m, int match) {
+    static const int table[] = {50, 40, 30, 20};
+    if (m->spec->adaptive != ADAPTIVE_TABLE) return m->inner;
+    return match <= 4 ? table[match - 1] : match <= 10 ? 10 : 5;
+}
+
+static int freeze(struct match *m, uint32_t draw) {
+    int status = RETORT_OK;
+    int64_t different;
+    struct random random = random_begin(m->problem->seed, RANDOM_FROZEN_BATCH, draw);
+    for (int class = 0; m->matching_spec.frozen && class < m->set->classes; class ++)
+        TRY(dataset_draw_class(m->problem->train, &random, class, FROZEN_PER_CLASS,
+                               m->images + class * FROZEN_PER_CLASS * m->set->image_size, &different));
+    TRY(matching_freeze(&m->matching, m->images));
+done:
+    return status;
+}
+
+/* The set's images of a class, under the augmentation that its real ones have. */
+static struct matching_batch batch_of(struct match *m, uint32_t draw, int class) {
+    const struct network *net = m->problem->network;
+    if (m->spec->augment)
+        siamese_draw_class(m->problem->seed, draw, class, m->spec->flip, net->height, net->width, m->maps, m->colours);
+    for (size_t i = 1; m->spec->augment && i < most_rows(m); i++) {
+        memcpy(m->maps + i * MAP_SIZE, m->maps, MAP_SIZE * sizeof *m->maps);
+        memcpy(m->colours + i * COLOUR_SIZE, m->colours, COLOUR_SIZE * sizeof *m->colours);
+    }
+    const float *images = m->set->images + (int64_t) class * m->set->ipc * m->set->image_size;
+    return (struct matching_batch){class, m->set->ipc, images, m->maps, m->colours};
+}
+
+/* Adds a class's derivative of the last comparison to the set's. */
+static int pull(struct match *m, int class) {
+    int status = RETORT_OK;
+    int64_t count = m->set->ipc * m->set->image_size;
+    TRY(matching_pull(&m->matching, m->pull));
+    for (int64_t i = 0; i < count; i++) m->set->image_gradient[class * count + i] += m->pull[i];
+done:
+    return status;
+}
+
+static int match_classes(struct match *m, uint32_t draw, double intra, bool means, double *loss) {
+    int status = RETORT_OK;
+    struct random random = random_begin(m->problem->seed, RANDOM_REAL_BATCH, draw);
+    if (means) TRY(matching_begin_sums(&m->matching));
+    for (int class = 0; class < m->set->classes; class ++) {
+        double one;
+        struct matching_batch own = batch_of(m, draw, class), real = own;
+        real.images = m->images;
+        TRY(dataset_draw_class(m->problem->train, &random, class, m->matching_spec.real, m->images, &real.different));
+        TRY(matching_begin(&m->matching));
+        TRY(matching_real(&m->matching, &real));
+        TRY(matching_set(&m->matching, &own));
+        if (means) TRY(matching_add(&m->matching));
+        if (intra == 0) continue;
+        TRY(matching_compare(&m->matching, MATCHING_CLASS, 1, intra, &one));
+        TRY(pull(m, class));
+        *loss += one;
+    }
+done:
+    return status;
+}
+
+static int match_means(struct match *m, uint32_t draw, double weight, double *loss) {
+    int status = RETORT_OK;
+    double one;
+    TRY(matching_compare(&m->matching, MATCHING_SUMS, 1.0 / m->set->classes, weight, &one));
+    for (int class = 0; class < m->set->classes; class ++) {
+        struct matching_batch own = batch_of(m, draw, class);
+        TRY(matching_show(&m->matching, &own));
+        TRY(pull(m, class));
+    }
+    *loss += one;
+done:
+    return status;
+}
+
+static int take_step(void *instance, struct turn turn, struct metrics *metrics) {
+    int status = RETORT_OK;
+    struct match *m = instance;
+    struct set *set = m->set;
+    const struct match_spec *spec = m->spec;
+    int iteration = (turn.step - 1) / m->outer, match = (turn.step - 1) % m->outer, epochs = 0;
+    const uint64_t seed = distill_seed(m->problem->seed, RANDOM_WEIGHTS, turn.draw);
+    double loss = 0, inter = spec->inter < 0 ? set->classes : spec->inter, intra = spec->intra;
+    if (iteration < spec->warmup[0] && match < spec->warmup[1]) {
+        inter = 0;
+        intra = 1;
+    }
+    if (match) {
+        TRY(carried_take(&m->carried, turn.trajectory));
+        TRY(set_training_run(&m->training, turn.draw, epochs_before(m, match), &epochs));
+    } else {
+        TRY(unroll_begin(m->unroll, &seed));
+    }
+    TRY(freeze(m, turn.draw));
+    memset(set->image_gradient, 0, (size_t)(set->count * set->image_size) * sizeof *set->image_gradient);
+    TRY(match_classes(m, turn.draw, intra, inter != 0, &loss));
+    if (inter != 0) TRY(match_means(m, turn.draw, inter, &loss));
+    TRY(carried_leave(&m->carried, turn.trajectory));
+    metric_real(metrics, "loss", loss);
+    metric_whole(metrics, "inner_epochs", epochs);
+done:
+    return status;
+}
+
+static double *left(void *instance, int64_t *count) {
+    return carried_left(&((struct match *)instance)->carried, count);
+}
+
+static void advance(void *instance, const struct metrics *metrics) {
+    struct match *m = instance;
+    carried_advance(&m->carried);
+    m->epochs += (int)(metric_number(metrics, "inner_epochs") * m->problem->outer.meta_batch + 0.5);
+}
+
+static void state(void *instance, struct state *state) {
+    struct match *m = instance;
+    state_whole(state, &m->epochs);
+    carried_state(&m->carried, state);
+}
+
+static void results(const void *instance, struct metrics *results) {
+    metric_whole(results, "inner_epochs", ((const struct match *)instance)->epochs);
+}
+
+const struct method method_match = {
+    .name = "match",
+    .summary = "Gradients on real and on synthetic images, made alike: DC, DSA, DCC, EGM.",
+    .keys = keys,
+    .key_count = sizeof keys / sizeof *keys,
+    .spec_size = sizeof(struct match_spec),
+    .defaults = defaults,
+    .default_count = sizeof defaults / sizeof *defaults,
+    .remedy = "lower outer.lr",
+    .check = check,
+    .create = create,
+    .destroy = destroy,
+    .unroll = unroll_of,
+    .step = take_step,
+    .advance = advance,
+    .left = left,
+    .state = state,
+    .results = results,
+};
