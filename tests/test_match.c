@@ -1,0 +1,556 @@
+/* Gradient matching (methods match and idc) on the device, through the rows of the method table, against the same loss
+ * in one graph evaluated in double precision; the training between matches against plain gradient descent; runs that
+ * are interrupted, and saved in the middle of an iteration. */
+#include "graphs.h"
+#include "test.h"
+
+#include "base/augmentation.h"
+#include "distill/distill.h"
+#include "distill/method.h"
+#include "transform/transform.h"
+#include "unroll/unroll.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { CLASSES = 3, CHANNELS = 2, HEIGHT = 8, WIDTH = 7, PIXELS = CHANNELS * HEIGHT * WIDTH, IPC = 3 };
+enum { COUNT = CLASSES * IPC, TRAIN = 70, REAL = 6, MOST_REAL = 16 };
+
+/* What the methods' keys say: their own structs (match.c, idc.c). */
+struct match_keys {
+    int row, adaptive;
+    double intra, inter;
+    int warmup[2], outer, inner, real_per_class;
+    bool augment, flip;
+};
+struct idc_keys {
+    int matches, real_per_class, set_per_class, real_images;
+    int distance, models, networks, epochs;
+    double perturb[2], cutmix;
+    bool augment;
+};
+
+static float train_images[TRAIN * PIXELS];
+static int32_t train_labels[TRAIN];
+static int64_t class_rows[TRAIN], class_begin[CLASSES + 1] = {0, 4, 30, TRAIN}; /* 4, 26 and 40 images */
+static char ant[] = "ant", bee[] = "bee", cat[] = "cat", *class_names[] = {ant, bee, cat};
+static const struct dataset train = {.count = TRAIN,
+                                     .channels = CHANNELS,
+                                     .height = HEIGHT,
+                                     .width = WIDTH,
+                                     .classes = CLASSES,
+                                     .images = train_images,
+                                     .labels = train_labels,
+                                     .class_names = class_names,
+                                     .class_rows = class_rows,
+                                     .class_begin = class_begin};
+static struct device *device;
+static struct library *libraries[2];
+static volatile int interrupt;
+
+static int prepare(void **state) {
+    (void)state;
+    struct random random = random_begin(5, RANDOM_TEST, 0);
+    for (int i = 0; i < TRAIN * PIXELS; i++) train_images[i] = (float)random_normal(&random);
+    for (int c = 0; c < CLASSES; c++)
+        for (int64_t i = class_begin[c]; i < class_begin[c + 1]; i++) train_labels[class_rows[i] = i] = c;
+    if (device_open("cpu", &device) < 0) return 0;
+    for (int f = 0; f < 2; f++) assert_ok(library_create(device, f ? FAMILY_GPU : FAMILY_CPU, &libraries[f]));
+    return 0;
+}
+
+static int clean(void **state) {
+    (void)state;
+    for (int f = 0; f < 2; f++) library_destroy(libraries[f]);
+    device_close(device);
+    return 0;
+}
+
+static const struct method *method_named(const char *name) {
+    for (int i = 0; method_at(i); i++)
+        if (strcmp(method_at(i)->name, name) == 0) return method_at(i);
+    fail_msg("there is no method %s", name);
+    return NULL;
+}
+
+static struct distill_problem problem_of(const struct network *network, const char *method, const void *keys,
+                                         int family) {
+    return (struct distill_problem){
+        .library = libraries[family],
+        .train = &train,
+        .network = network,
+        .inner = {.optimizer = {.kind = OPTIMIZER_SGD, .lr = 0.05, .momentum = 0.5}},
+        .set = {.ipc = IPC, .init = SET_NOISE},
+        .outer = {.steps = 10, .optimizer = OPTIMIZER_SGD, .lr = 0.1, .momentum = 0.5, .meta_batch = 1},
+        .method = method_named(method),
+        .method_spec = keys,
+        .seed = 11,
+        .interrupt = &interrupt};
+}
+
+static const struct network_spec instance_norm = {
+    .kind = NETWORK_CONVNET, .depth = 2, .width = 5, .norm = NORM_INSTANCE, .activation = ACTIVATION_SWISH};
+static const struct network_spec batch_norm = {
+    .kind = NETWORK_CONVNET, .depth = 2, .width = 5, .norm = NORM_BATCH, .activation = ACTIVATION_SWISH};
+
+/* --- the loss in one graph --- */
+enum kind { COSINE, COSINE_NORM, SQUARED, ABSOLUTE };
+struct loss {
+    enum kind kind;
+    double intra, inter;
+    bool composed; /* the order of IDC's augmentation */
+};
+
+static struct node *root_of_squares(struct node *x) {
+    return node_sqrt(node_sum_all(node_square(x)));
+}
+
+/* Row by row, as the definition has it. */
+static struct node *distance(enum kind kind, const struct network *net, struct node *g, struct node *h) {
+    struct node *sum = NULL;
+    for (int i = 0; i < net->parameter_count; i++) {
+        const struct network_parameter *parameter = &net->parameters[i];
+        bool conv = parameter->shape.rank == 4;
+        int64_t rows = parameter->shape.size[0], size = parameter->count / rows;
+        if (!conv && (parameter->shape.rank != 2 || kind == SQUARED || kind == ABSOLUTE)) continue;
+        for (int64_t r = 0; r < rows; r++) {
+            const int64_t start[] = {parameter->offset + r * size}, step[] = {1};
+            struct node *x = node_slice(g, start, step, SHAPE(size)), *y = node_slice(h, start, step, SHAPE(size));
+            struct node *d = node_subtract(x, y), *one;
+            if (kind == SQUARED) {
+                one = node_sum_all(node_square(d));
+            } else if (kind == ABSOLUTE) {
+                one = node_sum_all(node_max(d, node_negate(d)));
+            } else {
+                struct node *lengths = node_multiply(root_of_squares(x), root_of_squares(y));
+                one = node_divide(node_sum_all(node_multiply(x, y)), node_shift(lengths, 1e-6));
+                one = node_shift(node_negate(one), 1);
+                if (kind == COSINE_NORM) one = node_add(one, root_of_squares(d));
+            }
+            sum = sum ? node_add(sum, one) : one;
+        }
+    }
+    return sum;
+}
+
+/* The gradient by theta of the mean cross-entropy of a class's images: rows of `images`, weighed by targets. */
+static struct node *class_gradient(struct graph *g, const struct network *net, struct node *theta, struct node *stats,
+                                   struct node *images, const char *side, int c, int64_t count, bool composed) {
+    char maps[32], colours[32], targets[32];
+    snprintf(maps, sizeof maps, "maps %d", c);
+    snprintf(colours, sizeof colours, "colours %d", c);
+    snprintf(targets, sizeof targets, "%s targets %d", side, c);
+    struct node *m = graph_input(g, maps, FLOAT32, SHAPE(1, 2, 3));
+    struct node *k = graph_input(g, colours, FLOAT32, SHAPE(1, COLOUR_SIZE)), *gradient;
+    images = composed ? siamese_apply_composed(g, images, m, k) : siamese_apply(g, images, m, k);
+    struct network_pass pass = {.theta = theta, .images = images, .stats_in = stats};
+    struct node *logits = network_logits(g, net, &pass, NULL, NULL);
+    struct node *loss = loss_soft(g, logits, graph_input(g, targets, FLOAT32, SHAPE(count, net->classes)));
+    assert_ok(transform_vjp(loss, NULL, &theta, 1, &gradient));
+    return gradient;
+}
+
+struct inputs {
+    double theta[4096], stats[64], set[COUNT * PIXELS];
+    double real[CLASSES][MOST_REAL * PIXELS], maps[CLASSES][MAP_SIZE], colours[CLASSES][COLOUR_SIZE];
+    double real_targets[CLASSES][MOST_REAL * CLASSES], set_targets[CLASSES][IPC * CLASSES];
+};
+
+static double evaluate_loss(const struct network *net, const struct loss *what, int real, struct inputs *in,
+                            double *gradient) {
+    char names[CLASSES][5][32];
+    struct binding bindings[8 + 5 * CLASSES];
+    double loss;
+    int bound = 0;
+    struct graph *g;
+    assert_ok(graph_create(&g));
+    struct node *theta = graph_input(g, "theta", FLOAT32, SHAPE(net->theta_count)), *sum = NULL, *derivative;
+    struct node *stats = net->stats_count ? graph_input(g, "stats", FLOAT32, SHAPE(net->stats_count)) : NULL;
+    struct node *set = graph_input(g, "set", FLOAT32, SHAPE(COUNT, CHANNELS, HEIGHT, WIDTH)), *all[2] = {NULL};
+    for (int c = 0; c < CLASSES; c++) {
+        const int64_t start[] = {c * IPC, 0, 0, 0}, step[] = {1, 1, 1, 1};
+        snprintf(names[c][0], 32, "real %d", c);
+        snprintf(names[c][1], 32, "maps %d", c);
+        snprintf(names[c][2], 32, "colours %d", c);
+        snprintf(names[c][3], 32, "real targets %d", c);
+        snprintf(names[c][4], 32, "set targets %d", c);
+        double *values[] = {in->real[c], in->maps[c], in->colours[c], in->real_targets[c], in->set_targets[c]};
+        for (int i = 0; i < 5; i++) bindings[bound++] = (struct binding){names[c][i], values[i]};
+        struct node *x = graph_input(g, names[c][0], FLOAT32, SHAPE(real, CHANNELS, HEIGHT, WIDTH));
+        struct node *s = node_slice(set, start, step, SHAPE(IPC, CHANNELS, HEIGHT, WIDTH));
+        struct node *own[] = {class_gradient(g, net, theta, stats, x, "real", c, real, what->composed),
+                              class_gradient(g, net, theta, stats, s, "set", c, IPC, what->composed)};
+        struct node *one = node_scale(distance(what->kind, net, own[0], own[1]), what->intra);
+        sum = sum ? node_add(sum, one) : one;
+        for (int i = 0; i < 2; i++) all[i] = all[i] ? node_add(all[i], own[i]) : own[i];
+    }
+    for (int i = 0; i < 2; i++) all[i] = node_scale(all[i], 1.0 / CLASSES);
+    if (what->inter != 0) sum = node_add(sum, node_scale(distance(what->kind, net, all[0], all[1]), what->inter));
+    assert_ok(transform_vjp(sum, NULL, &set, 1, &derivative));
+    graph_output(g, "loss", sum);
+    graph_output(g, "gradient", derivative);
+    const struct binding others[] = {{"theta", in->theta}, {"stats", in->stats},   {"set", in->set},
+                                     {"loss", &loss},      {"gradient", gradient}, {0}};
+    memcpy(bindings + bound, others, sizeof others);
+    evaluate(g, bindings);
+    graph_destroy(g);
+    return loss;
+}
+
+/* What a step at these weights draws, and its loss and gradient in double precision. */
+static double expected(const struct distill_problem *problem, struct unroll *unroll, const struct loss *what, int real,
+                       bool augment, int step, const float *set, double *gradient) {
+    const struct network *net = problem->network;
+    struct inputs *in = calloc(1, sizeof *in);
+    float *state = calloc((size_t)unroll_state_count(unroll), sizeof *state), images[MOST_REAL * PIXELS];
+    assert_in_range(net->theta_count, 1, 4096);
+    assert_ok(unroll_read_state(unroll, state));
+    for (int64_t i = 0; i < net->theta_count; i++) in->theta[i] = (double)state[i];
+    for (int64_t i = 0; i < net->stats_count; i++)
+        in->stats[i] = (double)state[unroll_state_count(unroll) - net->stats_count + i];
+    for (int i = 0; i < COUNT * PIXELS; i++) in->set[i] = (double)set[i];
+    struct random random = random_begin(problem->seed, RANDOM_REAL_BATCH, (uint32_t)step);
+    for (int c = 0; c < CLASSES; c++) {
+        float map[MAP_SIZE] = {1, 0, 0, 0, 1, 0}, colour[COLOUR_SIZE] = {0, 1, 1, 0, 0, -1, -1};
+        int64_t different;
+        uint32_t order[IPC];
+        assert_ok(dataset_draw_class(&train, &random, c, real, images, &different));
+        if (what->composed) { /* idc draws which images it takes, even where it takes all */
+            struct random own = random_begin(problem->seed, RANDOM_SIAMESE, (uint32_t)step);
+            random_choose(&random, IPC, IPC, order);
+            own.index = (uint64_t)c << 8;
+            if (augment) siamese_draw_composed(&own, HEIGHT, WIDTH, 1, map, colour);
+        } else if (augment) {
+            siamese_draw_class(problem->seed, (uint32_t)step, c, true, HEIGHT, WIDTH, map, colour);
+        }
+        for (int i = 0; i < real * PIXELS; i++) in->real[c][i] = (double)images[i];
+        for (int i = 0; i < MAP_SIZE; i++) in->maps[c][i] = (double)map[i];
+        for (int i = 0; i < COLOUR_SIZE; i++) in->colours[c][i] = (double)colour[i];
+        /* loss_soft is the mean over all rows */
+        for (int i = 0; i < different; i++) in->real_targets[c][i * CLASSES + c] = (double)real / (double)different;
+        for (int i = 0; i < IPC; i++) in->set_targets[c][i * CLASSES + c] = 1;
+    }
+    double loss = evaluate_loss(net, what, real, in, gradient);
+    free(in);
+    free(state);
+    return loss;
+}
+
+/* Steps of one instance, the set being updated between them. */
+static void expect_steps(const struct network_spec *spec, const char *method, const void *keys, const struct loss *what,
+                         int real, bool augment, int steps, int family) {
+    struct network network;
+    struct set set;
+    void *instance;
+    struct metrics metrics = {0};
+    assert_ok(network_describe(spec, CHANNELS, HEIGHT, WIDTH, CLASSES, &network));
+    const struct distill_problem problem = problem_of(&network, method, keys, family);
+    assert_ok(set_begin(&problem, &set));
+    assert_ok(problem.method->create(&problem, &set, &instance));
+    for (int step = 1; step <= steps; step++) {
+        double gradient[COUNT * PIXELS], got[COUNT * PIXELS];
+        metrics_clear(&metrics);
+        assert_ok(problem.method->step(instance, (struct turn){step, 0, (uint32_t)step}, &metrics));
+        struct unroll *unroll = (struct unroll *)(uintptr_t)problem.method->unroll(instance);
+        double loss = expected(&problem, unroll, what, real, augment, step, set.stored, gradient);
+        double loss_off = fabs(metric_number(&metrics, "loss") - loss) / loss;
+        for (int i = 0; i < COUNT * PIXELS; i++) got[i] = (double)set.image_gradient[i];
+        double off = relative_error(got, gradient, COUNT * PIXELS);
+        if (getenv("RETORT_TEST_PRINT"))
+            print_message("%s step %d: loss %.2g off, gradient %.2g\n", method, step, loss_off, off);
+        if (!(loss_off < 5e-6) || !(off < 2e-5)) fail_msg("step %d: loss %.2g off, gradient %.2g", step, loss_off, off);
+        outer_update(&set.variables[SET_STORED], OPTIMIZER_SGD, 0.5, step);
+        problem.method->advance(instance, &metrics);
+    }
+    metrics_finish(&metrics);
+    problem.method->destroy(instance);
+    set_finish(&set);
+}
+
+static const struct match_keys dc = {.intra = 1, .outer = 3, .inner = 2, .real_per_class = REAL, .flip = true};
+
+static void test_match(void **state) {
+    (void)state;
+    if (!device) skip();
+    for (int family = 0; family < 2; family++) {
+        struct match_keys keys = dc;
+        expect_steps(&instance_norm, "match", &keys, &(struct loss){COSINE, 1, 0, false}, REAL, false, 4, family);
+        keys.augment = true;
+        expect_steps(&instance_norm, "match", &keys, &(struct loss){COSINE, 1, 0, false}, REAL, true, 4, family);
+        keys = dc;
+        keys.intra = 0, keys.inter = 1;
+        expect_steps(&instance_norm, "match", &keys, &(struct loss){COSINE, 0, 1, false}, REAL, false, 2, family);
+        keys = dc;
+        keys.row = 1, keys.inter = -1;
+        expect_steps(&instance_norm, "match", &keys, &(struct loss){COSINE_NORM, 1, CLASSES, false}, REAL, false, 2,
+                     family);
+        keys = dc;
+        expect_steps(&batch_norm, "match", &keys, &(struct loss){COSINE, 1, 0, false}, REAL, false, 3, family);
+    }
+}
+
+/* In the first iteration's first match the means are left out. */
+static void test_warmup(void **state) {
+    (void)state;
+    if (!device) skip();
+    const struct match_keys keys = {.inter = 1, .warmup = {1, 3}, .outer = 3, .inner = 2, .real_per_class = REAL};
+    expect_steps(&instance_norm, "match", &keys, &(struct loss){COSINE, 1, 0, false}, REAL, false, 3, 0);
+}
+
+static void test_idc(void **state) {
+    (void)state;
+    if (!device) skip();
+    for (int family = 0; family < 2; family++) {
+        struct idc_keys keys = {.matches = 3,
+                                .real_per_class = 5,
+                                .set_per_class = 128,
+                                .real_images = 64,
+                                .networks = 2,
+                                .epochs = 1,
+                                .cutmix = 0.5,
+                                .augment = false};
+        const struct loss squared = {SQUARED, 1, 0, true}, absolute = {ABSOLUTE, 1, 0, true};
+        expect_steps(&instance_norm, "idc", &keys, &squared, 5, false, 2, family);
+        keys.models = 1, keys.perturb[0] = 0.01, keys.perturb[1] = 0.09, keys.augment = true, keys.distance = 1;
+        expect_steps(&instance_norm, "idc", &keys, &absolute, 5, true, 4, family);
+    }
+}
+
+/* A memory ceiling splits the batches of all passes; the gradient is the same. */
+static void test_parts(void **state) {
+    (void)state;
+    if (!device) skip();
+    struct network network;
+    struct set set;
+    void *instance = NULL;
+    const struct match_keys keys = {
+        .row = 1, .intra = 1, .inter = 1, .outer = 2, .inner = 2, .real_per_class = 16, .augment = true, .flip = true};
+    assert_ok(network_describe(&instance_norm, CHANNELS, HEIGHT, WIDTH, CLASSES, &network));
+    const struct distill_problem problem = problem_of(&network, "match", &keys, 1);
+    assert_ok(set_begin(&problem, &set));
+    int parts = 1;
+    for (uint64_t ceiling = device_bytes(device) + (512 << 10); parts < 3; ceiling -= 4 << 10) {
+        struct unroll_plan plan;
+        device_set_ceiling(device, ceiling);
+        assert_ok(problem.method->create(&problem, &set, &instance));
+        unroll_plan(problem.method->unroll(instance), &plan);
+        problem.method->destroy(instance);
+        parts = plan.meta_splits;
+    }
+    expect_steps(&instance_norm, "match", &keys, &(struct loss){COSINE_NORM, 1, 1, false}, 16, true, 2, 1);
+    device_set_ceiling(device, 0);
+    set_finish(&set);
+}
+
+/* --- training between matches --- */
+/* theta and momentum after `steps` steps of gradient descent in double precision on the mean loss of given images. */
+static void descend(const struct network *net, const struct optimizer_spec *sgd, const float *images,
+                    const int32_t *labels, int64_t count, int steps, double *theta, double *velocity) {
+    double *x = calloc((size_t)(count * PIXELS), sizeof *x), *y = calloc((size_t)(count * CLASSES), sizeof *y);
+    double *gradient = calloc((size_t)net->theta_count, sizeof *gradient);
+    for (int64_t i = 0; i < count * PIXELS; i++) x[i] = (double)images[i];
+    for (int64_t i = 0; i < count; i++) y[i * CLASSES + labels[i]] = 1;
+    struct graph *g;
+    struct node *derivative;
+    assert_ok(graph_create(&g));
+    struct node *t = graph_input(g, "theta", FLOAT32, SHAPE(net->theta_count));
+    struct network_pass pass = {.theta = t,
+                                .images = graph_input(g, "x", FLOAT32, SHAPE(count, CHANNELS, HEIGHT, WIDTH))};
+    struct node *loss =
+        loss_soft(g, network_logits(g, net, &pass, NULL, NULL), graph_input(g, "y", FLOAT32, SHAPE(count, CLASSES)));
+    assert_ok(transform_vjp(loss, NULL, &t, 1, &derivative));
+    graph_output(g, "gradient", derivative);
+    for (int step = 0; step < steps; step++) {
+        evaluate(g, BINDINGS({"theta", theta}, {"x", x}, {"y", y}, {"gradient", gradient}));
+        for (int64_t i = 0; i < net->theta_count; i++) {
+            velocity[i] = sgd->momentum * velocity[i] + gradient[i] + sgd->weight_decay * theta[i];
+            theta[i] -= sgd->lr * velocity[i];
+        }
+    }
+    graph_destroy(g);
+    free(x);
+    free(y);
+    free(gradient);
+}
+
+/* The weights at each match of an iteration. The set, nine images, is one batch; of real images there are 64 a step. */
+static void expect_training(const char *method, const void *keys, int epochs, double weight_decay) {
+    struct network network;
+    struct set set;
+    void *instance;
+    struct metrics metrics = {0};
+    assert_ok(network_describe(&instance_norm, CHANNELS, HEIGHT, WIDTH, CLASSES, &network));
+    struct distill_problem problem = problem_of(&network, method, keys, 0);
+    problem.inner.optimizer.weight_decay = weight_decay;
+    const int64_t p = network.theta_count;
+    double *theta = calloc((size_t)p, sizeof *theta), *velocity = calloc((size_t)p, sizeof *velocity);
+    double *got = calloc((size_t)p, sizeof *got);
+    float *now = calloc((size_t)p, sizeof *now), images[64 * PIXELS];
+    int32_t labels[64];
+    assert_ok(set_begin(&problem, &set));
+    assert_ok(problem.method->create(&problem, &set, &instance));
+    struct unroll *unroll = (struct unroll *)(uintptr_t)problem.method->unroll(instance);
+    for (int step = 1; step <= 3; step++) {
+        struct random random = random_begin(problem.seed, RANDOM_REAL_TRAINING, (uint32_t)step);
+        metrics_clear(&metrics);
+        assert_ok(problem.method->step(instance, (struct turn){step, 0, (uint32_t)step}, &metrics));
+        assert_ok(unroll_read_theta(unroll, now));
+        for (int64_t i = 0; i < p; i++) got[i] = (double)now[i];
+        if (step == 1) {
+            memcpy(theta, got, (size_t)p * sizeof *theta);
+        } else if (epochs) {
+            descend(&network, &problem.inner.optimizer, set.images, set.hard_labels, COUNT, epochs, theta, velocity);
+        } else {
+            assert_ok(dataset_draw(&train, &random, 64, images, labels));
+            descend(&network, &problem.inner.optimizer, images, labels, 64, 1, theta, velocity);
+        }
+        double off = relative_error(got, theta, p);
+        if (!(off < 2e-6)) fail_msg("%s: weights of match %d are %.2g off", method, step, off);
+        outer_update(&set.variables[SET_STORED], OPTIMIZER_SGD, 0.5, step);
+        problem.method->advance(instance, &metrics);
+    }
+    metrics_finish(&metrics);
+    problem.method->destroy(instance);
+    set_finish(&set);
+    free(theta);
+    free(velocity);
+    free(got);
+    free(now);
+}
+
+static void test_training(void **state) {
+    (void)state;
+    if (!device) skip();
+    expect_training("match", &dc, 2, 0);
+    expect_training(
+        "idc", &(struct idc_keys){.matches = 3, .real_per_class = 5, .set_per_class = 9, .real_images = 127}, 0, 5e-4);
+}
+
+/* EGM's tables: epochs before each match of an iteration, by rule and by the loss on real images. */
+static void test_adaptive(void **state) {
+    (void)state;
+    if (!device) skip();
+    struct network network;
+    const struct metrics *metrics;
+    static const int table[] = {0, 50, 40, 30, 20, 10, 10, 10, 10, 10, 10, 5, 0};
+    struct match_keys keys = dc;
+    keys.adaptive = 2, keys.outer = 12;
+    assert_ok(network_describe(&instance_norm, CHANNELS, HEIGHT, WIDTH, CLASSES, &network));
+    for (int adaptive = 2; adaptive >= 1; adaptive--) {
+        struct distill *d;
+        int least = 51, most = 0;
+        keys.adaptive = adaptive;
+        struct distill_problem problem = problem_of(&network, "match", &keys, 0);
+        problem.inner.optimizer.lr = adaptive == 1 ? 1 : 0.05;
+        assert_ok(distill_create(&problem, &d));
+        for (int step = 0; step < 13; step++) {
+            assert_ok(distill_step(d, &metrics));
+            int epochs = (int)metric_number(metrics, "inner_epochs");
+            if (adaptive == 2) assert_int_equal(epochs, table[step]);
+            if (step % 12 == 0) assert_int_equal(epochs, 0);
+            if (step % 12 && epochs < least) least = epochs;
+            if (epochs > most) most = epochs;
+        }
+        if (adaptive == 1) assert_true(least >= 1 && least < 50 && most <= 50);
+        distill_destroy(d);
+    }
+}
+
+/* --- runs --- */
+/* The set after `steps` steps, interrupted before step `cut` (0: never) inside of the step, then saved and loaded. */
+static void run(const char *method, const void *keys, int meta_batch, int steps, int cut, float *images) {
+    struct network network;
+    struct distill *d;
+    const struct metrics *metrics;
+    char path[] = "/tmp/test_match_XXXXXX";
+    int32_t labels[COUNT];
+    assert_ok(network_describe(&instance_norm, CHANNELS, HEIGHT, WIDTH, CLASSES, &network));
+    struct distill_problem problem = problem_of(&network, method, keys, 0);
+    problem.outer.meta_batch = meta_batch;
+    int file = mkstemp(path);
+    assert_true(file >= 0);
+    close(file);
+    assert_ok(distill_create(&problem, &d));
+    for (int step = 1; step <= steps; step++) {
+        if (step == cut) {
+            interrupt = 1;
+            assert_int_equal(distill_step(d, &metrics), RETORT_EINTERRUPTED);
+            interrupt = 0;
+            assert_ok(distill_save(d, path));
+            distill_destroy(d);
+            assert_ok(distill_create(&problem, &d));
+            assert_ok(distill_load(d, path));
+            assert_int_equal(distill_steps_done(d), step - 1);
+        }
+        assert_ok(distill_step(d, &metrics));
+    }
+    assert_ok(distill_read_set(d, images, NULL, labels));
+    distill_destroy(d);
+    unlink(path);
+}
+
+static void test_runs(void **state) {
+    (void)state;
+    if (!device) skip();
+    static float whole[COUNT * PIXELS], again[COUNT * PIXELS];
+    struct match_keys match = dc;
+    match.augment = true, match.inter = 1;
+    struct idc_keys idc = {.matches = 3,
+                           .real_per_class = 5,
+                           .set_per_class = 2,
+                           .real_images = 64,
+                           .models = 1,
+                           .networks = 2,
+                           .epochs = 1,
+                           .perturb = {0.01, 0.09},
+                           .cutmix = 0.5,
+                           .augment = true};
+    for (int method = 0; method < 2; method++)
+        for (int meta_batch = 1; meta_batch <= 2; meta_batch++) {
+            const char *name = method ? "idc" : "match";
+            const void *keys = method ? (const void *)&idc : &match;
+            run(name, keys, meta_batch, 5, 0, whole);
+            for (int cut = 2; cut <= 4; cut++) {
+                run(name, keys, meta_batch, 5, cut, again);
+                if (memcmp(whole, again, sizeof whole)) fail_msg("%s: cut before step %d the set differs", name, cut);
+            }
+        }
+}
+
+static void test_refusals(void **state) {
+    (void)state;
+    struct network network;
+    struct distill *d;
+    assert_ok(network_describe(&instance_norm, CHANNELS, HEIGHT, WIDTH, CLASSES, &network));
+    struct match_keys match = dc;
+    match.outer = 0;
+    struct distill_problem problem = problem_of(&network, "match", &match, 0);
+    assert_int_equal(distill_create(&problem, &d), RETORT_EINVAL);
+    assert_non_null(strstr(retort_error_message(), "not for 3; give method.outer and method.inner"));
+    match = dc;
+    match.intra = 0;
+    assert_int_equal(distill_create(&problem, &d), RETORT_EINVAL);
+    assert_non_null(strstr(retort_error_message(), "neither classes nor their means"));
+    struct idc_keys idc = {.matches = 3, .real_per_class = 5, .set_per_class = 2, .real_images = 80};
+    problem = problem_of(&network, "idc", &idc, 0);
+    assert_int_equal(distill_create(&problem, &d), RETORT_EINVAL);
+    assert_non_null(strstr(retort_error_message(), "the training data has only 70 images"));
+    idc.real_images = 63;
+    assert_int_equal(distill_create(&problem, &d), RETORT_EINVAL);
+    assert_non_null(strstr(retort_error_message(), "expected 64 or more"));
+    idc.real_images = 64, idc.perturb[0] = 0.1;
+    assert_int_equal(distill_create(&problem, &d), RETORT_EINVAL);
+    assert_non_null(strstr(retort_error_message(), "is more than the most"));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_match), cmocka_unit_test(test_warmup),   cmocka_unit_test(test_idc),
+        cmocka_unit_test(test_parts), cmocka_unit_test(test_training), cmocka_unit_test(test_adaptive),
+        cmocka_unit_test(test_runs),  cmocka_unit_test(test_refusals),
+    };
+    return cmocka_run_group_tests_name("match", tests, prepare, clean);
+}
