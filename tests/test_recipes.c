@@ -26,9 +26,10 @@ static void recipe_image(const char *path, const struct descriptor *d, int image
                                                : 10;
 }
 
-/* Data of that size, black and just large enough for the recipe's batches. */
+/* Data of that size, black and just large enough for the recipe's batches, or what its networks learn from. */
 static void dataset_begin(const struct descriptor *d, const int image[3], int classes, struct dataset *data) {
-    int64_t per_class = d->set.ipc + d->outer.real_batch / classes + 1,
+    enum { LEARNT = 2048 };
+    int64_t per_class = d->set.ipc + (d->outer.real_batch + LEARNT) / classes + 1,
             pixels = (int64_t)image[0] * image[1] * image[2];
     *data = (struct dataset){
         .count = per_class * classes, .channels = image[0], .height = image[1], .width = image[2], .classes = classes};
