@@ -26,6 +26,12 @@ enum random_stream {
     RANDOM_LANCZOS = 11,   /* the seed of the first vector, and on the device the vector itself */
     RANDOM_SIAMESE = 12,   /* one augmentation for all images of a class, per outer step */
     RANDOM_TEST_PART = 13, /* images of train kept for testing, where the data has no test part; seed 0 always */
+    /* Experts: initial weights; the order of real images and their augmentation, in an expert's epoch; which expert an
+     * outer step matches, and from which epoch on. */
+    RANDOM_EXPERT = 20,
+    RANDOM_EXPERT_ORDER = 21,
+    RANDOM_EXPERT_AUGMENT = 22,
+    RANDOM_EXPERT_PICK = 23,
     RANDOM_TEST = 99,
     RANDOM_PARAMETER = 1000, /* on the device: initial values of a network's parameter i are stream 1000 + i */
 };

@@ -3,6 +3,8 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "distill/method.h"
+#include "run/expert_store.h"
 #include "team/team.h"
 #include "unroll/self_test.h"
 
@@ -101,6 +103,36 @@ done:
     return status;
 }
 
+/* The folder of experts that a method reads; NULL: none. */
+static const char *experts_of(const struct descriptor *descriptor, struct expert_wish *wish) {
+    const struct method *method = descriptor_method(descriptor);
+    *wish = (struct expert_wish){0};
+    if (method->experts) method->experts(descriptor->method_spec, wish);
+    return wish->folder;
+}
+
+static int take_experts(const struct descriptor *descriptor, struct session *session) {
+    int status = RETORT_OK;
+    struct expert_wish wish;
+    const char *folder = experts_of(descriptor, &wish);
+    if (!folder || !folder_exists(folder)) goto done;
+    session->experts = calloc(1, sizeof *session->experts);
+    if (!session->experts) RAISE(RETORT_ENOMEM, "out of memory");
+    TRY(expert_store_open(folder, descriptor, session, wish.epochs, session->experts));
+done:
+    return status;
+}
+
+int session_require_experts(const struct descriptor *descriptor, const struct session *session) {
+    struct expert_wish wish;
+    const char *folder = experts_of(descriptor, &wish);
+    if (!folder || session->experts) return RETORT_OK;
+    return error_set(RETORT_EINVAL,
+                     "method.experts: there is no folder %s; train the experts first: retort experts "
+                     "DESCRIPTOR",
+                     folder);
+}
+
 int session_open_device(const struct descriptor *descriptor, int index, const struct session *beside, unsigned units,
                         bool single, struct session *session) {
     int status = RETORT_OK;
@@ -116,6 +148,7 @@ int session_open_device(const struct descriptor *descriptor, int index, const st
     fresh.target.single |= single;
     TRY(take_data(descriptor, beside, &fresh));
     TRY(describe_networks(descriptor, &fresh));
+    TRY(take_experts(descriptor, &fresh));
     TRY(test_compiled(&fresh));
     *session = fresh;
     return RETORT_OK;
@@ -182,6 +215,7 @@ void session_close(struct session *session) {
     if (!session) return;
     if (!session->borrowed) data_finish(&session->data);
     drop_kernels(session);
+    free(session->experts);
     device_close(session->device);
     *session = (struct session){0};
 }
