@@ -3,6 +3,7 @@
 #include "bars.h"
 
 #include "distill/experts.h"
+#include "retort/evaluate.h"
 #include "retort/run.h"
 #include "run/expert_store.h"
 #include "run/prepare.h"
@@ -223,6 +224,13 @@ static void test_run(void **state) {
     assert_ok(run("out", false));
     assert_ok(run("again", false));
     assert_same_file("out/set/images.npy", "again/set/images.npy");
+    /* A finished run is evaluated again whatever has become of its experts. */
+    char path[FILE_PATH_MAX];
+    write_text("theirs/experts.json", "{}");
+    assert_int_equal(run("third", false), RETORT_EFORMAT);
+    struct retort_evaluation *evaluation;
+    assert_ok(retort_evaluate(path_in("out", path), NULL, &evaluation));
+    retort_evaluation_destroy(evaluation);
     free(thetas);
     close_stage(&stage);
 }

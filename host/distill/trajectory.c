@@ -1,23 +1,17 @@
 /* Matching trajectories (MTT: Cazenavette et al., "Dataset distillation by matching training trajectories", CVPR 2022).
- * A step takes an expert (experts.h) at an epoch i, theta_0 = theta*_i, trains from there J steps of SGD on the set,
- * and pulls the end to where the expert was K epochs later, with start s = theta*_i and target b = theta*_{i+K}:
- *
- *     L = |m (theta_J - b)|^2 / |m (s - b)|^2
- *
- * m is 1, or (DDPP: Li et al., "Dataset distillation using parameter pruning", IEICE Trans. Fundamentals 2024) 0 for
- * parameters in which student and expert are too unlike, and constant for the derivative. That goes back through the
- * window exactly. With `hessian: none` theta_t counts as constant in each gradient (TESLA: Cui et al., "Scaling up
- * dataset distillation to ImageNet-1K with constant memory", ICML 2023, as released): dS = -alpha sum over t of
- * (dg_t / dS)^T dL / dtheta_J, which is not the derivative of L. */
+ * A step takes an expert (experts.h) at an epoch i, trains from theta_0 = theta*_i on J steps of SGD on the set, and
+ * pulls the end to where the expert was K epochs later, theta*_{i+K}, by the loss of expert_loss.h. The derivative goes
+ * back through the J steps exactly. With `hessian: none` theta_t counts as constant in each gradient (TESLA: Cui et
+ * al., "Scaling up dataset distillation to ImageNet-1K with constant memory", ICML 2023, as released):
+ * dS = -alpha sum over t of (dg_t / dS)^T dL / dtheta_J, which is not the derivative of L. */
 #include "base/error.h"
+#include "distill/expert_loss.h"
 #include "distill/experts.h"
 #include "distill/method.h"
 #include "unroll/unroll.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-enum prune { PRUNE_NONE, PRUNE_RATIO, PRUNE_DISTANCE };
 
 struct trajectory_spec {
     int steps, epochs, max_start, batch;
@@ -64,13 +58,11 @@ static const struct key_default defaults[] = {
     {"outer.clip", "false"},    {"evaluate.protocol", "dc"},
 };
 
-/* The values of the loss, in the order of pass_spec's table. */
-enum { THETA, START, TARGET, LAMBDA, LOSS, KEPT, VALUES };
-
 struct trajectory {
     const struct distill_problem *problem;
     const struct trajectory_spec *spec;
     struct set *set;
+    struct expert_loss loss; /* a pass of the unroll */
     struct unroll *unroll;
     int64_t batch;
     float *start, *target; /* [p] */
@@ -118,57 +110,6 @@ static void wish(const void *values, struct expert_wish *wish) {
                                  .epochs = spec->max_start - 1 + spec->epochs};
 }
 
-/* --- the loss --- */
-static struct node *magnitude(struct node *x) {
-    return node_max(x, node_negate(x));
-}
-
-/* 1 for parameters that are kept, 0 for those that are dropped: a comparison has no derivative. With equal signs
- * |a + b| - |a - b| is twice the smaller magnitude, with others minus that, and |a + b| + |a - b| twice the larger. */
-static struct node *kept_parameters(const struct trajectory_spec *spec, struct node *student, struct node *start,
-                                    struct node *target) {
-    struct node *apart = magnitude(node_subtract(student, target));
-    if (spec->prune == PRUNE_DISTANCE)
-        return node_compare(apart, node_scale(magnitude(node_subtract(target, start)), spec->epsilon),
-                            COMPARE_LESS_EQUAL);
-    struct node *together = magnitude(node_add(student, target));
-    return node_compare(node_scale(node_add(together, apart), spec->epsilon), node_subtract(together, apart),
-                        COMPARE_LESS_EQUAL);
-}
-
-static struct graph *build(const void *context, int64_t count) {
-    const struct trajectory *t = context;
-    struct shape shape = SHAPE(t->problem->network->theta_count);
-    struct graph *graph;
-    (void)count;
-    if (graph_create(&graph) < 0) return NULL;
-    struct node *student = graph_input(graph, "theta", FLOAT32, shape);
-    struct node *start = graph_input(graph, "start", FLOAT32, shape);
-    struct node *target = graph_input(graph, "target", FLOAT32, shape);
-    struct node *kept = t->spec->prune ? kept_parameters(t->spec, student, start, target) : NULL;
-    struct node *off = node_subtract(student, target), *way = node_subtract(start, target);
-    if (kept) {
-        off = node_multiply(kept, off);
-        way = node_multiply(kept, way);
-    }
-    struct node *length = node_sum_all(node_square(way));
-    graph_output(graph, "loss", node_divide(node_sum_all(node_square(off)), length));
-    graph_output(graph, "lambda",
-                 node_multiply(off, node_broadcast_scalar(node_scale(node_reciprocal(length), 2), shape)));
-    if (kept) graph_output(graph, "kept", node_sum_all(kept));
-    if (graph_status(graph) >= 0) return graph;
-    graph_destroy(graph);
-    return NULL;
-}
-
-static struct pass_spec loss_pass(const struct trajectory *t) {
-    static const struct pass_value values[VALUES] = {
-        [THETA] = {"theta", PASS_THETA},    [START] = {"start", PASS_UPLOAD}, [TARGET] = {"target", PASS_UPLOAD},
-        [LAMBDA] = {"lambda", PASS_RESULT}, [LOSS] = {"loss", PASS_RESULT},   [KEPT] = {"kept", PASS_RESULT},
-    };
-    return (struct pass_spec){"distance to the expert", build, t, 1, values, t->spec->prune ? VALUES : KEPT};
-}
-
 /* --- making one --- */
 static void destroy(void *instance) {
     struct trajectory *t = instance;
@@ -198,7 +139,8 @@ static int create(const struct distill_problem *problem, struct set *set, void *
     arena_init(&t->arena);
     t->batch = batch_of(t->spec, set->count);
     TRY(allocate(t));
-    const struct pass_spec loss = loss_pass(t);
+    t->loss = (struct expert_loss){problem->network->theta_count, (enum prune)t->spec->prune, t->spec->epsilon};
+    const struct pass_spec loss = expert_loss_pass(&t->loss);
     const struct unroll_spec spec = {.network = problem->network,
                                      .optimizer = problem->inner.optimizer,
                                      .set_count = set->count,
@@ -260,7 +202,8 @@ static int take_step(void *instance, struct turn turn, struct metrics *metrics) 
     const struct expert_source *experts = t->problem->experts;
     struct pass *pass = unroll_pass(t->unroll, 0);
     struct unroll_gradient gradient = {.images = t->set->image_gradient};
-    float loss, kept = (float)t->problem->network->theta_count;
+    double loss;
+    int64_t kept;
     if (!experts) RAISE(RETORT_EINVAL, "there are no experts; train them first: retort experts DESCRIPTOR");
     struct random pick = random_begin(t->problem->seed, RANDOM_EXPERT_PICK, turn.draw);
     int expert = (int)random_below(&pick, (uint32_t)experts->networks);
@@ -268,23 +211,21 @@ static int take_step(void *instance, struct turn turn, struct metrics *metrics) 
     TRY(experts->read(experts->context, expert, epoch, t->start));
     TRY(experts->read(experts->context, expert, epoch + spec->epochs, t->target));
     TRY(upload(t, turn.draw));
-    TRY(pass_upload(pass, START, t->start));
-    TRY(pass_upload(pass, TARGET, t->target));
+    TRY(expert_loss_upload(pass, t->start, t->target));
     TRY(unroll_begin_from(t->unroll, t->start));
     TRY(unroll_window(t->unroll, 0, spec->steps, false));
     TRY(pass_run(pass));
-    TRY(pass_read(pass, LOSS, &loss));
-    if (spec->prune) TRY(pass_read(pass, KEPT, &kept));
+    TRY(expert_loss_read(pass, &loss, &kept));
     if (kept == 0)
         RAISE(RETORT_ENUMERIC, "method.prune drops all parameters; %s method.epsilon",
               spec->prune == PRUNE_RATIO ? "lower" : "raise");
-    TRY(unroll_backward(t->unroll, pass_result(pass, LAMBDA), hessian_of(spec), &gradient));
+    TRY(unroll_backward(t->unroll, expert_loss_lambda(pass), hessian_of(spec), &gradient));
     /* By the chain rule to the logarithm. */
     if (t->set->variables[SET_LOG_LR].count)
         t->set->variables[SET_LOG_LR].gradient[0] = (float)(gradient.lr * set_inner_lr(t->set));
     metric_real(metrics, "loss", loss);
     metric_whole(metrics, "start", epoch);
-    metric_real(metrics, "dropped", 1 - kept / (double)t->problem->network->theta_count);
+    metric_real(metrics, "dropped", 1 - (double)kept / (double)t->loss.theta_count);
 done:
     return status;
 }
@@ -300,11 +241,10 @@ static int forecast(void *instance, double enough, double *seconds) {
     for (int64_t i = 0; i < t->problem->network->theta_count; i++) t->start[i] = 1;
     memset(t->target, 0, (size_t)t->problem->network->theta_count * sizeof *t->target);
     TRY(upload(t, 1));
-    TRY(pass_upload(pass, START, t->start));
-    TRY(pass_upload(pass, TARGET, t->target));
+    TRY(expert_loss_upload(pass, t->start, t->target));
     TRY(unroll_begin(t->unroll, &seed));
     TRY(unroll_time_pass(t->unroll, pass, enough, &loss));
-    TRY(unroll_time_window(t->unroll, seed, t->spec->steps, pass_result(pass, LAMBDA), hessian_of(t->spec), enough,
+    TRY(unroll_time_window(t->unroll, seed, t->spec->steps, expert_loss_lambda(pass), hessian_of(t->spec), enough,
                            &gradient, &window));
     *seconds = loss + window;
 done:

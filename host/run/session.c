@@ -103,36 +103,6 @@ done:
     return status;
 }
 
-/* The folder of experts that a method reads; NULL: none. */
-static const char *experts_of(const struct descriptor *descriptor, struct expert_wish *wish) {
-    const struct method *method = descriptor_method(descriptor);
-    *wish = (struct expert_wish){0};
-    if (method->experts) method->experts(descriptor->method_spec, wish);
-    return wish->folder;
-}
-
-static int take_experts(const struct descriptor *descriptor, struct session *session) {
-    int status = RETORT_OK;
-    struct expert_wish wish;
-    const char *folder = experts_of(descriptor, &wish);
-    if (!folder || !folder_exists(folder)) goto done;
-    session->experts = calloc(1, sizeof *session->experts);
-    if (!session->experts) RAISE(RETORT_ENOMEM, "out of memory");
-    TRY(expert_store_open(folder, descriptor, session, wish.epochs, session->experts));
-done:
-    return status;
-}
-
-int session_require_experts(const struct descriptor *descriptor, const struct session *session) {
-    struct expert_wish wish;
-    const char *folder = experts_of(descriptor, &wish);
-    if (!folder || session->experts) return RETORT_OK;
-    return error_set(RETORT_EINVAL,
-                     "method.experts: there is no folder %s; train the experts first: retort experts "
-                     "DESCRIPTOR",
-                     folder);
-}
-
 int session_open_device(const struct descriptor *descriptor, int index, const struct session *beside, unsigned units,
                         bool single, struct session *session) {
     int status = RETORT_OK;
@@ -148,7 +118,6 @@ int session_open_device(const struct descriptor *descriptor, int index, const st
     fresh.target.single |= single;
     TRY(take_data(descriptor, beside, &fresh));
     TRY(describe_networks(descriptor, &fresh));
-    TRY(take_experts(descriptor, &fresh));
     TRY(test_compiled(&fresh));
     *session = fresh;
     return RETORT_OK;
@@ -161,6 +130,23 @@ int session_open(const struct descriptor *descriptor, unsigned units, bool singl
     int devices = descriptor_devices(descriptor);
     if (devices > 1) log_info("device: the first of %d, alone; only runs are divided", devices);
     return session_open_device(descriptor, 0, NULL, units, single, session);
+}
+
+int session_take_experts(const struct descriptor *descriptor, struct session *session, bool needed) {
+    int status = RETORT_OK;
+    const struct method *method = descriptor_method(descriptor);
+    struct expert_wish wish = {0};
+    if (method->experts) method->experts(descriptor->method_spec, &wish);
+    if (!wish.folder) goto done;
+    if (!folder_exists(wish.folder) && needed)
+        RAISE(RETORT_EINVAL,
+              "method.experts: there is no folder %s; train the experts first: retort experts DESCRIPTOR", wish.folder);
+    if (!folder_exists(wish.folder)) goto done;
+    session->experts = calloc(1, sizeof *session->experts);
+    if (!session->experts) RAISE(RETORT_ENOMEM, "out of memory");
+    TRY(expert_store_open(wish.folder, descriptor, session, wish.epochs, session->experts));
+done:
+    return status;
 }
 
 void session_divide(struct session *session, struct team *team, enum divide what, const int *shares) {
