@@ -41,8 +41,8 @@ check() {
   offers "$1: a descriptor" "retort data sm" "small.yaml"
   offers "$1: a descriptor that may be left out" "retort tune sm" "small.yaml"
   offers "$1: a descriptor behind an option" "retort eval x --with sm" "small.yaml"
-  candidates "retort run --set " | sed 's/[=	].*//' | sort >keys
-  "$program" run --help-keys | sed -nE '/^## Methods/q; s/^- `([^`]+)`.*/\1/p' | sort >wanted
+  candidates "retort run --set " | sed 's/[=	].*//' | sort -u >keys
+  "$program" run --help-keys | sed -nE '/^## Methods/q; s/^- `([^`]+)`.*/\1/p' | sort -u >wanted
   report "$1: keys of a descriptor" "$([ -s wanted ] && diff wanted keys | head)"
 }
 

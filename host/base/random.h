@@ -19,19 +19,25 @@ enum random_stream {
     RANDOM_REAL_BATCH = 4,  /* rows of the real set per outer step */
     RANDOM_AUGMENT_INNER = 5,
     RANDOM_AUGMENT_REAL = 6,
-    RANDOM_TRUNCATION = 7,      /* position and window of the truncation */
-    RANDOM_EVALUATE = 8,        /* the seed of a network that is evaluated */
-    RANDOM_BASELINE = 9,        /* the random subset of real images */
-    RANDOM_SPLIT = 10,          /* held-out split */
-    RANDOM_LANCZOS = 11,        /* the seed of the first vector, and on the device the vector itself */
-    RANDOM_SIAMESE = 12,        /* one augmentation for all images of a class, per outer step */
-    RANDOM_TEST_PART = 13,      /* images of train kept for testing, where the data has no test part; seed 0 always */
-    RANDOM_REAL_TRAINING = 20,  /* real images that a network learns from between matches */
-    RANDOM_EARLY_WEIGHTS = 21,  /* the seed of an early network */
-    RANDOM_EARLY_TRAINING = 22, /* what it learns from */
-    RANDOM_PERTURBATION = 23,   /* which early network an iteration begins with, and how its weights are moved */
-    RANDOM_FROZEN_BATCH = 24,   /* real images by whose statistics batch norm is frozen */
-    RANDOM_WATCHED_BATCH = 25,  /* real images by whose loss inner training ends */
+    RANDOM_TRUNCATION = 7, /* position and window of the truncation */
+    RANDOM_EVALUATE = 8,   /* the seed of a network that is evaluated */
+    RANDOM_BASELINE = 9,   /* the random subset of real images */
+    RANDOM_SPLIT = 10,     /* held-out split */
+    RANDOM_LANCZOS = 11,   /* the seed of the first vector, and on the device the vector itself */
+    RANDOM_SIAMESE = 12,   /* one augmentation for all images of a class, per outer step */
+    RANDOM_TEST_PART = 13, /* images of train kept for testing, where the data has no test part; seed 0 always */
+    /* Experts: initial weights; the order of real images and their augmentation, in an expert's epoch; which expert an
+     * outer step matches, and from which epoch on. */
+    RANDOM_EXPERT = 20,
+    RANDOM_EXPERT_ORDER = 21,
+    RANDOM_EXPERT_AUGMENT = 22,
+    RANDOM_EXPERT_PICK = 23,
+    RANDOM_REAL_TRAINING = 30,  /* real images that a network learns from between matches */
+    RANDOM_EARLY_WEIGHTS = 31,  /* the seed of an early network */
+    RANDOM_EARLY_TRAINING = 32, /* what it learns from */
+    RANDOM_PERTURBATION = 33,   /* which early network an iteration begins with, and how its weights are moved */
+    RANDOM_FROZEN_BATCH = 34,   /* real images by whose statistics batch norm is frozen */
+    RANDOM_WATCHED_BATCH = 35,  /* real images by whose loss inner training ends */
     RANDOM_TEST = 99,
     RANDOM_PARAMETER = 1000, /* on the device: initial values of a network's parameter i are stream 1000 + i */
 };

@@ -15,6 +15,7 @@ static const struct {
 } verbs[] = {
     {"run", command_run, "distil a data set, evaluate the result, write a run folder"},
     {"plan", command_plan, "what a run would take here: memory, time; settings side by side"},
+    {"experts", command_experts, "train the networks on real data that method trajectory matches"},
     {"eval", command_eval, "train fresh networks on a distilled set and test them"},
     {"export", command_export, "write a distilled set for other programs: NPZ, safetensors, pictures"},
     {"data", command_data, "what a descriptor's data is: files, classes, sizes, a contact sheet"},

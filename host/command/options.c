@@ -55,6 +55,8 @@ static const struct {
     [OPTION_ALL_DEVICES] = {"all-devices", NULL},
     [OPTION_LIMIT] = {"limit", "SECONDS"},
     [OPTION_MARKDOWN] = {"markdown", NULL},
+    [OPTION_NETWORKS] = {"networks", "N"},
+    [OPTION_EPOCHS] = {"epochs", "E"},
     [OPTION_QUIET] = {"quiet", NULL},
     [OPTION_JSON] = {"json", NULL},
 };

@@ -49,6 +49,8 @@ enum option_name {
     OPTION_ALL_DEVICES,
     OPTION_LIMIT,
     OPTION_MARKDOWN,
+    OPTION_NETWORKS,
+    OPTION_EPOCHS,
     OPTION_QUIET,
     OPTION_JSON,
     OPTION_COUNT
@@ -106,6 +108,7 @@ int command_check(int argc, char **argv);
 int command_data(int argc, char **argv);
 int command_devices(int argc, char **argv);
 int command_eval(int argc, char **argv);
+int command_experts(int argc, char **argv);
 int command_export(int argc, char **argv);
 int command_kernels(int argc, char **argv);
 int command_plan(int argc, char **argv);

@@ -33,6 +33,7 @@ struct outer_spec {
 };
 
 struct method;
+struct expert_source;
 /* Everything a method needs. Pointers are borrowed and must outlive it. */
 struct distill_problem {
     struct library *library; /* on the device, whose ceiling is set */
@@ -46,7 +47,9 @@ struct distill_problem {
     const struct method *method;
     const void *method_spec; /* the values of its keys, method->spec_size bytes */
     uint64_t seed;
-    enum dct_way dct; /* who makes images of coefficients (dct.h) */
+    const struct expert_source *experts; /* what the method's `experts` wants; NULL: there are none, and no step is
+                                            taken */
+    enum dct_way dct;                    /* who makes images of coefficients (dct.h) */
     struct division division;
     const struct unroll_plan *frozen; /* the plan to take (distill_plan of an earlier one); NULL: look for one */
     bool plan_only;                   /* nothing is allocated or built, and no step can be taken: for distill_unroll */

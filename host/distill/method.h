@@ -19,6 +19,7 @@
 
 #include "base/key.h"
 #include "distill/distill.h"
+#include "distill/experts.h"
 #include "distill/metric.h"
 #include "distill/set.h"
 #include "distill/state.h"
@@ -57,6 +58,10 @@ struct method {
      * Asked when a descriptor is read, where library, train, network and rows are NULL, and again when these are there,
      * before anything is planned. May be NULL. */
     int (*check)(const struct distill_problem *problem, const char **key);
+
+    /* What it wants of expert trajectories (experts.h), told by the values of its keys; they are then in
+     * problem->experts, but where it is only planned for. NULL: nothing. */
+    void (*experts)(const void *spec, struct expert_wish *wish);
 
     /* Compiles and allocates. `problem` and `set` outlive the instance. */
     int (*create)(const struct distill_problem *problem, struct set *set, void **instance);

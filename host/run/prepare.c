@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "run/expert_store.h"
 #include "run/index_list.h"
 #include "run/score.h"
 
@@ -17,6 +18,7 @@ static struct distill_problem problem_of(const struct descriptor *d, const struc
                                     .method = descriptor_method(d),
                                     .method_spec = d->method_spec,
                                     .dct = d->device.dct,
+                                    .experts = session->experts ? &session->experts->source : NULL,
                                     .seed = d->seed,
                                     .division = session->division};
 }

@@ -3,6 +3,8 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "distill/method.h"
+#include "run/expert_store.h"
 #include "team/team.h"
 #include "unroll/self_test.h"
 
@@ -130,6 +132,23 @@ int session_open(const struct descriptor *descriptor, unsigned units, bool singl
     return session_open_device(descriptor, 0, NULL, units, single, session);
 }
 
+int session_take_experts(const struct descriptor *descriptor, struct session *session, bool needed) {
+    int status = RETORT_OK;
+    const struct method *method = descriptor_method(descriptor);
+    struct expert_wish wish = {0};
+    if (method->experts) method->experts(descriptor->method_spec, &wish);
+    if (!wish.folder) goto done;
+    if (!folder_exists(wish.folder) && needed)
+        RAISE(RETORT_EINVAL,
+              "method.experts: there is no folder %s; train the experts first: retort experts DESCRIPTOR", wish.folder);
+    if (!folder_exists(wish.folder)) goto done;
+    session->experts = calloc(1, sizeof *session->experts);
+    if (!session->experts) RAISE(RETORT_ENOMEM, "out of memory");
+    TRY(expert_store_open(wish.folder, descriptor, session, wish.epochs, session->experts));
+done:
+    return status;
+}
+
 void session_divide(struct session *session, struct team *team, enum divide what, const int *shares) {
     memcpy(session->shares, shares, (size_t)team_size(team) * sizeof *shares);
     session->division = (struct division){.team = team, .what = what, .shares = session->shares};
@@ -182,6 +201,7 @@ void session_close(struct session *session) {
     if (!session) return;
     if (!session->borrowed) data_finish(&session->data);
     drop_kernels(session);
+    free(session->experts);
     device_close(session->device);
     *session = (struct session){0};
 }

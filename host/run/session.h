@@ -5,6 +5,7 @@
 #include "compile/wisdom.h"
 #include "run/descriptor.h"
 
+struct expert_store;
 struct session {
     struct device *device;
     struct kernel_target target; /* of kernels, but for what session_choose_kernels settles */
@@ -14,7 +15,8 @@ struct session {
     struct data_set_pair data; /* where `borrowed`, another session's, which is closed later */
     bool borrowed;
     struct network network, evaluate_network;
-    struct division division; /* what of a run this device computes: all, until session_divide */
+    struct expert_store *experts; /* that the method reads; NULL: it reads none, or the folder is not there yet */
+    struct division division;     /* what of a run this device computes: all, until session_divide */
     int shares[DEVICES_MOST];
 };
 
@@ -27,6 +29,9 @@ int session_open(const struct descriptor *descriptor, unsigned units, bool singl
 /* The same for device `index` of the descriptor's list (descriptor_device). `beside`, where not NULL, has the data. */
 int session_open_device(const struct descriptor *descriptor, int index, const struct session *beside, unsigned units,
                         bool single, struct session *session);
+/* Opens the experts that the descriptor's method reads, before it is made. RETORT_EINVAL, with the command that makes
+ * them, where those that are there do not fit, or where they are `needed` and there are none: planning does without. */
+int session_take_experts(const struct descriptor *descriptor, struct session *session, bool needed);
 /* The device is a member of a team from now on. shares [team_size], copied. */
 void session_divide(struct session *session, struct team *team, enum divide what, const int *shares);
 /* Makes the library, by choices of the file `wisdom`, "" for none; NULL: the user's. `gemm`: who computed matrix
