@@ -6,6 +6,7 @@
 
 #include "base/augmentation.h"
 #include "distill/distill.h"
+#include "distill/gradient_distance.h"
 #include "distill/method.h"
 #include "transform/transform.h"
 #include "unroll/unroll.h"
@@ -345,6 +346,47 @@ static void test_parts(void **state) {
     set_finish(&set);
 }
 
+/* A row that is zero, of one gradient or of both, as a dead filter leaves it: its derivative is 0, not NaN. */
+static void test_zero_rows(void **state) {
+    (void)state;
+    struct network net;
+    assert_ok(network_describe(&instance_norm, CHANNELS, HEIGHT, WIDTH, CLASSES, &net));
+    const int64_t p = net.theta_count, row = net.parameters[0].count / net.parameters[0].shape.size[0];
+    double *x = calloc((size_t)p, sizeof *x), *y = calloc((size_t)p, sizeof *y), *a = calloc((size_t)p, sizeof *a);
+    struct random random = random_begin(3, RANDOM_TEST, 0);
+    fill_normal(&random, x, p, 1);
+    fill_normal(&random, y, p, 1);
+    for (int64_t i = 0; i < row; i++) x[i] = y[i] = 0, y[row + i] = 0;
+    for (int distance = DISTANCE_COSINE; distance <= DISTANCE_COSINE_NORM; distance++) {
+        struct graph *g;
+        struct node *derivative;
+        double loss;
+        assert_ok(graph_create(&g));
+        struct node *h = graph_input(g, "h", FLOAT32, SHAPE(p));
+        struct node *sum =
+            gradient_distance((enum gradient_distance)distance, &net, graph_input(g, "g", FLOAT32, SHAPE(p)), h);
+        assert_ok(transform_vjp(sum, NULL, &h, 1, &derivative));
+        graph_output(g, "loss", sum);
+        graph_output(g, "a", derivative);
+        evaluate(g, BINDINGS({"g", x}, {"h", y}, {"loss", &loss}, {"a", a}));
+        assert_true(isfinite(loss));
+        for (int64_t i = 0; i < p; i++) assert_true(isfinite(a[i]));
+        for (int64_t i = 0; i < row; i++) assert_true(a[i] == 0);
+        /* Beside a row of g that is not zero, h's has the slope of the product: -g / 1e-6, and that of the length. */
+        double expected[64], off;
+        double squares = 0;
+        for (int64_t i = 0; i < row; i++) squares += x[row + i] * x[row + i];
+        for (int64_t i = 0; i < row; i++)
+            expected[i] = -x[row + i] / 1e-6 - (distance == DISTANCE_COSINE_NORM ? x[row + i] / sqrt(squares) : 0);
+        off = relative_error(a + row, expected, row);
+        if (!(off < 1e-12)) fail_msg("a zero row's derivative is %.2g off", off);
+        graph_destroy(g);
+    }
+    free(x);
+    free(y);
+    free(a);
+}
+
 /* --- training between matches --- */
 /* theta and momentum after `steps` steps of gradient descent in double precision on the mean loss of given images. */
 static void descend(const struct network *net, const struct optimizer_spec *sgd, const float *images,
@@ -548,9 +590,9 @@ static void test_refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_match), cmocka_unit_test(test_warmup),   cmocka_unit_test(test_idc),
-        cmocka_unit_test(test_parts), cmocka_unit_test(test_training), cmocka_unit_test(test_adaptive),
-        cmocka_unit_test(test_runs),  cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_match),     cmocka_unit_test(test_warmup), cmocka_unit_test(test_idc),
+        cmocka_unit_test(test_zero_rows), cmocka_unit_test(test_parts),  cmocka_unit_test(test_training),
+        cmocka_unit_test(test_adaptive),  cmocka_unit_test(test_runs),   cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests_name("match", tests, prepare, clean);
 }

@@ -27,7 +27,6 @@
 #include <string.h>
 
 enum models { MODELS_FRESH, MODELS_EARLY };
-enum metric_kind { METRIC_SQUARED, METRIC_ABSOLUTE };
 
 struct idc_spec {
     int matches, real_per_class, set_per_class, real_images;
@@ -36,7 +35,8 @@ struct idc_spec {
     bool augment;
 };
 
-static const char *const distances[] = {[METRIC_SQUARED] = "squared", [METRIC_ABSOLUTE] = "absolute", NULL};
+/* From DISTANCE_SQUARED on. */
+static const char *const distances[] = {"squared", "absolute", NULL};
 static const char *const models[] = {[MODELS_FRESH] = "fresh", [MODELS_EARLY] = "early", NULL};
 
 #define AT(member) offsetof(struct idc_spec, member)
@@ -75,13 +75,10 @@ struct idc {
     const struct idc_spec *spec;
     struct set *set;
     struct unroll *unroll;
-    struct matching_spec matching_spec;
     struct matching matching;
     struct carried carried;
     struct real_training training;
 
-    /* of one class */
-    float *images, *maps, *colours, *pull;
     uint32_t *chosen;
     float *theta; /* [p] */
     struct arena arena;
@@ -106,47 +103,22 @@ done:
     return status;
 }
 
-/* --- the distance: weights of convolutions alone --- */
-static struct node *distance(const struct network *net, const void *context, struct node *g, struct node *h) {
-    const struct idc_spec *spec = context;
-    struct node *sum = NULL;
-    for (int i = 0; i < net->parameter_count; i++) {
-        const struct network_parameter *parameter = &net->parameters[i];
-        if (parameter->shape.rank != 4) continue;
-        const int64_t start[] = {parameter->offset}, step[] = {1};
-        struct node *d = node_slice(node_subtract(g, h), start, step, SHAPE(parameter->count));
-        struct node *one =
-            node_sum_all(spec->distance == METRIC_SQUARED ? node_square(d) : node_max(d, node_negate(d)));
-        sum = sum ? node_add(sum, one) : one;
-    }
-    return sum;
-}
-
 /* --- making one --- */
 static void destroy(void *instance) {
     struct idc *m = instance;
     if (!m) return;
     carried_finish(&m->carried);
     real_training_finish(&m->training);
+    matching_finish(&m->matching);
     unroll_destroy(m->unroll);
     arena_finish(&m->arena);
     free(m);
 }
 
-static size_t most_rows(const struct idc *m) {
-    const struct matching_spec *spec = &m->matching_spec;
-    return (size_t)(spec->real > spec->set ? spec->real : spec->set);
-}
-
 static int allocate(struct idc *m) {
-    size_t size = (size_t)m->set->image_size, rows = most_rows(m);
-    m->images = arena_array(&m->arena, rows * size, sizeof(float));
-    m->maps = arena_array(&m->arena, rows, MAP_SIZE * sizeof(float));
-    m->colours = arena_array(&m->arena, rows, COLOUR_SIZE * sizeof(float));
-    m->pull = arena_array(&m->arena, rows * size, sizeof(float));
-    m->chosen = arena_array(&m->arena, (size_t)m->set->ipc, sizeof(uint32_t));
-    m->theta = arena_array(&m->arena, (size_t)m->problem->network->theta_count, sizeof(float));
-    return m->arena.failed ? error_set(RETORT_ENOMEM, "out of memory for batches of %zu images", rows) : RETORT_OK;
+    m->chosen = arena_array(&m->arena, (size_t)m->set->ipc, sizeof *m->chosen);
+    m->theta = arena_array(&m->arena, (size_t)m->problem->network->theta_count, sizeof *m->theta);
+    return m->arena.failed ? error_set(RETORT_ENOMEM, "out of memory for weights") : RETORT_OK;
 }
 
 static int create(const struct distill_problem *problem, struct set *set, void **instance) {
@@ -158,13 +130,12 @@ static int create(const struct distill_problem *problem, struct set *set, void *
     arena_init(&m->arena);
     m->problem = problem;
     m->set = set;
-    m->matching_spec = (struct matching_spec){
+    const struct matching_spec matching = {
         .network = problem->network,
         .real = spec->real_per_class,
         .set = set->ipc < spec->set_per_class ? set->ipc : spec->set_per_class,
         .augment = spec->augment ? siamese_apply_composed : NULL,
-        .distance = distance,
-        .distance_context = spec,
+        .distance = (enum gradient_distance)(DISTANCE_SQUARED + spec->distance),
     };
     m->training = (struct real_training){.problem = problem,
                                          .steps = spec->real_images / REAL_TRAINING_BATCH,
@@ -177,10 +148,10 @@ static int create(const struct distill_problem *problem, struct set *set, void *
     struct unroll_spec unroll = {.network = problem->network,
                                  .optimizer = problem->inner.optimizer,
                                  .passes = passes,
-                                 .pass_count = matching_init(&m->matching, &m->matching_spec, passes),
                                  .frozen = problem->frozen,
                                  .plan_only = problem->plan_only,
                                  .interrupt = problem->interrupt};
+    TRY(matching_init(&m->matching, &matching, passes, &unroll.pass_count));
     real_training_unroll(&m->training, &unroll);
     TRY(unroll_create(problem->library, &unroll, &m->unroll));
     m->training.unroll = m->matching.unroll = m->unroll;
@@ -231,32 +202,28 @@ static void draw_augmentation(struct idc *m, uint32_t draw, int class) {
     const struct network *net = m->problem->network;
     struct random random = random_begin(m->problem->seed, RANDOM_SIAMESE, draw);
     random.index = (uint64_t) class << 8; /* numbers of its own, more than one draw takes */
-    siamese_draw_composed(&random, net->height, net->width, 1, m->maps, m->colours);
-    for (size_t i = 1; i < most_rows(m); i++) {
-        memcpy(m->maps + i * MAP_SIZE, m->maps, MAP_SIZE * sizeof *m->maps);
-        memcpy(m->colours + i * COLOUR_SIZE, m->colours, COLOUR_SIZE * sizeof *m->colours);
-    }
+    siamese_draw_composed(&random, net->height, net->width, 1, m->matching.maps, m->matching.colours);
+    matching_spread(&m->matching);
 }
 
 /* One class: its loss, and the derivative by its images that were chosen. */
 static int match_class(struct idc *m, struct random *random, uint32_t draw, int class, double *loss) {
     int status = RETORT_OK;
+    struct matching *matching = &m->matching;
     const size_t size = (size_t)m->set->image_size, first = (size_t) class * (size_t)m->set->ipc;
-    const size_t chosen = (size_t)m->matching_spec.set;
-    struct matching_batch batch = {class, 0, m->images, m->maps, m->colours};
+    const size_t chosen = (size_t)matching->spec.set;
+    struct matching_batch batch = {class, 0, matching->images, matching->maps, matching->colours};
     draw_augmentation(m, draw, class);
-    TRY(dataset_draw_class(m->problem->train, random, class, m->matching_spec.real, m->images, &batch.different));
-    TRY(matching_begin(&m->matching));
-    TRY(matching_real(&m->matching, &batch));
+    TRY(dataset_draw_class(m->problem->train, random, class, matching->spec.real, matching->images, &batch.different));
+    TRY(matching_begin(matching));
+    TRY(matching_real(matching, &batch));
     random_choose(random, (uint32_t)m->set->ipc, (uint32_t)chosen, m->chosen);
     for (size_t i = 0; i < chosen; i++)
-        memcpy(m->images + i * size, m->set->images + (first + m->chosen[i]) * size, size * sizeof(float));
+        memcpy(matching->images + i * size, m->set->images + (first + m->chosen[i]) * size, size * sizeof(float));
     batch.different = (int64_t)chosen;
-    TRY(matching_set(&m->matching, &batch));
-    TRY(matching_compare(&m->matching, MATCHING_CLASS, 1, 1, loss));
-    TRY(matching_pull(&m->matching, m->pull));
-    for (size_t i = 0; i < chosen; i++)
-        memcpy(m->set->image_gradient + (first + m->chosen[i]) * size, m->pull + i * size, size * sizeof(float));
+    TRY(matching_set(matching, &batch));
+    TRY(matching_compare(matching, MATCHING_CLASS, 1, 1, loss));
+    TRY(matching_pull(matching, m->chosen, m->set->image_gradient + first * size));
 done:
     return status;
 }

@@ -19,10 +19,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum row { ROW_COSINE, ROW_COSINE_NORM };
-enum adaptive { ADAPTIVE_NONE, ADAPTIVE_LOSS, ADAPTIVE_TABLE };
+enum { ADAPTIVE_NONE, ADAPTIVE_LOSS, ADAPTIVE_TABLE };
 enum { FROZEN_PER_CLASS = 16, MOST_EPOCHS = 50 };
-
 struct match_spec {
     int row, adaptive;
     double intra, inter; /* inter -1: the number of classes */
@@ -30,7 +28,7 @@ struct match_spec {
     bool augment, flip;
 };
 
-static const char *const rows[] = {[ROW_COSINE] = "cosine", [ROW_COSINE_NORM] = "cosine_norm", NULL};
+static const char *const rows[] = {[DISTANCE_COSINE] = "cosine", [DISTANCE_COSINE_NORM] = "cosine_norm", NULL};
 static const char *const adaptives[] = {
     [ADAPTIVE_NONE] = "none", [ADAPTIVE_LOSS] = "loss", [ADAPTIVE_TABLE] = "table", NULL};
 
@@ -70,13 +68,10 @@ struct match {
     struct set *set;
     struct unroll *unroll;
     int outer, inner; /* as `loops` says */
-    struct matching_spec matching_spec;
     struct matching matching;
     struct set_training training;
     struct carried carried;
     int epochs; /* of all inner training so far */
-    float *images, *maps, *colours, *pull;
-    struct arena arena;
 };
 
 /* The published table of loops, for those that are not given. */
@@ -110,33 +105,6 @@ done:
     return status;
 }
 
-/* --- the distance --- */
-/* Lengths of rows [O,1]; where a row is zero its derivative is, too. */
-static struct node *length(struct node *x) {
-    struct node *squares = node_reduce_sum(node_square(x), 1u << 1);
-    struct node *zero = node_scale(node_stop_gradient(squares), 0), *some = node_compare(zero, squares, COMPARE_LESS);
-    return node_multiply(node_sqrt(node_select(some, squares, node_shift(zero, 1))), some);
-}
-
-static struct node *distance(const struct network *net, const void *context, struct node *g, struct node *h) {
-    const struct match_spec *spec = context;
-    struct node *sum = NULL;
-    for (int i = 0; i < net->parameter_count; i++) {
-        const struct network_parameter *parameter = &net->parameters[i];
-        if (parameter->shape.rank < 2) continue;
-        const int64_t start[] = {parameter->offset}, step[] = {1}, count = parameter->count;
-        struct shape shape = SHAPE(parameter->shape.size[0], count / parameter->shape.size[0]);
-        struct node *x = node_reshape(node_slice(g, start, step, SHAPE(count)), shape);
-        struct node *y = node_reshape(node_slice(h, start, step, SHAPE(count)), shape);
-        struct node *lengths = node_shift(node_multiply(length(x), length(y)), 1e-6);
-        struct node *cosine = node_divide(node_reduce_sum(node_multiply(x, y), 1u << 1), lengths);
-        struct node *row = node_shift(node_negate(cosine), 1);
-        if (spec->row == ROW_COSINE_NORM) row = node_add(row, length(node_subtract(x, y)));
-        sum = sum ? node_add(sum, node_sum_all(row)) : node_sum_all(row);
-    }
-    return sum;
-}
-
 /* --- making one --- */
 static void destroy(void *instance) {
     struct match *m = instance;
@@ -144,37 +112,32 @@ static void destroy(void *instance) {
     carried_finish(&m->carried);
     set_training_finish(&m->training);
     unroll_destroy(m->unroll);
-    arena_finish(&m->arena);
+    matching_finish(&m->matching);
     free(m);
-}
-
-static size_t most_rows(const struct match *m) {
-    const struct matching_spec *spec = &m->matching_spec;
-    return (size_t)(spec->real > spec->set ? spec->real : spec->set);
-}
-
-static int allocate(struct match *m) {
-    size_t size = (size_t)m->set->image_size, count = most_rows(m), frozen = (size_t)m->matching_spec.frozen;
-    m->images = arena_array(&m->arena, (count > frozen ? count : frozen) * size, sizeof(float));
-    m->maps = arena_array(&m->arena, count, MAP_SIZE * sizeof(float));
-    m->colours = arena_array(&m->arena, count, COLOUR_SIZE * sizeof(float));
-    m->pull = arena_array(&m->arena, (size_t)m->set->ipc * size, sizeof(float));
-    return m->arena.failed ? error_set(RETORT_ENOMEM, "out of memory for batches of %zu images", count) : RETORT_OK;
 }
 
 static int compile(struct match *m) {
     int status = RETORT_OK;
     const struct distill_problem *problem = m->problem;
+    const struct network *net = problem->network;
+    const struct match_spec *spec = m->spec;
+    const struct matching_spec matching = {.network = net,
+                                           .real = spec->real_per_class,
+                                           .set = m->set->ipc,
+                                           .augment = spec->augment ? siamese_apply : NULL,
+                                           .means = spec->inter != 0,
+                                           .frozen = net->stats_count ? FROZEN_PER_CLASS * net->classes : 0,
+                                           .distance = (enum gradient_distance)spec->row};
     struct pass_spec passes[MATCHING_PASSES + 1];
-    struct unroll_spec spec = {.network = problem->network,
-                               .optimizer = problem->inner.optimizer,
-                               .passes = passes,
-                               .frozen = problem->frozen,
-                               .plan_only = problem->plan_only,
-                               .interrupt = problem->interrupt};
-    spec.pass_count = matching_init(&m->matching, &m->matching_spec, passes);
-    TRY(set_training_init(&m->training, &spec, passes));
-    TRY(unroll_create(problem->library, &spec, &m->unroll));
+    struct unroll_spec unroll = {.network = net,
+                                 .optimizer = problem->inner.optimizer,
+                                 .passes = passes,
+                                 .frozen = problem->frozen,
+                                 .plan_only = problem->plan_only,
+                                 .interrupt = problem->interrupt};
+    TRY(matching_init(&m->matching, &matching, passes, &unroll.pass_count));
+    TRY(set_training_init(&m->training, &unroll, passes));
+    TRY(unroll_create(problem->library, &unroll, &m->unroll));
     m->matching.unroll = m->training.unroll = m->unroll;
 done:
     return status;
@@ -182,28 +145,17 @@ done:
 
 static int create(const struct distill_problem *problem, struct set *set, void **instance) {
     int status = RETORT_OK;
-    const struct network *net = problem->network;
     const struct match_spec *spec = problem->method_spec;
     struct match *m = calloc(1, sizeof *m);
     if (!m) RAISE(RETORT_ENOMEM, "out of memory preparing gradient matching");
     *m = (struct match){.problem = problem, .spec = spec, .set = set};
-    arena_init(&m->arena);
     TRY(loops(spec, set->ipc, &m->outer, &m->inner));
-    m->matching_spec = (struct matching_spec){.network = net,
-                                              .real = spec->real_per_class,
-                                              .set = set->ipc,
-                                              .augment = spec->augment ? siamese_apply : NULL,
-                                              .means = spec->inter != 0,
-                                              .frozen = net->stats_count ? FROZEN_PER_CLASS * net->classes : 0,
-                                              .distance = distance,
-                                              .distance_context = spec};
     m->training = (struct set_training){.problem = problem,
                                         .set = set,
                                         .most_epochs = m->outer > 1 ? m->inner : 0,
                                         .watch = spec->adaptive == ADAPTIVE_LOSS ? spec->real_per_class : 0,
                                         .augment = spec->augment,
                                         .flip = spec->flip};
-    TRY(allocate(m));
     TRY(compile(m));
     TRY(carried_init(&m->carried, m->unroll, problem->outer.meta_batch, m->outer > 1));
     *instance = m;
@@ -224,39 +176,21 @@ static int epochs_before(const struct match *m, int match) {
     return match <= 4 ? table[match - 1] : match <= 10 ? 10 : 5;
 }
 
-static int freeze(struct match *m, uint32_t draw) {
-    int status = RETORT_OK;
-    int64_t different;
-    struct random random = random_begin(m->problem->seed, RANDOM_FROZEN_BATCH, draw);
-    for (int class = 0; m->matching_spec.frozen && class < m->set->classes; class ++)
-        TRY(dataset_draw_class(m->problem->train, &random, class, FROZEN_PER_CLASS,
-                               m->images + class * FROZEN_PER_CLASS * m->set->image_size, &different));
-    TRY(matching_freeze(&m->matching, m->images));
-done:
-    return status;
+static int64_t first_of(const struct match *m, int class) {
+    return (int64_t) class * m->set->ipc * m->set->image_size;
 }
 
 /* The set's images of a class, under the augmentation that its real ones have. */
 static struct matching_batch batch_of(struct match *m, uint32_t draw, int class) {
     const struct network *net = m->problem->network;
-    if (m->spec->augment)
-        siamese_draw_class(m->problem->seed, draw, class, m->spec->flip, net->height, net->width, m->maps, m->colours);
-    for (size_t i = 1; m->spec->augment && i < most_rows(m); i++) {
-        memcpy(m->maps + i * MAP_SIZE, m->maps, MAP_SIZE * sizeof *m->maps);
-        memcpy(m->colours + i * COLOUR_SIZE, m->colours, COLOUR_SIZE * sizeof *m->colours);
+    struct matching *matching = &m->matching;
+    if (m->spec->augment) {
+        siamese_draw_class(m->problem->seed, draw, class, m->spec->flip, net->height, net->width, matching->maps,
+                           matching->colours);
+        matching_spread(matching);
     }
-    const float *images = m->set->images + (int64_t) class * m->set->ipc * m->set->image_size;
-    return (struct matching_batch){class, m->set->ipc, images, m->maps, m->colours};
-}
-
-/* Adds a class's derivative of the last comparison to the set's. */
-static int pull(struct match *m, int class) {
-    int status = RETORT_OK;
-    int64_t count = m->set->ipc * m->set->image_size;
-    TRY(matching_pull(&m->matching, m->pull));
-    for (int64_t i = 0; i < count; i++) m->set->image_gradient[class * count + i] += m->pull[i];
-done:
-    return status;
+    const float *images = m->set->images + first_of(m, class);
+    return (struct matching_batch){class, m->set->ipc, images, matching->maps, matching->colours};
 }
 
 static int match_classes(struct match *m, uint32_t draw, double intra, bool means, double *loss) {
@@ -266,15 +200,16 @@ static int match_classes(struct match *m, uint32_t draw, double intra, bool mean
     for (int class = 0; class < m->set->classes; class ++) {
         double one;
         struct matching_batch own = batch_of(m, draw, class), real = own;
-        real.images = m->images;
-        TRY(dataset_draw_class(m->problem->train, &random, class, m->matching_spec.real, m->images, &real.different));
+        real.images = m->matching.images;
+        TRY(dataset_draw_class(m->problem->train, &random, class, m->spec->real_per_class, m->matching.images,
+                               &real.different));
         TRY(matching_begin(&m->matching));
         TRY(matching_real(&m->matching, &real));
         TRY(matching_set(&m->matching, &own));
         if (means) TRY(matching_add(&m->matching));
         if (intra == 0) continue;
         TRY(matching_compare(&m->matching, MATCHING_CLASS, 1, intra, &one));
-        TRY(pull(m, class));
+        TRY(matching_pull(&m->matching, NULL, m->set->image_gradient + first_of(m, class)));
         *loss += one;
     }
 done:
@@ -288,7 +223,7 @@ static int match_means(struct match *m, uint32_t draw, double weight, double *lo
     for (int class = 0; class < m->set->classes; class ++) {
         struct matching_batch own = batch_of(m, draw, class);
         TRY(matching_show(&m->matching, &own));
-        TRY(pull(m, class));
+        TRY(matching_pull(&m->matching, NULL, m->set->image_gradient + first_of(m, class)));
     }
     *loss += one;
 done:
@@ -302,18 +237,17 @@ static int take_step(void *instance, struct turn turn, struct metrics *metrics) 
     const struct match_spec *spec = m->spec;
     int iteration = (turn.step - 1) / m->outer, match = (turn.step - 1) % m->outer, epochs = 0;
     const uint64_t seed = distill_seed(m->problem->seed, RANDOM_WEIGHTS, turn.draw);
-    double loss = 0, inter = spec->inter < 0 ? set->classes : spec->inter, intra = spec->intra;
-    if (iteration < spec->warmup[0] && match < spec->warmup[1]) {
-        inter = 0;
-        intra = 1;
-    }
+    struct random frozen = random_begin(m->problem->seed, RANDOM_FROZEN_BATCH, turn.draw);
+    bool warms_up = iteration < spec->warmup[0] && match < spec->warmup[1];
+    double loss = 0, intra = warms_up ? 1 : spec->intra;
+    double inter = warms_up ? 0 : spec->inter < 0 ? set->classes : spec->inter;
     if (match) {
         TRY(carried_take(&m->carried, turn.trajectory));
         TRY(set_training_run(&m->training, turn.draw, epochs_before(m, match), &epochs));
     } else {
         TRY(unroll_begin(m->unroll, &seed));
     }
-    TRY(freeze(m, turn.draw));
+    TRY(matching_freeze(&m->matching, m->problem->train, &frozen));
     memset(set->image_gradient, 0, (size_t)(set->count * set->image_size) * sizeof *set->image_gradient);
     TRY(match_classes(m, turn.draw, intra, inter != 0, &loss));
     if (inter != 0) TRY(match_means(m, turn.draw, inter, &loss));

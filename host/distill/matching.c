@@ -5,6 +5,7 @@
 #include "transform/transform.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* The passes in their order. Behind them come, where the spec asks for them, the sums of gradients, then the statistics
  * of batch norm. */
@@ -113,7 +114,7 @@ static struct graph *build_compare(const void *context, int64_t count) {
     struct node *factors = graph_input(graph, "factors", FLOAT32, SHAPE(2)), *a = NULL;
     struct node *scale = factor(factors, 0, vector);
     struct node *loss =
-        spec->distance(spec->network, spec->distance_context, node_multiply(g, scale), node_multiply(h, scale));
+        gradient_distance(spec->distance, spec->network, node_multiply(g, scale), node_multiply(h, scale));
     if (loss) loss = node_multiply(loss, factor(factors, 1, loss->shape));
     int status = loss ? transform_vjp(loss, NULL, &h, 1, &a) : graph_status(graph);
     if (status >= 0) {
@@ -155,7 +156,7 @@ static struct graph *build_freeze(const void *context, int64_t count) {
 static struct pass_spec image_pass(struct matching *m, int pass) {
     static const char *const labels[] = {
         [REAL] = "gradient on real images", [SET] = "gradient on the set", [PULL] = "set's gradient"};
-    const struct matching_spec *spec = m->spec;
+    const struct matching_spec *spec = &m->spec;
     for (int i = 0; i < VALUES; i++) {
         if (!has(spec, pass, (enum value)i)) continue;
         struct pass_value *value = &m->values[pass][at(spec, pass, (enum value)i)];
@@ -171,7 +172,38 @@ static struct pass_spec image_pass(struct matching *m, int pass) {
                               .value_count = at(spec, pass, VALUES)};
 }
 
-int matching_init(struct matching *m, const struct matching_spec *spec, struct pass_spec passes[MATCHING_PASSES]) {
+static int64_t larger(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+
+static int allocate(struct matching *m) {
+    const struct network *net = m->spec.network;
+    const size_t size = (size_t)net->channels * (size_t)net->height * (size_t)net->width;
+    arena_init(&m->arena);
+    m->rows = larger(m->spec.real, m->spec.set);
+    m->images = arena_array(&m->arena, (size_t)larger(m->rows, m->spec.frozen) * size, sizeof *m->images);
+    m->maps = arena_array(&m->arena, (size_t)m->rows, MAP_SIZE * sizeof *m->maps);
+    m->colours = arena_array(&m->arena, (size_t)m->rows, COLOUR_SIZE * sizeof *m->colours);
+    m->gradient = arena_array(&m->arena, (size_t)m->spec.set * size, sizeof *m->gradient);
+    return m->arena.failed ? error_set(RETORT_ENOMEM, "out of memory for batches of %lld images", (long long)m->rows)
+                           : RETORT_OK;
+}
+
+void matching_finish(struct matching *m) {
+    if (!m) return;
+    arena_finish(&m->arena);
+    *m = (struct matching){0};
+}
+
+void matching_spread(struct matching *m) {
+    for (int64_t i = 1; i < m->rows; i++) {
+        memcpy(m->maps + i * MAP_SIZE, m->maps, MAP_SIZE * sizeof *m->maps);
+        memcpy(m->colours + i * COLOUR_SIZE, m->colours, COLOUR_SIZE * sizeof *m->colours);
+    }
+}
+
+int matching_init(struct matching *m, const struct matching_spec *given, struct pass_spec passes[MATCHING_PASSES],
+                  int *pass_count) {
     static const struct pass_value compared[COMPARED] = {[COMPARED_G] = {"g", PASS_BOUND},
                                                          [COMPARED_H] = {"h", PASS_BOUND},
                                                          [FACTORS] = {"factors", PASS_UPLOAD},
@@ -186,7 +218,8 @@ int matching_init(struct matching *m, const struct matching_spec *spec, struct p
                                                      [STATS_BEFORE] = {"stats", PASS_STATS},
                                                      [NEW_STATS] = {"new stats", PASS_RESULT}};
     int count = ALWAYS;
-    *m = (struct matching){.spec = spec};
+    const struct matching_spec *spec = &m->spec;
+    *m = (struct matching){.spec = *given};
     passes[REAL] = image_pass(m, REAL);
     passes[SET] = image_pass(m, SET);
     passes[COMPARE] = (struct pass_spec){"comparison of gradients", build_compare, spec, 1, compared, COMPARED};
@@ -195,7 +228,8 @@ int matching_init(struct matching *m, const struct matching_spec *spec, struct p
     if (spec->frozen)
         passes[count++] =
             (struct pass_spec){"statistics of batch norm", build_freeze, spec, spec->frozen, frozen, FROZEN};
-    return count;
+    *pass_count = count;
+    return allocate(m);
 }
 
 static struct pass *pass_of(const struct matching *m, int pass) {
@@ -203,7 +237,7 @@ static struct pass *pass_of(const struct matching *m, int pass) {
 }
 
 static struct place value_of(const struct matching *m, int pass, enum value value) {
-    return pass_result(pass_of(m, pass), at(m->spec, pass, value));
+    return pass_result(pass_of(m, pass), at(&m->spec, pass, value));
 }
 
 /* --- a class --- */
@@ -212,12 +246,12 @@ static struct place value_of(const struct matching *m, int pass, enum value valu
 static int upload_targets(struct matching *m, int pass, const struct matching_batch *batch, int64_t count) {
     int status = RETORT_OK;
     struct pass *p = pass_of(m, pass);
-    int64_t K = m->spec->network->classes;
+    int64_t K = m->spec.network->classes;
     float *targets = calloc((size_t)(count * K), sizeof *targets);
     if (!targets) RAISE(RETORT_ENOMEM, "out of memory for labels of %lld images", (long long)count);
     for (int64_t i = 0; i < batch->different; i++)
         targets[i * K + batch->label] = (float)pass_part_rows(p) / (float)batch->different;
-    TRY(pass_upload(p, at(m->spec, pass, TARGETS), targets));
+    TRY(pass_upload(p, at(&m->spec, pass, TARGETS), targets));
 done:
     free(targets);
     return status;
@@ -225,7 +259,7 @@ done:
 
 static int upload(struct matching *m, int pass, const struct matching_batch *batch) {
     int status = RETORT_OK;
-    const struct matching_spec *spec = m->spec;
+    const struct matching_spec *spec = &m->spec;
     struct pass *p = pass_of(m, pass);
     TRY(pass_upload(p, at(spec, pass, IMAGES), batch->images));
     TRY(upload_targets(m, pass, batch, pass == REAL ? spec->real : spec->set));
@@ -238,9 +272,9 @@ done:
 }
 
 static int bind_stats(struct matching *m, int pass) {
-    if (!m->spec->frozen) return RETORT_OK;
-    return pass_bind(pass_of(m, pass), at(m->spec, pass, STATS),
-                     pass_result(pass_of(m, freeze_pass(m->spec)), NEW_STATS));
+    if (!m->spec.frozen) return RETORT_OK;
+    return pass_bind(pass_of(m, pass), at(&m->spec, pass, STATS),
+                     pass_result(pass_of(m, freeze_pass(&m->spec)), NEW_STATS));
 }
 
 static int run_gradient(struct matching *m, int pass, const struct matching_batch *batch) {
@@ -252,11 +286,16 @@ done:
     return status;
 }
 
-int matching_freeze(struct matching *m, const float *images) {
+int matching_freeze(struct matching *m, const struct dataset *train, struct random *random) {
     int status = RETORT_OK;
-    if (!m->spec->frozen) goto done;
-    struct pass *pass = pass_of(m, freeze_pass(m->spec));
-    TRY(pass_upload(pass, FROZEN_IMAGES, images));
+    const struct network *net = m->spec.network;
+    const int64_t each = m->spec.frozen / net->classes, size = (int64_t)net->channels * net->height * net->width;
+    int64_t different;
+    if (!m->spec.frozen) goto done;
+    for (int class = 0; class < net->classes; class ++)
+        TRY(dataset_draw_class(train, random, class, each, m->images + class * each * size, &different));
+    struct pass *pass = pass_of(m, freeze_pass(&m->spec));
+    TRY(pass_upload(pass, FROZEN_IMAGES, m->images));
     TRY(pass_run(pass));
     TRY(unroll_take_stats(m->unroll, pass_result(pass, NEW_STATS)));
 done:
@@ -312,9 +351,11 @@ done:
     return status;
 }
 
-int matching_pull(struct matching *m, float *gradient) {
+int matching_pull(struct matching *m, const uint32_t *rows, float *gradient) {
     int status = RETORT_OK;
-    const struct matching_spec *spec = m->spec;
+    const struct matching_spec *spec = &m->spec;
+    const struct network *net = spec->network;
+    const int64_t size = (int64_t)net->channels * net->height * net->width;
     struct pass *pull = pass_of(m, PULL);
     for (int value = IMAGES; value <= COLOURS; value++)
         if (has(spec, PULL, (enum value)value))
@@ -322,7 +363,11 @@ int matching_pull(struct matching *m, float *gradient) {
     TRY(bind_stats(m, PULL));
     TRY(pass_bind(pull, at(spec, PULL, ALONG), pass_result(pass_of(m, COMPARE), A)));
     TRY(pass_run(pull));
-    TRY(pass_read(pull, at(spec, PULL, RESULT), gradient));
+    TRY(pass_read(pull, at(spec, PULL, RESULT), m->gradient));
+    for (int64_t i = 0; i < spec->set; i++) {
+        float *row = gradient + (rows ? (int64_t)rows[i] : i) * size;
+        for (int64_t k = 0; k < size; k++) row[k] += m->gradient[i * size + k];
+    }
 done:
     return status;
 }
