@@ -30,7 +30,7 @@ expect "no verb" 2 '^usage: retort VERB'
 expect "unknown verb" 2 'unknown verb rnu \(did you mean run\?\)' rnu
 expect "unknown verb, nothing near" 2 'unknown verb frobnicate$' frobnicate
 expect "unknown option of the program" 2 'did you mean --version\?' --versoin
-for verb in run plan eval export data devices check tune "bench step"; do
+for verb in run plan experts eval export data devices check tune "bench step"; do
   expect "$verb --help" 0 "^usage: retort $verb" $verb --help
   expect "$verb: unknown option" 2 "retort $verb: unknown option --jsno \(did you mean --json\?\)" $verb --jsno
 done

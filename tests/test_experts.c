@@ -96,10 +96,12 @@ static void test_equal(void **state) {
 
 static void train_into(struct stage *stage, const char *name, int least, int most, float *thetas) {
     char path[FILE_PATH_MAX];
-    int done;
+    int done, lock;
     struct experts *experts = trainer_of(stage);
-    assert_ok(expert_store_begin(path_in(name, path), &stage->descriptor, &stage->session, &spec, NETWORKS, &done));
+    assert_ok(
+        expert_store_begin(path_in(name, path), &stage->descriptor, &stage->session, &spec, NETWORKS, &done, &lock));
     assert_int_equal(done, least);
+    close(lock);
     for (int i = done; i < most; i++) {
         assert_ok(experts_train(experts, i, thetas, NULL, NULL));
         assert_ok(expert_store_write(path, i, stage->session.network.theta_count, EPOCHS, thetas));
@@ -126,7 +128,9 @@ static void test_store(void **state) {
     assert_true(thetas && theta);
     train_into(&stage, "parts", 0, 1, thetas);
     expect_refused(&stage, "parts", 1, "1 of 2 networks");
+    write_text("parts/expert-00001.theta.1.part", "what a killed process leaves");
     train_into(&stage, "parts", 1, 2, thetas);
+    assert_false(file_exists(path_in("parts/expert-00001.theta.1.part", path)));
     assert_ok(expert_store_open(path_in("parts", path), &stage.descriptor, &stage.session, EPOCHS, &store));
     assert_int_equal(store.source.networks, NETWORKS);
     assert_ok(store.source.read(store.source.context, 1, 2, theta));
@@ -136,8 +140,8 @@ static void test_store(void **state) {
     expect_refused(&stage, "nowhere", 1, "no experts in");
     assert_true(open_stage(&other, "network.width=5"));
     expect_refused(&other, "parts", 1, "network is");
-    int done;
-    assert_int_equal(expert_store_begin(path, &other.descriptor, &other.session, &spec, NETWORKS, &done),
+    int done, lock;
+    assert_int_equal(expert_store_begin(path, &other.descriptor, &other.session, &spec, NETWORKS, &done, &lock),
                      RETORT_EINVAL);
     close_stage(&other);
     assert_true(open_stage(&other, "data.path=untested.npz"));

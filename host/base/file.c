@@ -61,6 +61,16 @@ bool file_is_temporary(const char *name) {
     return *rest == '\0' || (*rest == '.' && strlen(rest) == 7);
 }
 
+void folder_clear_temporaries(const char *path) {
+    DIR *stream = opendir(path);
+    if (!stream) return;
+    for (struct dirent *entry; (entry = readdir(stream));) {
+        char inner[FILE_PATH_MAX];
+        if (file_is_temporary(entry->d_name) && path_join(path, entry->d_name, inner) == RETORT_OK) unlink(inner);
+    }
+    closedir(stream);
+}
+
 int file_lock(const char *path) {
     int descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (descriptor < 0) return -1;

@@ -25,6 +25,8 @@ int file_write_commit(const char *path, const char *temporary);
 /* Whether a file of this name (without its folder) is such a temporary, or one that libzip made beside it: where nobody
  * writes any more, a killed process has left it behind. */
 bool file_is_temporary(const char *name);
+/* Removes those of a folder, which nobody else may be writing into. */
+void folder_clear_temporaries(const char *path);
 /* Takes the lock of a file, waiting for whoever has it: creates `path`, which stays, and returns a descriptor to
  * close(), which gives the lock back; the system does that for a process that dies. -1, without a lock, where the file
  * cannot be made or the file system knows no locks. */

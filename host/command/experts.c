@@ -11,6 +11,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 static const char help[] =
     "usage: retort experts DESCRIPTOR [OPTIONS]\n\n"
@@ -113,14 +114,15 @@ done:
 }
 
 static int make(struct work *work) {
-    int status = RETORT_OK, done = 0;
+    int status = RETORT_OK, done = 0, lock = -1;
     struct experts *experts = NULL;
     const volatile int *interrupt = interrupt_install();
     TRY(settle(work));
     TRY(session_open(&work->descriptor, 0, false, &work->session));
     TRY(session_choose_kernels(&work->session, "", NULL));
     if (!work->dry_run)
-        TRY(expert_store_begin(work->folder, &work->descriptor, &work->session, &work->spec, work->networks, &done));
+        TRY(expert_store_begin(work->folder, &work->descriptor, &work->session, &work->spec, work->networks, &done,
+                               &lock));
     if (done == work->networks) {
         log_info("%s has all %d networks already", work->folder, done);
         goto done;
@@ -131,6 +133,7 @@ static int make(struct work *work) {
     if (!work->dry_run) TRY(train(work, experts, done));
 done:
     experts_destroy(experts);
+    if (lock >= 0) close(lock);
     session_close(&work->session);
     return status;
 }

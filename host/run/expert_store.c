@@ -82,13 +82,15 @@ done:
 }
 
 int expert_store_begin(const char *folder, const struct descriptor *descriptor, const struct session *session,
-                       const struct expert_spec *spec, int networks, int *done) {
+                       const struct expert_spec *spec, int networks, int *done, int *lock) {
     int status = RETORT_OK;
-    char path[FILE_PATH_MAX], words[300];
+    char path[FILE_PATH_MAX], lock_path[FILE_PATH_MAX], words[300];
     json_t *wanted = describe(descriptor, session, spec, networks), *found = NULL;
+    *lock = -1;
     if (!wanted) RAISE(RETORT_ENOMEM, "out of memory");
     TRY(path_join(folder, "experts.json", path));
-    if (!file_exists(path) && !folder_empty(folder))
+    TRY(path_join(folder, "experts.lock", lock_path));
+    if (!file_exists(path) && !file_exists(lock_path) && !folder_empty(folder))
         RAISE(RETORT_EINVAL, "%s holds something else; name a new folder with --out", folder);
     if (file_exists(path)) {
         TRY(json_file_read(path, &found));
@@ -99,6 +101,9 @@ int expert_store_begin(const char *folder, const struct descriptor *descriptor, 
     TRY(count_networks(folder, networks, done));
     TRY(folder_check_room(folder, expert_store_bytes(session->network.theta_count, networks - *done, spec->epochs)));
     TRY(folder_create(folder));
+    *lock = file_lock(lock_path);
+    if (*lock >= 0) folder_clear_temporaries(folder);
+    TRY(count_networks(folder, networks, done));
     if (!found) TRY(json_file_write(path, json_incref(wanted), 17));
 done:
     json_decref(wanted);

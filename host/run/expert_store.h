@@ -13,9 +13,10 @@
 uint64_t expert_store_bytes(int64_t theta_count, int networks, int epochs);
 
 /* Opens a folder for writing, which is made where there is none: `folder` may hold networks of the same data, network
- * and settings, *done of them, the first. RETORT_EINVAL where it holds others, RETORT_EIO where there is no room. */
+ * and settings, *done of them, the first. Waits while another process writes there; *lock is to be closed when all is
+ * written, -1 where there is none. RETORT_EINVAL where it holds others, RETORT_EIO where there is no room. */
 int expert_store_begin(const char *folder, const struct descriptor *descriptor, const struct session *session,
-                       const struct expert_spec *spec, int networks, int *done);
+                       const struct expert_spec *spec, int networks, int *done, int *lock);
 /* thetas: [epochs + 1, p]. */
 int expert_store_write(const char *folder, int number, int64_t theta_count, int epochs, const float *thetas);
 

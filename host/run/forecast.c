@@ -82,7 +82,6 @@ int forecast_descriptor(const struct descriptor *descriptor, const volatile int 
     struct run_plan plan = {0};
     struct forecast fresh = {0};
     TRY(session_open(descriptor, 0, false, &session));
-    TRY(session_take_experts(descriptor, &session, false));
     TRY(prepare(descriptor, &session, &plan, interrupt, &distill));
     TRY(forecast_make(descriptor, &session, distill, &plan.evaluate, FORECAST_CAREFUL, &fresh));
     if (fresh.build_now > long_build) {

@@ -19,7 +19,7 @@ int member_open(struct member *member, const struct session *beside) {
     if (member->begun) TRY(run_folder_read_plan(member->folder, rank, members, &member->plan));
     TRY(session_open_device(member->descriptor, team_local_rank(member->team), beside,
                             (unsigned)member->plan.distil.compute_units, member->plan.single, &member->session));
-    TRY(session_take_experts(member->descriptor, &member->session, !member->dry_run));
+    if (!member->dry_run) TRY(session_take_experts(member->descriptor, &member->session));
 done:
     return status;
 }

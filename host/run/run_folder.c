@@ -256,17 +256,6 @@ done:
     return status;
 }
 
-/* Removes the temporaries of a run that was killed while it wrote. */
-static void clear_parts(const char *path) {
-    DIR *stream = opendir(path);
-    if (!stream) return;
-    for (struct dirent *entry; (entry = readdir(stream));) {
-        char inner[FILE_PATH_MAX];
-        if (file_is_temporary(entry->d_name) && path_join(path, entry->d_name, inner) == RETORT_OK) unlink(inner);
-    }
-    closedir(stream);
-}
-
 int run_folder_claim(struct run_folder *folder) {
     int status = RETORT_OK;
     folder->created = !folder_exists(folder->path);
@@ -279,10 +268,10 @@ int run_folder_claim(struct run_folder *folder) {
     if (flock(folder->lock, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
         RAISE(RETORT_EINVAL, "another run is at work in %s; wait for it or stop it, or take another folder with --out",
               folder->path);
-    clear_parts(folder->path);
-    clear_parts(folder->checkpoints);
-    clear_parts(folder->set);
-    clear_parts(folder->previews);
+    folder_clear_temporaries(folder->path);
+    folder_clear_temporaries(folder->checkpoints);
+    folder_clear_temporaries(folder->set);
+    folder_clear_temporaries(folder->previews);
 done:
     return status;
 }

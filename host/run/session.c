@@ -132,16 +132,15 @@ int session_open(const struct descriptor *descriptor, unsigned units, bool singl
     return session_open_device(descriptor, 0, NULL, units, single, session);
 }
 
-int session_take_experts(const struct descriptor *descriptor, struct session *session, bool needed) {
+int session_take_experts(const struct descriptor *descriptor, struct session *session) {
     int status = RETORT_OK;
     const struct method *method = descriptor_method(descriptor);
     struct expert_wish wish = {0};
     if (method->experts) method->experts(descriptor->method_spec, &wish);
     if (!wish.folder) goto done;
-    if (!folder_exists(wish.folder) && needed)
+    if (!folder_exists(wish.folder))
         RAISE(RETORT_EINVAL,
               "method.experts: there is no folder %s; train the experts first: retort experts DESCRIPTOR", wish.folder);
-    if (!folder_exists(wish.folder)) goto done;
     session->experts = calloc(1, sizeof *session->experts);
     if (!session->experts) RAISE(RETORT_ENOMEM, "out of memory");
     TRY(expert_store_open(wish.folder, descriptor, session, wish.epochs, session->experts));

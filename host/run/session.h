@@ -15,7 +15,7 @@ struct session {
     struct data_set_pair data; /* where `borrowed`, another session's, which is closed later */
     bool borrowed;
     struct network network, evaluate_network;
-    struct expert_store *experts; /* that the method reads; NULL: it reads none, or the folder is not there yet */
+    struct expert_store *experts; /* that the method reads; NULL until they are taken */
     struct division division;     /* what of a run this device computes: all, until session_divide */
     int shares[DEVICES_MOST];
 };
@@ -29,9 +29,9 @@ int session_open(const struct descriptor *descriptor, unsigned units, bool singl
 /* The same for device `index` of the descriptor's list (descriptor_device). `beside`, where not NULL, has the data. */
 int session_open_device(const struct descriptor *descriptor, int index, const struct session *beside, unsigned units,
                         bool single, struct session *session);
-/* Opens the experts that the descriptor's method reads, before it is made. RETORT_EINVAL, with the command that makes
- * them, where those that are there do not fit, or where they are `needed` and there are none: planning does without. */
-int session_take_experts(const struct descriptor *descriptor, struct session *session, bool needed);
+/* Opens the experts that the descriptor's method reads, before it is made: RETORT_EINVAL, with the command that makes
+ * them, where there are none or they do not fit. Planning does without. */
+int session_take_experts(const struct descriptor *descriptor, struct session *session);
 /* The device is a member of a team from now on. shares [team_size], copied. */
 void session_divide(struct session *session, struct team *team, enum divide what, const int *shares);
 /* Makes the library, by choices of the file `wisdom`, "" for none; NULL: the user's. `gemm`: who computed matrix
