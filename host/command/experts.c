@@ -9,6 +9,7 @@
 #include "run/expert_store.h"
 
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -30,7 +31,8 @@ static const char help[] =
     "  --seed N         the same as --set seed=N\n"
     "  --device SPEC    index or words of `retort devices`\n"
     "  --dry-run        tells size and time, trains nothing, writes nothing\n"
-    "  --quiet, -q      only warnings and errors\n\n"
+    "  --quiet, -q      only warnings and errors\n"
+    "  --json           prints what is in the folder as JSON\n\n"
     "Ctrl-C, or SIGTERM, drops the network at hand. Networks are of one number and length for good: others go to a\n"
     "folder of their own.\n"
     "Exit status: 0 done, 1 failed, 2 wrong usage or descriptor, 130 interrupted.\n";
@@ -38,7 +40,7 @@ static const char help[] =
 struct work {
     const char *folder;
     int networks;
-    bool dry_run;
+    bool dry_run, json;
     struct descriptor descriptor;
     struct session session;
     struct expert_spec spec;
@@ -113,6 +115,20 @@ done:
     return status;
 }
 
+/* `ready` of the networks are there now. */
+static int print_json(const struct work *work, int ready) {
+    const int64_t p = work->session.network.theta_count;
+    const int64_t bytes = (int64_t)expert_store_bytes(p, work->networks, work->spec.epochs);
+    json_t *all =
+        json_pack("{s:s, s:i, s:i, s:i, s:I, s:I}", "folder", work->folder, "networks", work->networks, "ready", ready,
+                  "epochs", work->spec.epochs, "weights", (json_int_t)p, "bytes", (json_int_t)bytes);
+    if (!all) return error_set(RETORT_ENOMEM, "out of memory for a few numbers");
+    json_dumpf(all, stdout, JSON_INDENT(2));
+    printf("\n");
+    json_decref(all);
+    return RETORT_OK;
+}
+
 static int make(struct work *work) {
     int status = RETORT_OK, done = 0, lock = -1;
     struct experts *experts = NULL;
@@ -125,12 +141,14 @@ static int make(struct work *work) {
                                &lock));
     if (done == work->networks) {
         log_info("%s has all %d networks already", work->folder, done);
+        if (work->json) TRY(print_json(work, done));
         goto done;
     }
     TRY(experts_create(work->session.library, &work->session.data.train, &work->session.network, &work->spec, interrupt,
                        &experts));
     TRY(tell_cost(work, experts, done));
     if (!work->dry_run) TRY(train(work, experts, done));
+    if (work->json) TRY(print_json(work, work->dry_run ? done : work->networks));
 done:
     experts_destroy(experts);
     if (lock >= 0) close(lock);
@@ -152,10 +170,11 @@ int command_experts(int argc, char **argv) {
     struct work work = {.networks = 100, .spec = {.epochs = 50}};
     unsigned long allowed = OPTION_BIT(OPTION_OUT) | OPTION_BIT(OPTION_NETWORKS) | OPTION_BIT(OPTION_EPOCHS)
                             | OPTION_BIT(OPTION_SET) | OPTION_BIT(OPTION_SEED) | OPTION_BIT(OPTION_DEVICE)
-                            | OPTION_BIT(OPTION_DRY_RUN) | OPTION_BIT(OPTION_QUIET);
+                            | OPTION_BIT(OPTION_DRY_RUN) | OPTION_BIT(OPTION_QUIET) | OPTION_BIT(OPTION_JSON);
     if (!options_parse("experts", help, allowed, argc, argv, &options, &exit_status)) goto leave;
     work.folder = options.value[OPTION_OUT];
     work.dry_run = options.given[OPTION_DRY_RUN];
+    work.json = options.given[OPTION_JSON];
     exit_status = EXIT_USAGE;
     if (options_descriptor("experts", &options)
         && options_int("experts", &options, OPTION_NETWORKS, 1, EXPERT_MOST_NETWORKS, &work.networks)
