@@ -36,7 +36,9 @@ rows=(
   "DDPP, 1, ratio|features/trajectories|$mtt method.prune=ratio"
   "DDPP, 1, distance|features/trajectories|$mtt method.prune=distance method.epsilon=1"
 )
-"$retort" experts configs/features/trajectories.yaml --out "$experts" --networks 10 --epochs 10
+if [[ "${ROWS:-trajectories}" == *trajectories* ]]; then
+  "$retort" experts configs/features/trajectories.yaml --out "$experts" --networks 10 --epochs 10
+fi
 run_rows
 
 # difference ROW ROW: of the means, with its standard error over seeds.
