@@ -3,6 +3,7 @@
  * graph in double precision, and that against central differences of the whole loss. The images of coefficients are
  * here made by the definition of the DCT, from the list of places alone. */
 #include "graphs.h"
+#include "methods.h"
 #include "test.h"
 
 #include "device/fft.h"
@@ -41,8 +42,6 @@ static const struct dataset train = {.count = TRAIN,
                                      .class_names = class_names,
                                      .class_rows = class_rows,
                                      .class_begin = class_begin};
-static struct device *device;
-static struct library *libraries[2];
 
 /* Real images whose classes vary in places of their own, so that those that are held differ from class to class. */
 static int prepare(void **state) {
@@ -59,15 +58,13 @@ static int prepare(void **state) {
             for (int k = 0; k < PLANE; k++) train_images[i * PIXELS + c * PLANE + k] = (float)image[k];
         }
     }
-    if (device_open(TEST_DEVICE, &device) < 0) return 0;
-    for (int f = 0; f < 2; f++) assert_ok(library_create(device, f ? FAMILY_GPU : FAMILY_CPU, &libraries[f]));
+    libraries_begin(TEST_DEVICE);
     return 0;
 }
 
 static int clean(void **state) {
     (void)state;
-    for (int f = 0; f < 2; f++) library_destroy(libraries[f]);
-    device_close(device);
+    libraries_end();
     return 0;
 }
 

@@ -1,6 +1,7 @@
 /* Distribution matching on the device, through the row of the method table, against the same loss in one graph
  * evaluated in double precision: the one that test_oracle compares with cases of another framework. */
 #include "graphs.h"
+#include "methods.h"
 #include "test.h"
 
 #include "base/augmentation.h"
@@ -23,46 +24,19 @@ struct dm_keys {
     bool augment, flip;
 };
 
-static float train_images[TRAIN * PIXELS];
-static int32_t train_labels[TRAIN];
-static int64_t class_rows[TRAIN], class_begin[CLASSES + 1] = {0, 6, 13, TRAIN}; /* 6, 7 and 4 images */
-static char ant[] = "ant", bee[] = "bee", cat[] = "cat", *class_names[] = {ant, bee, cat};
-static const struct dataset train = {.count = TRAIN,
-                                     .channels = CHANNELS,
-                                     .height = HEIGHT,
-                                     .width = WIDTH,
-                                     .classes = CLASSES,
-                                     .images = train_images,
-                                     .labels = train_labels,
-                                     .class_names = class_names,
-                                     .class_rows = class_rows,
-                                     .class_begin = class_begin};
-static struct device *device;
-static struct library *libraries[2];
+TRAIN_OF(TRAIN, CHANNELS, HEIGHT, WIDTH, 0, 6, 13, TRAIN); /* 6, 7 and 4 images */
 
 static int prepare(void **state) {
     (void)state;
-    struct random random = random_begin(5, RANDOM_TEST, 0);
-    for (int i = 0; i < TRAIN * PIXELS; i++) train_images[i] = (float)random_normal(&random);
-    for (int c = 0; c < CLASSES; c++)
-        for (int64_t i = class_begin[c]; i < class_begin[c + 1]; i++) train_labels[class_rows[i] = i] = c;
-    if (device_open("cpu", &device) < 0) return 0;
-    for (int f = 0; f < 2; f++) assert_ok(library_create(device, f ? FAMILY_GPU : FAMILY_CPU, &libraries[f]));
+    dataset_fill(&train);
+    libraries_begin("cpu");
     return 0;
 }
 
 static int clean(void **state) {
     (void)state;
-    for (int f = 0; f < 2; f++) library_destroy(libraries[f]);
-    device_close(device);
+    libraries_end();
     return 0;
-}
-
-static const struct method *dm(void) {
-    for (int i = 0; method_at(i); i++)
-        if (strcmp(method_at(i)->name, "dm") == 0) return method_at(i);
-    fail_msg("there is no method dm");
-    return NULL;
 }
 
 static struct distill_problem problem_of(const struct network *network, const struct dm_keys *keys, int family) {
@@ -72,7 +46,7 @@ static struct distill_problem problem_of(const struct network *network, const st
                                     .inner = {.optimizer = {.lr = 1e-3}},
                                     .set = {.ipc = IPC, .init = SET_NOISE},
                                     .outer = {.steps = 10, .optimizer = OPTIMIZER_SGD, .lr = 1, .momentum = 0.5},
-                                    .method = dm(),
+                                    .method = method_named("dm"),
                                     .method_spec = keys,
                                     .seed = 11};
 }

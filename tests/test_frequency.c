@@ -2,6 +2,7 @@
  * against the derivative rules, the choice of coefficients, and what follows from the stored numbers: storage, updates,
  * checkpoints. */
 #include "graphs.h"
+#include "methods.h"
 #include "test.h"
 
 #include "base/file.h"
@@ -18,20 +19,15 @@
 #include <string.h>
 #include <unistd.h>
 
-static struct device *device;
-static struct library *libraries[2];
-
 static int prepare(void **state) {
     (void)state;
-    if (device_open(TEST_DEVICE, &device) < 0) return 0;
-    for (int f = 0; f < 2; f++) assert_ok(library_create(device, f ? FAMILY_GPU : FAMILY_CPU, &libraries[f]));
+    libraries_begin(TEST_DEVICE);
     return 0;
 }
 
 static int clean(void **state) {
     (void)state;
-    for (int f = 0; f < 2; f++) library_destroy(libraries[f]);
-    device_close(device);
+    libraries_end();
     return 0;
 }
 

@@ -2,6 +2,7 @@
  * in one graph evaluated in double precision, and that against another framework; the training between matches against
  * plain gradient descent; runs that are interrupted, and saved in the middle of an iteration. */
 #include "graphs.h"
+#include "methods.h"
 #include "test.h"
 
 #include "base/augmentation.h"
@@ -35,47 +36,20 @@ struct idc_keys {
     bool augment;
 };
 
-static float train_images[TRAIN * PIXELS];
-static int32_t train_labels[TRAIN];
-static int64_t class_rows[TRAIN], class_begin[CLASSES + 1] = {0, 4, 30, TRAIN}; /* 4, 26 and 40 images */
-static char ant[] = "ant", bee[] = "bee", cat[] = "cat", *class_names[] = {ant, bee, cat};
-static const struct dataset train = {.count = TRAIN,
-                                     .channels = CHANNELS,
-                                     .height = HEIGHT,
-                                     .width = WIDTH,
-                                     .classes = CLASSES,
-                                     .images = train_images,
-                                     .labels = train_labels,
-                                     .class_names = class_names,
-                                     .class_rows = class_rows,
-                                     .class_begin = class_begin};
-static struct device *device;
-static struct library *libraries[2];
+TRAIN_OF(TRAIN, CHANNELS, HEIGHT, WIDTH, 0, 4, 30, TRAIN); /* 4, 26 and 40 images */
 static volatile int interrupt;
 
 static int prepare(void **state) {
     (void)state;
-    struct random random = random_begin(5, RANDOM_TEST, 0);
-    for (int i = 0; i < TRAIN * PIXELS; i++) train_images[i] = (float)random_normal(&random);
-    for (int c = 0; c < CLASSES; c++)
-        for (int64_t i = class_begin[c]; i < class_begin[c + 1]; i++) train_labels[class_rows[i] = i] = c;
-    if (device_open("cpu", &device) < 0) return 0;
-    for (int f = 0; f < 2; f++) assert_ok(library_create(device, f ? FAMILY_GPU : FAMILY_CPU, &libraries[f]));
+    dataset_fill(&train);
+    libraries_begin("cpu");
     return 0;
 }
 
 static int clean(void **state) {
     (void)state;
-    for (int f = 0; f < 2; f++) library_destroy(libraries[f]);
-    device_close(device);
+    libraries_end();
     return 0;
-}
-
-static const struct method *method_named(const char *name) {
-    for (int i = 0; method_at(i); i++)
-        if (strcmp(method_at(i)->name, name) == 0) return method_at(i);
-    fail_msg("there is no method %s", name);
-    return NULL;
 }
 
 static struct distill_problem problem_of(const struct network *network, const char *method, const void *keys,
@@ -271,10 +245,8 @@ static double expected(const struct distill_problem *problem, struct unroll *unr
         uint32_t order[IPC];
         assert_ok(dataset_draw_class(&train, &random, c, real, images, &different));
         if (what->composed) { /* idc draws which images it takes, even where it takes all */
-            struct random own = random_begin(problem->seed, RANDOM_SIAMESE, (uint32_t)step);
             random_choose(&random, IPC, IPC, order);
-            own.index = (uint64_t)c << 8;
-            if (augment) siamese_draw_composed(&own, HEIGHT, WIDTH, 1, map, colour);
+            if (augment) siamese_draw_class_composed(problem->seed, (uint32_t)step, c, HEIGHT, WIDTH, map, colour);
         } else if (augment) {
             siamese_draw_class(problem->seed, (uint32_t)step, c, true, HEIGHT, WIDTH, map, colour);
         }
@@ -313,7 +285,8 @@ static void expect_steps(const struct network_spec *spec, const char *method, co
         double off = relative_error(got, gradient, COUNT * PIXELS);
         if (getenv("RETORT_TEST_PRINT"))
             print_message("%s step %d: loss %.2g off, gradient %.2g\n", method, step, loss_off, off);
-        if (!(loss_off < 3.6e-6) || !(off < 1.5e-5)) fail_msg("step %d: loss %.2g off, gradient %.2g", step, loss_off, off);
+        if (!(loss_off < 3.6e-6) || !(off < 1.5e-5))
+            fail_msg("step %d: loss %.2g off, gradient %.2g", step, loss_off, off);
         outer_update(&set.variables[SET_STORED], OPTIMIZER_SGD, 0.5, step);
         problem.method->advance(instance, &metrics);
     }

@@ -1,6 +1,7 @@
 /* Matching trajectories on the device, through the row of the method table, against one graph of the whole training,
  * differentiated in reverse and evaluated in double precision. */
 #include "graphs.h"
+#include "methods.h"
 #include "test.h"
 
 #include "base/augmentation.h"
@@ -30,23 +31,8 @@ struct trajectory_keys {
     const char *experts;
 };
 
-static float train_images[TRAIN * PIXELS];
-static int32_t train_labels[TRAIN];
-static int64_t class_rows[TRAIN], class_begin[CLASSES + 1] = {0, 6, 13, TRAIN};
-static char ant[] = "ant", bee[] = "bee", cat[] = "cat", *class_names[] = {ant, bee, cat};
-static const struct dataset train = {.count = TRAIN,
-                                     .channels = CHANNELS,
-                                     .height = HEIGHT,
-                                     .width = WIDTH,
-                                     .classes = CLASSES,
-                                     .images = train_images,
-                                     .labels = train_labels,
-                                     .class_names = class_names,
-                                     .class_rows = class_rows,
-                                     .class_begin = class_begin};
+TRAIN_OF(TRAIN, CHANNELS, HEIGHT, WIDTH, 0, 6, 13, TRAIN);
 static char folder[] = "/tmp/retort-trajectory-XXXXXX";
-static struct device *device;
-static struct library *libraries[2];
 static struct network network;
 static float *experts; /* [EXPERTS, STARTS + EPOCHS, p] */
 
@@ -63,10 +49,8 @@ static const struct expert_source source = {.networks = EXPERTS, .epochs = START
 static int prepare(void **state) {
     static const struct network_spec spec = {
         .kind = NETWORK_CONVNET, .depth = 2, .width = 5, .norm = NORM_INSTANCE, .activation = ACTIVATION_SWISH};
-    struct random random = random_begin(5, RANDOM_TEST, 0);
-    for (int i = 0; i < TRAIN * PIXELS; i++) train_images[i] = (float)random_normal(&random);
-    for (int c = 0; c < CLASSES; c++)
-        for (int64_t i = class_begin[c]; i < class_begin[c + 1]; i++) train_labels[class_rows[i] = i] = c;
+    struct random random = random_begin(5, RANDOM_TEST, 1);
+    dataset_fill(&train);
     assert_ok(network_describe(&spec, CHANNELS, HEIGHT, WIDTH, CLASSES, &network));
     const int64_t p = network.theta_count;
     experts = calloc((size_t)(EXPERTS * (STARTS + EPOCHS) * p), sizeof *experts);
@@ -76,24 +60,15 @@ static int prepare(void **state) {
     }
     (void)state;
     if (!mkdtemp(folder)) return -1;
-    if (device_open("cpu", &device) < 0) return 0;
-    for (int f = 0; f < 2; f++) assert_ok(library_create(device, f ? FAMILY_GPU : FAMILY_CPU, &libraries[f]));
+    libraries_begin("cpu");
     return 0;
 }
 
 static int clean(void **state) {
-    for (int f = 0; f < 2; f++) library_destroy(libraries[f]);
-    device_close(device);
+    libraries_end();
     free(experts);
     (void)state;
     return folder_remove(folder);
-}
-
-static const struct method *trajectory(void) {
-    for (int i = 0; method_at(i); i++)
-        if (strcmp(method_at(i)->name, "trajectory") == 0) return method_at(i);
-    fail_msg("there is no method trajectory");
-    return NULL;
 }
 
 static struct distill_problem problem_of(const struct trajectory_keys *keys, int family) {
@@ -104,7 +79,7 @@ static struct distill_problem problem_of(const struct trajectory_keys *keys, int
         .inner = {.optimizer = {.kind = OPTIMIZER_SGD, .lr = 0.2}, .learn_lr = true},
         .set = {.ipc = IPC, .init = SET_REAL},
         .outer = {.steps = 10, .optimizer = OPTIMIZER_SGD, .lr = 1, .lr_inner = 0.1, .momentum = 0.5},
-        .method = trajectory(),
+        .method = method_named("trajectory"),
         .method_spec = keys,
         .experts = &source,
         .seed = 11};

@@ -164,6 +164,8 @@ struct normalisation_arrays {
 void normalisation_arrays(const struct normalisation *normalisation, struct normalisation_arrays *arrays);
 
 /* --- drawing rows --- */
+/* Row `row` of a data set becomes image and label `to` of images [..,C,H,W] and labels [..], which may be NULL. */
+void dataset_copy_row(const struct dataset *dataset, int64_t row, int64_t to, float *images, int32_t *labels);
 /* `count` rows of a data set, uniform without repetition, copied out: images [count,C,H,W], labels [count].
  * RETORT_EINVAL where it has fewer, RETORT_ENOMEM. */
 int dataset_draw(const struct dataset *dataset, struct random *random, int64_t count, float *images, int32_t *labels);
@@ -182,6 +184,12 @@ int64_t dataset_count_at_most(const struct dataset *dataset, int per_class);
  * of `classes_chosen` of `classes` classes, drawn without repetition, in ascending order (so that the whole set is
  * simply 0 .. n-1). rows: [classes_chosen * per_class]. */
 int rows_draw(struct random *random, int classes, int ipc, int classes_chosen, int per_class, int32_t *rows);
+
+/* An epoch of `count` rows in the fewest equal batches of at most `most`: their number and size. */
+void epoch_divide(int64_t count, int64_t most, int64_t *steps, int64_t *batch);
+/* Batch `step` (from 0) of an epoch in the given order [count]; where batches do not divide the rows, the last one
+ * takes those that it lacks from the epoch's beginning. rows: [batch]. */
+void epoch_rows(const uint32_t *order, int64_t count, int64_t step, int64_t batch, int32_t *rows);
 
 /* --- drawing augmentations: per-image affine maps for the graph's `sample` operation --- */
 struct augment_spec {
@@ -217,6 +225,9 @@ enum siamese_family siamese_draw_class(uint64_t seed, uint32_t step, int class, 
  * colours, then one of crop, scale and rotation, the same one for all images, then cutout, with parameters for each of
  * `count` images. To be applied by siamese_apply_composed. */
 void siamese_draw_composed(struct random *random, int height, int width, int64_t count, float *maps, float *colour);
+/* The same set of parameters for all images of a class, as siamese_draw_class draws it. */
+void siamese_draw_class_composed(uint64_t seed, uint32_t step, int class, int height, int width, float map[MAP_SIZE],
+                                 float colour[COLOUR_SIZE]);
 
 /* CutMix (Yun et al., ICCV 2019) of a batch: the same rectangle of every image, of an area of U(0, 1) of the whole and
  * clipped to it, comes from another image of the batch, and labels are mixed by what is left. images

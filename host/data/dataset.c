@@ -346,7 +346,7 @@ done:
 
 /* --- drawing --- */
 
-static void copy_row(const struct dataset *dataset, int64_t row, int64_t to, float *images, int32_t *labels) {
+void dataset_copy_row(const struct dataset *dataset, int64_t row, int64_t to, float *images, int32_t *labels) {
     size_t size = row_size(dataset);
     memcpy(images + (size_t)to * size, dataset->images + (size_t)row * size, size * sizeof *images);
     if (labels) labels[to] = dataset->labels[row];
@@ -359,7 +359,7 @@ int dataset_draw(const struct dataset *dataset, struct random *random, int64_t c
     uint32_t *rows = malloc((size_t)dataset->count * sizeof *rows + 1);
     if (!rows) return error_set(RETORT_ENOMEM, "out of memory drawing images");
     random_choose(random, (uint32_t)dataset->count, (uint32_t)count, rows);
-    for (int64_t i = 0; i < count; i++) copy_row(dataset, rows[i], i, images, labels);
+    for (int64_t i = 0; i < count; i++) dataset_copy_row(dataset, rows[i], i, images, labels);
     free(rows);
     return RETORT_OK;
 }
@@ -383,7 +383,7 @@ int dataset_draw_class(const struct dataset *dataset, struct random *random, int
     uint32_t *chosen = malloc((size_t)size * sizeof *chosen);
     if (!chosen) return error_set(RETORT_ENOMEM, "out of memory drawing images");
     random_choose(random, (uint32_t)size, (uint32_t)distinct, chosen);
-    for (int64_t i = 0; i < count; i++) copy_row(dataset, rows[chosen[i % distinct]], i, images, NULL);
+    for (int64_t i = 0; i < count; i++) dataset_copy_row(dataset, rows[chosen[i % distinct]], i, images, NULL);
     free(chosen);
     *different = distinct;
     return RETORT_OK;
@@ -429,4 +429,13 @@ int rows_draw(struct random *random, int classes, int ipc, int classes_chosen, i
         }
     }
     return RETORT_OK;
+}
+
+void epoch_divide(int64_t count, int64_t most, int64_t *steps, int64_t *batch) {
+    *steps = (count + most - 1) / most;
+    *batch = (count + *steps - 1) / *steps;
+}
+
+void epoch_rows(const uint32_t *order, int64_t count, int64_t step, int64_t batch, int32_t *rows) {
+    for (int64_t i = 0; i < batch; i++) rows[i] = (int32_t)order[(step * batch + i) % count];
 }

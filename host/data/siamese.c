@@ -103,10 +103,21 @@ void siamese_draw_composed(struct random *random, int height, int width, int64_t
     }
 }
 
-enum siamese_family siamese_draw_class(uint64_t seed, uint32_t step, int class, bool flip, int height, int width,
-                                       float map[MAP_SIZE], float colour[COLOUR_SIZE]) {
-    /* Each class has numbers of its own, many more than one draw takes, so that no class depends on others. */
+/* Each class has numbers of its own, many more than one draw takes, so that no class depends on others. */
+static struct random class_random(uint64_t seed, uint32_t step, int class) {
     struct random random = random_begin(seed, RANDOM_SIAMESE, step);
     random.index = (uint64_t) class << 8;
+    return random;
+}
+
+enum siamese_family siamese_draw_class(uint64_t seed, uint32_t step, int class, bool flip, int height, int width,
+                                       float map[MAP_SIZE], float colour[COLOUR_SIZE]) {
+    struct random random = class_random(seed, step, class);
     return siamese_draw(&random, flip, height, width, 1, map, colour);
+}
+
+void siamese_draw_class_composed(uint64_t seed, uint32_t step, int class, int height, int width, float map[MAP_SIZE],
+                                 float colour[COLOUR_SIZE]) {
+    struct random random = class_random(seed, step, class);
+    siamese_draw_composed(&random, height, width, 1, map, colour);
 }

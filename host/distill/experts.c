@@ -79,12 +79,7 @@ void experts_destroy(struct experts *e) {
 static int upload(struct experts *e, struct random *random, int first, int count) {
     int status = RETORT_OK;
     int64_t rows = count * e->batch, begin = first * e->batch;
-    for (int64_t i = 0; i < rows; i++) {
-        int64_t row = e->order[begin + i];
-        memcpy(e->images + i * e->image_size, e->train->images + row * e->image_size,
-               (size_t)e->image_size * sizeof *e->images);
-        e->labels[i] = e->train->labels[row];
-    }
+    for (int64_t i = 0; i < rows; i++) dataset_copy_row(e->train, e->order[begin + i], i, e->images, e->labels);
     for (int t = 0; e->spec.augment && t < count; t++)
         siamese_draw(random, e->spec.flip, e->network->height, e->network->width, e->batch,
                      e->maps + t * e->batch * MAP_SIZE, e->colours + t * e->batch * COLOUR_SIZE);

@@ -80,7 +80,7 @@ struct idc {
     struct real_training training;
 
     uint32_t *chosen;
-    float *theta; /* [p] */
+    float *theta, *moved; /* [p] */
     struct arena arena;
 };
 
@@ -118,6 +118,7 @@ static void destroy(void *instance) {
 static int allocate(struct idc *m) {
     m->chosen = arena_array(&m->arena, (size_t)m->set->ipc, sizeof *m->chosen);
     m->theta = arena_array(&m->arena, (size_t)m->problem->network->theta_count, sizeof *m->theta);
+    m->moved = arena_array(&m->arena, (size_t)m->problem->network->theta_count, sizeof *m->moved);
     return m->arena.failed ? error_set(RETORT_ENOMEM, "out of memory for weights") : RETORT_OK;
 }
 
@@ -174,46 +175,37 @@ static int begin(struct idc *m, uint32_t draw) {
     const double least = m->spec->perturb[0], most = m->spec->perturb[1];
     const uint64_t seed = distill_seed(m->problem->seed, RANDOM_WEIGHTS, draw);
     struct random random = random_begin(m->problem->seed, RANDOM_PERTURBATION, draw);
-    float *theta = NULL;
-    TRY(real_training_early(&m->training));
-    TRY(unroll_begin(m->unroll, &seed));
-    size_t bytes = (size_t)net->theta_count * sizeof *theta;
+    const float *theta = m->theta;
     if (m->training.networks) {
-        int64_t which = random_below(&random, (uint32_t)m->training.networks);
-        memcpy(m->theta, m->training.early + which * net->theta_count, bytes);
+        TRY(real_training_early(&m->training));
+        theta = m->training.early + (int64_t)random_below(&random, (uint32_t)m->training.networks) * net->theta_count;
     } else {
+        TRY(unroll_begin(m->unroll, &seed));
+        if (most == 0) goto done;
         TRY(unroll_read_theta(m->unroll, m->theta));
     }
-    theta = malloc(bytes);
-    if (!theta) RAISE(RETORT_ENOMEM, "out of memory for weights");
-    memcpy(theta, m->theta, bytes);
+    memcpy(m->moved, theta, (size_t)net->theta_count * sizeof *m->moved);
     for (int i = 0; i < 2 && most > 0; i++) {
         double size = least + (most - least) * random_uniform(&random);
-        perturb(net, &random, random_below(&random, 2) ? size : -size, m->theta, theta);
+        perturb(net, &random, random_below(&random, 2) ? size : -size, theta, m->moved);
     }
-    TRY(unroll_begin_from(m->unroll, theta));
+    TRY(unroll_begin_from(m->unroll, m->moved));
 done:
-    free(theta);
     return status;
 }
 
 /* --- a step --- */
-static void draw_augmentation(struct idc *m, uint32_t draw, int class) {
-    const struct network *net = m->problem->network;
-    struct random random = random_begin(m->problem->seed, RANDOM_SIAMESE, draw);
-    random.index = (uint64_t) class << 8; /* numbers of its own, more than one draw takes */
-    siamese_draw_composed(&random, net->height, net->width, 1, m->matching.maps, m->matching.colours);
-    matching_spread(&m->matching);
-}
-
 /* One class: its loss, and the derivative by its images that were chosen. */
 static int match_class(struct idc *m, struct random *random, uint32_t draw, int class, double *loss) {
     int status = RETORT_OK;
+    const struct network *net = m->problem->network;
     struct matching *matching = &m->matching;
     const size_t size = (size_t)m->set->image_size, first = (size_t) class * (size_t)m->set->ipc;
     const size_t chosen = (size_t)matching->spec.set;
     struct matching_batch batch = {class, 0, matching->images, matching->maps, matching->colours};
-    draw_augmentation(m, draw, class);
+    siamese_draw_class_composed(m->problem->seed, draw, class, net->height, net->width, matching->maps,
+                                matching->colours);
+    matching_spread(matching);
     TRY(dataset_draw_class(m->problem->train, random, class, matching->spec.real, matching->images, &batch.different));
     TRY(matching_begin(matching));
     TRY(matching_real(matching, &batch));

@@ -4,7 +4,6 @@
 #include "base/error.h"
 #include "transform/transform.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 /* The passes in their order. Behind them come, where the spec asks for them, the sums of gradients, then the statistics
@@ -184,6 +183,7 @@ static int allocate(struct matching *m) {
     m->images = arena_array(&m->arena, (size_t)larger(m->rows, m->spec.frozen) * size, sizeof *m->images);
     m->maps = arena_array(&m->arena, (size_t)m->rows, MAP_SIZE * sizeof *m->maps);
     m->colours = arena_array(&m->arena, (size_t)m->rows, COLOUR_SIZE * sizeof *m->colours);
+    m->labels = arena_array(&m->arena, (size_t)m->rows, sizeof *m->labels);
     m->gradient = arena_array(&m->arena, (size_t)m->spec.set * size, sizeof *m->gradient);
     return m->arena.failed ? error_set(RETORT_ENOMEM, "out of memory for batches of %lld images", (long long)m->rows)
                            : RETORT_OK;
@@ -241,28 +241,13 @@ static struct place value_of(const struct matching *m, int pass, enum value valu
 }
 
 /* --- a class --- */
-/* A part's loss is the mean over its rows: a target weighs as much as makes the sum over all parts the mean over the
- * images that count. */
-static int upload_targets(struct matching *m, int pass, const struct matching_batch *batch, int64_t count) {
-    int status = RETORT_OK;
-    struct pass *p = pass_of(m, pass);
-    int64_t K = m->spec.network->classes;
-    float *targets = calloc((size_t)(count * K), sizeof *targets);
-    if (!targets) RAISE(RETORT_ENOMEM, "out of memory for labels of %lld images", (long long)count);
-    for (int64_t i = 0; i < batch->different; i++)
-        targets[i * K + batch->label] = (float)pass_part_rows(p) / (float)batch->different;
-    TRY(pass_upload(p, at(&m->spec, pass, TARGETS), targets));
-done:
-    free(targets);
-    return status;
-}
-
 static int upload(struct matching *m, int pass, const struct matching_batch *batch) {
     int status = RETORT_OK;
     const struct matching_spec *spec = &m->spec;
     struct pass *p = pass_of(m, pass);
     TRY(pass_upload(p, at(spec, pass, IMAGES), batch->images));
-    TRY(upload_targets(m, pass, batch, pass == REAL ? spec->real : spec->set));
+    for (int64_t i = 0; i < batch->different; i++) m->labels[i] = batch->label;
+    TRY(pass_upload_targets(p, at(spec, pass, TARGETS), m->labels, batch->different, spec->network->classes));
     if (spec->augment) {
         TRY(pass_upload(p, at(spec, pass, MAPS), batch->maps));
         TRY(pass_upload(p, at(spec, pass, COLOURS), batch->colours));

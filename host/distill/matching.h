@@ -9,7 +9,8 @@
  *                matching_real(&matching, &batch);      g
  *                matching_set(&matching, &batch);       h
  *                matching_compare(&matching, ...);      a
- *                matching_pull(&matching, ...);         adds dS along a, of the images of the last matching_set or _show
+ *                matching_pull(&matching, ...);         adds dS along a, of the images of the last matching_set or
+ * _show
  *
  * A loss of the means over all classes, too, needs no more memory: matching_add adds each class's g and h to sums,
  * which are compared as a class's are; and since dS is linear in a, each class's is then pulled once more. */
@@ -41,9 +42,10 @@ struct matching {
     struct pass_value values[MATCHING_PASSES][MATCHING_VALUES];
 
     /* Room for the rows of a class: images [most rows, C, H, W] of the real batch, the set's batch or the frozen one,
-     * maps and colours of the first two, and a derivative by the set's. */
+     * maps, colours and labels of the first two, and a derivative by the set's. */
     float *images, *maps, *colours, *gradient;
-    int64_t rows; /* of maps and colours */
+    int32_t *labels;
+    int64_t rows; /* of maps, colours and labels */
     struct arena arena;
 };
 /* Fills in the unroll_spec's passes, from its first on, and their number. RETORT_ENOMEM. */

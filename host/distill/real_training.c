@@ -87,15 +87,11 @@ done:
 static int learn_epoch(struct real_training *t, struct random *random, int epoch) {
     int status = RETORT_OK;
     const struct dataset *train = t->problem->train;
-    const size_t size = (size_t)train->channels * (size_t)train->height * (size_t)train->width;
     const size_t rows = chunk_rows(t), chunks = (size_t)train->count / rows;
     random_choose(random, (uint32_t)train->count, (uint32_t)train->count, t->order);
     for (size_t chunk = 0; chunk < chunks; chunk++) {
-        for (size_t i = 0; i < rows; i++) {
-            size_t row = t->order[chunk * rows + i];
-            memcpy(t->images + i * size, train->images + row * size, size * sizeof *t->images);
-            t->hard[i] = train->labels[row];
-        }
+        for (size_t i = 0; i < rows; i++)
+            dataset_copy_row(train, t->order[chunk * rows + i], (int64_t)i, t->images, t->hard);
         TRY(learn(t, random, (int)((size_t)epoch * chunks + chunk) * t->steps + 1));
     }
 done:

@@ -3,9 +3,6 @@
 #include "base/error.h"
 #include "data/data.h"
 
-#include <stdlib.h>
-#include <string.h>
-
 enum { MOST_BATCH = 256 };
 enum { THETA, IMAGES, TARGETS, LOSS, VALUES };
 
@@ -25,7 +22,6 @@ static struct graph *build_loss(const void *context, int64_t count) {
 }
 
 static int allocate(struct set_training *t) {
-    const struct network *net = t->problem->network;
     size_t steps = (size_t)t->most_epochs * (size_t)t->epoch_steps, rows = steps * (size_t)t->batch;
     size_t size = (size_t)t->set->image_size, watched = (size_t)t->watch;
     t->rows = arena_array(&t->arena, rows, sizeof *t->rows);
@@ -34,19 +30,17 @@ static int allocate(struct set_training *t) {
     t->colours = arena_array(&t->arena, t->augment ? rows : 0, COLOUR_SIZE * sizeof *t->colours);
     t->images = arena_array(&t->arena, watched * size, sizeof *t->images);
     t->labels = arena_array(&t->arena, watched, sizeof *t->labels);
-    t->targets = arena_array(&t->arena, watched * (size_t)net->classes, sizeof *t->targets);
     return t->arena.failed ? error_set(RETORT_ENOMEM, "out of memory for %zu steps of training", steps) : RETORT_OK;
 }
 
 int set_training_init(struct set_training *t, struct unroll_spec *spec, struct pass_spec *passes) {
     arena_init(&t->arena);
     if (!t->most_epochs) return RETORT_OK;
-    t->epoch_steps = (int)((t->set->count + MOST_BATCH - 1) / MOST_BATCH);
-    t->batch = (t->set->count + t->epoch_steps - 1) / t->epoch_steps;
+    epoch_divide(t->set->count, MOST_BATCH, &t->epoch_steps, &t->batch);
     spec->set_count = t->set->count;
     spec->batch = t->batch;
     spec->augment = spec->colour = t->augment;
-    spec->steps = t->most_epochs * t->epoch_steps;
+    spec->steps = (int)(t->most_epochs * t->epoch_steps);
     if (t->watch > t->problem->train->count) t->watch = t->problem->train->count;
     if (t->watch) {
         t->values[THETA] = (struct pass_value){"theta", PASS_THETA};
@@ -74,8 +68,8 @@ static void draw_steps(struct set_training *t, uint32_t draw, int epochs) {
     int64_t n = t->set->count, at = 0;
     for (int epoch = 0; epoch < epochs; epoch++) {
         random_choose(&rows, (uint32_t)n, (uint32_t)n, t->order);
-        for (int step = 0; step < t->epoch_steps; step++, at += t->batch) {
-            for (int64_t i = 0; i < t->batch; i++) t->rows[at + i] = (int32_t)t->order[(step * t->batch + i) % n];
+        for (int64_t step = 0; step < t->epoch_steps; step++, at += t->batch) {
+            epoch_rows(t->order, n, step, t->batch, t->rows + at);
             if (t->augment)
                 siamese_draw(&augments, t->flip, net->height, net->width, t->batch, t->maps + at * MAP_SIZE,
                              t->colours + at * COLOUR_SIZE);
@@ -86,14 +80,10 @@ static void draw_steps(struct set_training *t, uint32_t draw, int epochs) {
 static int show_real(struct set_training *t, uint32_t draw) {
     int status = RETORT_OK;
     struct pass *pass = unroll_pass(t->unroll, t->watch_pass);
-    const size_t K = (size_t)t->set->classes;
     struct random random = random_begin(t->problem->seed, RANDOM_WATCHED_BATCH, draw);
     TRY(dataset_draw(t->problem->train, &random, t->watch, t->images, t->labels));
-    memset(t->targets, 0, (size_t)t->watch * K * sizeof *t->targets);
-    for (size_t i = 0; i < (size_t)t->watch; i++)
-        t->targets[i * K + (size_t)t->labels[i]] = (float)pass_part_rows(pass) / (float)t->watch;
     TRY(pass_upload(pass, IMAGES, t->images));
-    TRY(pass_upload(pass, TARGETS, t->targets));
+    TRY(pass_upload_targets(pass, TARGETS, t->labels, t->watch, t->set->classes));
 done:
     return status;
 }
@@ -114,16 +104,17 @@ int set_training_run(struct set_training *t, uint32_t draw, int epochs, int *tak
     int epoch = 0;
     draw_steps(t, draw, epochs);
     TRY(unroll_set(t->unroll, 0, t->set->images, NULL, t->set->hard_labels));
-    TRY(unroll_upload_steps(
-        t->unroll,
-        &(struct unroll_steps){
-            .first = 1, .count = epochs * t->epoch_steps, .rows = t->rows, .maps = t->maps, .colour = t->colours}));
+    TRY(unroll_upload_steps(t->unroll, &(struct unroll_steps){.first = 1,
+                                                              .count = (int)(epochs * t->epoch_steps),
+                                                              .rows = t->rows,
+                                                              .maps = t->maps,
+                                                              .colour = t->colours}));
     if (t->watch) {
         TRY(show_real(t, draw));
         TRY(real_loss(t, &before));
     }
     for (bool rises = false; epoch < epochs && !rises; epoch++) {
-        TRY(unroll_train(t->unroll, epoch * t->epoch_steps, t->epoch_steps, false));
+        TRY(unroll_train(t->unroll, (int)(epoch * t->epoch_steps), (int)t->epoch_steps, false));
         if (!t->watch) continue;
         TRY(real_loss(t, &now));
         rises = now > before;

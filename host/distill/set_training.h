@@ -1,6 +1,5 @@
-/* A network that learns from the set as it is, epoch by epoch, between the steps that change the set. Epochs are cut
- * into the fewest equal batches of at most 256 images; where they do not divide the set, the last batch takes the
- * images it lacks from the epoch's beginning. */
+/* A network that learns from the set as it is, epoch by epoch (epoch_divide of data.h: in batches of at most 256
+ * images), between the steps that change the set. */
 #ifndef RETORT_DISTILL_SET_TRAINING_H
 #define RETORT_DISTILL_SET_TRAINING_H
 
@@ -16,11 +15,11 @@ struct set_training {
     bool augment;    /* by siamese_draw, a family a batch and parameters for each image */
     bool flip;
 
-    int64_t batch;
-    int epoch_steps, watch_pass;
+    int64_t batch, epoch_steps;
+    int watch_pass;
     struct pass_value values[4];
     int32_t *rows, *labels;
-    float *maps, *colours, *images, *targets;
+    float *maps, *colours, *images;
     uint32_t *order;
     struct arena arena;
 };

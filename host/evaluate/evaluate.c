@@ -129,11 +129,9 @@ static void show(struct trainer *trainer) {
 static int upload_chunk(struct trainer *trainer, int network, int steps) {
     const struct dataset *all = trainer->source->all;
     int64_t batch = trainer->plan.batch;
-    size_t size = (size_t)all->channels * (size_t)all->height * (size_t)all->width;
     for (int64_t i = 0; i < steps * batch; i++) {
         int32_t *row = &trainer->tables.rows[(i / batch * trainer->at_once + network) * batch + i % batch];
-        memcpy(trainer->images + (size_t)i * size, all->images + (size_t)*row * size, size * sizeof *trainer->images);
-        trainer->labels[i] = all->labels[*row];
+        dataset_copy_row(all, *row, i, trainer->images, trainer->labels);
         *row = (int32_t)i;
     }
     return unroll_set(trainer->unroll, network, trainer->images, NULL, trainer->labels);

@@ -12,11 +12,6 @@ bool plan_augments(const struct plan *plan) {
     return plan->dsa || plan->augment.flip || plan->augment.rotate;
 }
 
-void plan_walk(struct plan *plan, int64_t most) {
-    plan->epoch_steps = (plan->input.count + most - 1) / most;
-    plan->batch = (plan->input.count + plan->epoch_steps - 1) / plan->epoch_steps;
-}
-
 void describe_optimizer(const struct optimizer_spec *optimizer, struct text *text) {
     text_printf(text, "%s %.3g", optimizer->kind == OPTIMIZER_ADAM ? "Adam" : "SGD", optimizer->lr);
     if (optimizer->kind == OPTIMIZER_SGD && optimizer->momentum > 0)
@@ -69,16 +64,16 @@ void tables_finish(struct tables *tables) {
     *tables = (struct tables){0};
 }
 
-/* The rows of one step of the walk. An epoch whose last batch is not full takes the missing ones from its beginning. */
+/* The rows of one step of the walk. */
 static void walk_rows(struct walk *walk, const struct plan *plan, uint64_t seed, int64_t step, int32_t *rows) {
-    int64_t count = plan->input.count, epoch = step / plan->epoch_steps, batch = step % plan->epoch_steps;
+    int64_t count = plan->input.count, epoch = step / plan->epoch_steps;
     if (epoch != walk->epoch || seed != walk->seed) {
         struct random random = random_begin(seed, RANDOM_INNER_BATCH, (uint32_t)epoch);
         random_choose(&random, (uint32_t)count, (uint32_t)count, walk->order);
         walk->epoch = epoch;
         walk->seed = seed;
     }
-    for (int64_t i = 0; i < plan->batch; i++) rows[i] = (int32_t)walk->order[(batch * plan->batch + i) % count];
+    epoch_rows(walk->order, count, step % plan->epoch_steps, plan->batch, rows);
 }
 
 /* A network's entries of a step, which are entries `at` and on. */

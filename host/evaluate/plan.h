@@ -27,8 +27,6 @@ struct plan {
 };
 
 bool plan_augments(const struct plan *plan);
-/* Batches of `most` images or fewer: as few and as equal as can be. */
-void plan_walk(struct plan *plan, int64_t most);
 
 /* RETORT_EINVAL where the specification cannot be followed. */
 int plan_bptt(const struct evaluate_problem *problem, const struct plan_input *input, struct plan *plan);

@@ -30,7 +30,7 @@ int plan_bptt(const struct evaluate_problem *problem, const struct plan_input *i
         fresh.per_class = all_images ? input->ipc : inner->batch_per_class;
         fresh.batch = (int64_t)fresh.classes_chosen * fresh.per_class;
     } else
-        plan_walk(&fresh, WALK_BATCH);
+        epoch_divide(input->count, WALK_BATCH, &fresh.epoch_steps, &fresh.batch);
     *plan = fresh;
     return RETORT_OK;
 }

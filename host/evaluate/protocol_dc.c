@@ -25,7 +25,7 @@ int plan_dc(const struct evaluate_problem *problem, const struct plan_input *inp
     if (spec->dc_epochs < 0)
         return error_set(RETORT_EINVAL, "evaluate.epochs is %d; expected 1 or more, or auto", spec->dc_epochs);
     int64_t epochs = epochs_of(spec);
-    plan_walk(&fresh, BATCH);
+    epoch_divide(input->count, BATCH, &fresh.epoch_steps, &fresh.batch);
     if (input->all_of_train && (epochs + 1) * fresh.epoch_steps > FULL_DATA_STEPS) {
         epochs = FULL_DATA_STEPS / fresh.epoch_steps - 1;
         if (epochs < 1) epochs = 1;

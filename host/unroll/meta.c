@@ -3,8 +3,6 @@
 #include "base/error.h"
 #include "transform/transform.h"
 
-#include <stdlib.h>
-
 enum { THETA, IMAGES, TARGETS, LABELS, LAMBDA, LOSS, CORRECT, MAPS, VALUES };
 
 /* Targets carry the weight of their row: rows of a part / rows of the batch for a real one, 0 for padding, whose label
@@ -58,17 +56,11 @@ struct pass_spec meta_pass(const struct meta_spec *spec) {
 int meta_upload(struct pass *pass, const float *images, const int32_t *labels, const float *maps) {
     int status = RETORT_OK;
     const struct meta_spec *spec = pass_spec_of(pass)->context;
-    int64_t real = spec->batch, classes = spec->network->classes;
-    float weight = (float)pass_part_rows(pass) / (float)real;
-    float *targets = calloc((size_t)(real * classes), sizeof *targets);
-    if (!targets) RAISE(RETORT_ENOMEM, "out of memory for the real batch");
-    for (int64_t i = 0; i < real; i++) targets[i * classes + labels[i]] = weight;
     TRY(pass_upload(pass, IMAGES, images));
-    TRY(pass_upload(pass, TARGETS, targets));
+    TRY(pass_upload_targets(pass, TARGETS, labels, spec->batch, spec->network->classes));
     TRY(pass_upload(pass, LABELS, labels));
     if (spec->augment) TRY(pass_upload(pass, MAPS, maps));
 done:
-    free(targets);
     return status;
 }
 

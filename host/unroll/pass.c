@@ -92,6 +92,18 @@ done:
     return status;
 }
 
+int pass_upload_targets(struct pass *pass, int value, const int32_t *labels, int64_t counted, int64_t classes) {
+    int status = RETORT_OK;
+    float weight = (float)pass->part_rows / (float)counted;
+    float *targets = calloc((size_t)(pass->spec.batch * classes), sizeof *targets);
+    if (!targets) RAISE(RETORT_ENOMEM, "out of memory for the labels of a %s", pass->spec.label);
+    for (int64_t i = 0; i < counted; i++) targets[i * classes + labels[i]] = weight;
+    TRY(pass_upload(pass, value, targets));
+done:
+    free(targets);
+    return status;
+}
+
 int pass_bind(struct pass *pass, int value, struct place place) {
     if (pass->spec.values[value].source != PASS_BOUND)
         return error_set(RETORT_EINVAL, "the %s of a %s is not the method's to bind", pass->spec.values[value].name,

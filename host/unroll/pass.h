@@ -55,6 +55,10 @@ const struct pass_spec *pass_spec_of(const struct pass *pass);
 
 /* The whole of a PASS_UPLOAD value: batch rows, of which a member of a team takes its own, or all its elements. */
 int pass_upload(struct pass *pass, int value, const void *data);
+/* The same for targets [batch, classes] of loss_soft, whose loss is the mean over a part's rows: one-hot labels
+ * [counted] of the batch's first rows, weighed so that all parts together give the mean over these; the other rows,
+ * which repeat or fill, get zeros. */
+int pass_upload_targets(struct pass *pass, int value, const int32_t *labels, int64_t counted, int64_t classes);
 /* Where a PASS_BOUND value lies, until it is bound anew. With rows, there must be as many as all parts together have.
  */
 int pass_bind(struct pass *pass, int value, struct place place);

@@ -1,0 +1,62 @@
+/* What tests of methods share: a device with both families of kernels, methods by name, and data made at random. */
+#ifndef RETORT_TESTS_METHODS_H
+#define RETORT_TESTS_METHODS_H
+
+#include "test.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/random.h"
+#include "distill/method.h"
+
+static struct device *device; /* NULL: there is none, and what needs one is skipped */
+static struct library *libraries[2];
+
+static inline void libraries_begin(const char *which) {
+    if (device_open(which, &device) < 0) return;
+    for (int f = 0; f < 2; f++) assert_ok(library_create(device, f ? FAMILY_GPU : FAMILY_CPU, &libraries[f]));
+}
+
+static inline void libraries_end(void) {
+    for (int f = 0; f < 2; f++) library_destroy(libraries[f]);
+    device_close(device);
+}
+
+static inline const struct method *method_named(const char *name) {
+    for (int i = 0; method_at(i); i++)
+        if (strcmp(method_at(i)->name, name) == 0) return method_at(i);
+    fail_msg("there is no method %s", name);
+    return NULL;
+}
+
+/* Normal images, class by class, those of class c from `begin[c]` to below begin[c + 1]: the data set has sizes and
+ * arrays already, as a test declares them. */
+static inline void dataset_fill(const struct dataset *dataset) {
+    const int64_t pixels = (int64_t)dataset->channels * dataset->height * dataset->width;
+    struct random random = random_begin(5, RANDOM_TEST, 0);
+    for (int64_t i = 0; i < dataset->count * pixels; i++) dataset->images[i] = (float)random_normal(&random);
+    for (int c = 0; c < dataset->classes; c++)
+        for (int64_t i = dataset->class_begin[c]; i < dataset->class_begin[c + 1]; i++)
+            dataset->labels[dataset->class_rows[i] = i] = c;
+}
+
+/* Three classes of images [channels,height,width], in a variable `train`; begin: {0, images of the first class, of the
+ * first two, of all}. */
+#define TRAIN_OF(total, channels_, height_, width_, ...)                                       \
+    static float train_images[(total) * (channels_) * (height_) * (width_)];                   \
+    static int32_t train_labels[total];                                                        \
+    static int64_t class_rows[total], class_begin[] = {__VA_ARGS__};                           \
+    static char ant[] = "ant", bee[] = "bee", cat[] = "cat", *class_names[] = {ant, bee, cat}; \
+    static const struct dataset train = {.count = (total),                                     \
+                                         .channels = (channels_),                              \
+                                         .height = (height_),                                  \
+                                         .width = (width_),                                    \
+                                         .classes = 3,                                         \
+                                         .images = train_images,                               \
+                                         .labels = train_labels,                               \
+                                         .class_names = class_names,                           \
+                                         .class_rows = class_rows,                             \
+                                         .class_begin = class_begin}
+
+#endif
