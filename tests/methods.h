@@ -1,4 +1,5 @@
-/* What tests of methods share: a device with both families of kernels, methods by name, and data made at random. */
+/* What tests of methods share: a device with both families of kernels, methods by name, a method that needs no device,
+ * and data made at random. */
 #ifndef RETORT_TESTS_METHODS_H
 #define RETORT_TESTS_METHODS_H
 
@@ -29,6 +30,36 @@ static inline const struct method *method_named(const char *name) {
     fail_msg("there is no method %s", name);
     return NULL;
 }
+
+/* A method without a device of its own: it pulls the images towards 1. */
+struct pull {
+    struct set *set;
+};
+
+static inline int pull_create(const struct distill_problem *problem, struct set *set, void **instance) {
+    (void)problem;
+    struct pull *p = calloc(1, sizeof *p);
+    if (!p) return error_set(RETORT_ENOMEM, "out of memory");
+    p->set = set;
+    *instance = p;
+    return RETORT_OK;
+}
+
+static inline int pull_step(void *instance, struct turn turn, struct metrics *metrics) {
+    (void)turn;
+    struct pull *p = instance;
+    double loss = 0;
+    for (int64_t i = 0; i < p->set->count * p->set->image_size; i++) {
+        float away = p->set->images[i] - 1;
+        loss += away * away / 2;
+        p->set->image_gradient[i] = away;
+    }
+    metric_real(metrics, "loss", loss);
+    return RETORT_OK;
+}
+
+static const struct method pull = {
+    .name = "pull", .remedy = "pull less", .create = pull_create, .destroy = free, .step = pull_step};
 
 /* Normal images, class by class, those of class c from `begin[c]` to below begin[c + 1]: the data set has sizes and
  * arrays already, as a test declares them. */

@@ -261,6 +261,12 @@ static void test_refusals(void **state) {
         {LEAST "set: {parameters: {budget: 1}}\n",
          "d.yaml:3: set.parameters.budget: only set.parameters.kind frequency"},
         {LEAST "set: {parameters: {kind: wavelets}}\n", "found 'wavelets', expected one of pixels, frequency"},
+        {LEAST "set: {parameters: {kind: tiles}}\n",
+         "set.parameters.factor (by default)|found nothing, expected the tiles along a side"},
+        {LEAST "set: {parameters: {factor: 2}}\n", "d.yaml:3: set.parameters.factor: only set.parameters.kind tiles"},
+        {LEAST "set: {init: mix}\n", "d.yaml:3: set.init: only set.parameters.kind tiles"},
+        {"data: {kind: idx, path: x, normalise: zca}\nset: {parameters: {kind: tiles, factor: 2}}\nouter: {steps: 1}\n",
+         "d.yaml:1: data.normalise: tiles store pixels of each channel"},
         /* a key that moved */
         {LEAST "method: {steps: 0}\n", "d.yaml:3: inner.steps: found '0'"},
         {LEAST "method: {steps: 50}\ninner: {steps: 50}\n",
@@ -269,7 +275,7 @@ static void test_refusals(void **state) {
         {LEAST "network: {norm: group, groups: 3}\n", "d.yaml:3: network.groups: 3 groups do not divide"},
         {LEAST "network: {depth: 0}\n", "at least one block"},
         {LEAST "inner: {momentum: 0.9}\n", "inner.momentum: adam has betas"},
-        {LEAST "inner: {batch: {per_class: 2}}\n", "inner.batch.per_class: 2|set.ipc 1"},
+        {LEAST "inner: {batch: {per_class: 2}}\n", "inner.batch.per_class: 2|the set has 1"},
         {LEAST "evaluate: {steps: [10, 10]}\n", "evaluate.steps: 10 comes after 10"},
         {"data: {kind: idx, path: x, labels: y}\nouter: {steps: 1}\n", "d.yaml:1: data.labels: only data.kind npy"},
         {"data: {kind: idx, path: x, size: 8}\nouter: {steps: 1}\n", "data.size: only data.kind folder"},
@@ -278,6 +284,25 @@ static void test_refusals(void **state) {
         {"data: {kind: idx, path: x, classes: [1]}\nouter: {steps: 1}\n", "one class"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) refused(cases[i].text, NULL, NULL, cases[i].words);
+}
+
+/* set.ipc of tiles counts what is stored, and is written as it was given. */
+static void test_tiles(void **state) {
+    (void)state;
+    struct descriptor d, again;
+    struct text written;
+    assert_ok(parse(LEAST "set: {ipc: 3, parameters: {kind: tiles, factor: 2}}\n"
+                          "inner: {batch: {per_class: 12}}\n",
+                    NULL, 0, &d));
+    assert_int_equal(d.set.ipc, 12);
+    text_init(&written);
+    descriptor_write(&d, &written);
+    assert_ok(parse(text_get(&written), NULL, 0, &again));
+    assert_int_equal(again.set.ipc, 12);
+    assert_int_equal(again.set.ipc_key, 3);
+    text_finish(&written);
+    descriptor_finish(&d);
+    descriptor_finish(&again);
 }
 
 static void test_refused_options(void **state) {
@@ -537,6 +562,7 @@ int main(void) {
         cmocka_unit_test(test_odd_numbers_survive),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_refused_options),
+        cmocka_unit_test(test_tiles),
         cmocka_unit_test(test_moved),
         cmocka_unit_test(test_owners),
         cmocka_unit_test(test_many_keys),

@@ -253,36 +253,6 @@ static void test_storage(void **state) {
     assert_int_equal(storage.places, 0);
 }
 
-/* A method without a device of its own: it pulls the images towards 1. */
-struct pull {
-    struct set *set;
-};
-
-static int pull_create(const struct distill_problem *problem, struct set *set, void **instance) {
-    (void)problem;
-    struct pull *p = calloc(1, sizeof *p);
-    if (!p) return error_set(RETORT_ENOMEM, "out of memory");
-    p->set = set;
-    *instance = p;
-    return RETORT_OK;
-}
-
-static int pull_step(void *instance, struct turn turn, struct metrics *metrics) {
-    (void)turn;
-    struct pull *p = instance;
-    double loss = 0;
-    for (int64_t i = 0; i < p->set->count * p->set->image_size; i++) {
-        float away = p->set->images[i] - 1;
-        loss += away * away / 2;
-        p->set->image_gradient[i] = away;
-    }
-    metric_real(metrics, "loss", loss);
-    return RETORT_OK;
-}
-
-static const struct method pull = {
-    .name = "pull", .remedy = "pull less", .create = pull_create, .destroy = free, .step = pull_step};
-
 enum { SIDE = 6, IPC = 4, COUNT = 2 * IPC, PIXELS = SIDE * SIDE, HELD = PIXELS / IPC };
 static const struct network network = {.classes = 2, .channels = 1, .height = SIDE, .width = SIDE};
 

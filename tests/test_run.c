@@ -940,7 +940,7 @@ static void test_old_folder(void **state) {
     replace("old/descriptor.yaml", "inner:\n  steps: 6\n", "inner:\n");
     replace("old/descriptor.yaml", "  name: bptt\n", "  name: bptt\n  steps: 6\n");
     replace("old/descriptor.yaml", "  indices: null\n", "");
-    replace("old/descriptor.yaml", "  parameters:\n    kind: pixels\n    budget: auto\n", "");
+    replace("old/descriptor.yaml", "  parameters:\n    kind: pixels\n    budget: auto\n    factor: auto\n", "");
     replace("old/descriptor.yaml",
             "  optimizer: adam\n  momentum: 0\n  lr: 0.01\n  lr_labels: 0.01\n  lr_inner: 0.01\n", "  lr: 0.01\n");
     assert_ok(run_once("bars.yaml", "old", NULL, true, NULL, &run));

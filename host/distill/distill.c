@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "distill/method.h"
+#include "distill/tiles.h"
 #include "team/team.h"
 #include "unroll/unroll.h"
 
@@ -36,21 +37,49 @@ uint64_t distill_seed(uint64_t seed, enum random_stream stream, uint32_t draw) {
     return high << 32 | random_bits(&random);
 }
 
-static int check_parameters(const struct set_spec *set, const struct network *network) {
+static int check_frequency(const struct set_spec *set, const char **key) {
     int status = RETORT_OK;
-    struct set_storage storage;
-    if (set->parameters != PARAMETERS_FREQUENCY) {
-        if (set->budget)
-            RAISE(RETORT_EINVAL, "only set.parameters.kind frequency has a budget; pixels store set.ipc images");
-        goto done;
-    }
+    *key = "set.parameters.budget";
     if (!set->budget)
         RAISE(RETORT_EINVAL, "found nothing, expected the storage of a class in images: 1, with set.ipc 16, holds 16 "
                              "images in the room of one");
     if (set->budget > set->ipc)
         RAISE(RETORT_EINVAL, "room for %d images of a class, but set.ipc is only %d; make it at most that", set->budget,
               set->ipc);
-    if (network) TRY(set_storage(set, network->classes, network->channels, network->height, network->width, &storage));
+done:
+    return status;
+}
+
+static int check_tiles(const struct distill_problem *problem, const char **key) {
+    int status = RETORT_OK;
+    *key = "data.normalise";
+    if (!tiles_allow(problem->normalisation))
+        RAISE(RETORT_EINVAL, "tiles store pixels of each channel by itself, which %s mixes; take mean_sd or none",
+              normalise_words[problem->normalisation->kind]);
+    *key = "set.parameters.factor";
+    if (!problem->set.factor)
+        RAISE(RETORT_EINVAL, "found nothing, expected the tiles along a side: 2 makes four images of each stored one");
+done:
+    return status;
+}
+
+static int check_parameters(const struct distill_problem *problem, const char **key) {
+    int status = RETORT_OK;
+    const struct set_spec *set = &problem->set;
+    const struct network *net = problem->network;
+    struct set_storage storage;
+    const bool frequency = set->parameters == PARAMETERS_FREQUENCY, tiles = set->parameters == PARAMETERS_TILES;
+    *key = "set.init";
+    if (set->init == SET_MIX && !tiles)
+        RAISE(RETORT_EINVAL, "only set.parameters.kind tiles has tiles to mix images in; take real");
+    *key = "set.parameters.factor";
+    if (set->factor && !tiles) RAISE(RETORT_EINVAL, "only set.parameters.kind tiles has a factor; leave it out");
+    *key = "set.parameters.budget";
+    if (set->budget && !frequency)
+        RAISE(RETORT_EINVAL, "only set.parameters.kind frequency has a budget; others store set.ipc images");
+    if (frequency) TRY(check_frequency(set, key));
+    if (tiles) TRY(check_tiles(problem, key));
+    if (net) TRY(set_storage(set, net->classes, net->channels, net->height, net->width, &storage));
 done:
     return status;
 }
@@ -83,8 +112,7 @@ int distill_check(const struct distill_problem *problem, const char **key) {
     if (problem->inner.learn_lr && !(method->learns & 1u << SET_LOG_LR))
         RAISE(RETORT_EINVAL, "method %s does not learn the inner learning rate; leave it out", method->name);
     TRY(check_division(problem, key));
-    *key = "set.parameters.budget";
-    TRY(check_parameters(&problem->set, problem->network));
+    TRY(check_parameters(problem, key));
     if (method->check) TRY(method->check(problem, key));
 done:
     return status;

@@ -38,6 +38,7 @@ struct expert_source;
 struct distill_problem {
     struct library *library; /* on the device, whose ceiling is set */
     const struct dataset *train;
+    const struct normalisation *normalisation; /* of train; NULL: none */
     const struct network *network;
     struct inner_spec inner;
     struct set_spec set;

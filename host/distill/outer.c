@@ -3,11 +3,13 @@
 #include "base/error.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 int outer_variable_init(struct outer_variable *variable, const char *name, float *values, int64_t count, double lr,
                         enum optimizer_kind kind) {
-    struct outer_variable fresh = {.name = name, .count = count, .values = values, .lr = lr};
+    struct outer_variable fresh = {
+        .name = name, .count = count, .values = values, .lr = lr, .least = -INFINITY, .most = INFINITY};
     size_t room = (size_t)count + 1;
     bool adam = kind == OPTIMIZER_ADAM;
     fresh.gradient = calloc(room, sizeof *fresh.gradient);
@@ -54,8 +56,9 @@ void outer_update(struct outer_variable *variable, enum optimizer_kind kind, dou
         adam(variable, t);
     else
         sgd(variable, momentum);
-    for (int64_t i = 0; variable->positive && i < variable->count; i++)
-        variable->values[i] = fmaxf(variable->values[i], 0);
+    const float least = (float)variable->least, most = (float)variable->most;
+    for (int64_t i = 0; (isfinite(least) || isfinite(most)) && i < variable->count; i++)
+        variable->values[i] = fminf(fmaxf(variable->values[i], least), most);
 }
 
 double outer_clip(double *mean, double norm) {

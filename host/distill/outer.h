@@ -5,7 +5,6 @@
 
 #include "optimizer/optimizer.h"
 
-#include <stdbool.h>
 #include <stdint.h>
 
 /* One variable of the set with the room for its update. */
@@ -16,7 +15,7 @@ struct outer_variable {
     float *gradient;  /* owned; the method leaves it there each step */
     float *m, *v;     /* owned. Adam: the moments. SGD: m is the velocity, v NULL */
     double lr;
-    bool positive; /* kept at 0 or above */
+    double least, most; /* values are kept between them; infinite to begin with */
 };
 
 int outer_variable_init(struct outer_variable *variable, const char *name, float *values, int64_t count, double lr,

@@ -19,7 +19,8 @@ static const char *const data_kinds[] = {[DATA_IDX] = "idx",
                                          [DATA_NPY] = "npy",
                                          [DATA_CSV] = "csv",
                                          NULL};
-static const char *const inits[] = {[SET_NOISE] = "noise", [SET_REAL] = "real", [SET_INDICES] = "indices", NULL};
+static const char *const inits[] = {
+    [SET_NOISE] = "noise", [SET_REAL] = "real", [SET_INDICES] = "indices", [SET_MIX] = "mix", NULL};
 static const char *const protocols[] = {[PROTOCOL_BPTT] = "bptt", [PROTOCOL_DC] = "dc", NULL};
 
 static const char *const gemms[] = {[GEMM_AUTO] = "auto", [GEMM_CLBLAST] = "clblast", [GEMM_OWN] = "own", NULL};
@@ -133,17 +134,21 @@ static const struct schema_key keys[] = {
     {"inner.learn_lr", KEY_BOOL, AT(inner.learn_lr), .standard = "false",
      .help = "Learn the inner learning rate along with the images."},
 
-    {"set.ipc", KEY_INT, AT(set.ipc), .least = 1, .most = 100000, .standard = "1",
-     .help = "Synthetic images per class."},
+    {"set.ipc", KEY_INT, AT(set.ipc_key), .least = 1, .most = 100000, .standard = "1",
+     .help = "Synthetic images per class; tiles: stored ones, each of which becomes factor x factor."},
     {"set.parameters.kind", KEY_CHOICE, AT(set.parameters), .words = words_parameters, .standard = "pixels",
      .help =
-         "What is stored and learned: the images, or of their two-dimensional DCT those coefficients that vary most "
-         "among the real images of the class (FreD)."},
+         "What is stored and learned: the images; frequency: of their two-dimensional DCT those coefficients that vary "
+         "most among the real images of the class (FreD); tiles: pixels in [0, 1] of images each of which is cut into "
+         "several, that are enlarged (IDC)."},
     {"set.parameters.budget", KEY_INT, AT(set.budget), .least = 1, .most = 100000, .zero = "auto", .standard = "auto",
      .help = "frequency: floats stored of a class, counted in images: 1 with set.ipc 16 holds 16 images in the room of "
              "one, each as a sixteenth of its coefficients. auto: as many as set.ipc, for pixels."},
+    {"set.parameters.factor", KEY_INT, AT(set.factor), .least = 1, .most = 64, .zero = "auto", .standard = "auto",
+     .help = "tiles: along each side of a stored image: 2 makes four images of the set of it. auto: none, for pixels."},
     {"set.init", KEY_CHOICE, AT(set.init), .words = inits, .standard = "noise",
-     .help = "Start from noise of unit norm per image, from random real images, or from those of a list."},
+     .help = "Start from noise of unit norm per image (tiles: uniform), from random real images, or from those of a "
+             "list; mix, for tiles: a random real image shrunk into each."},
     {"set.indices", KEY_PATH, AT(set.indices), .standard = "null",
      .help =
          "indices: the list, a text file of whole numbers or a .npy: rows of the training data as it is read (after "
@@ -353,7 +358,9 @@ done:
 }
 
 static int check_method(const struct descriptor *d, const struct context *context) {
-    const struct distill_problem settings = {.inner = d->inner,
+    const struct normalisation normalisation = {.kind = d->data.normalise};
+    const struct distill_problem settings = {.normalisation = &normalisation,
+                                             .inner = d->inner,
                                              .set = d->set,
                                              .outer = d->outer,
                                              .method = descriptor_method(d),
@@ -372,7 +379,7 @@ static int check(const struct descriptor *d, const struct context *context) {
     if (d->inner.optimizer.kind == OPTIMIZER_ADAM && d->inner.optimizer.momentum != 0)
         REFUSE("inner.momentum", "adam has betas instead of momentum; leave it out, or take inner.optimizer sgd");
     if (d->inner.batch_per_class > d->set.ipc)
-        REFUSE("inner.batch.per_class", "%d images of a class do not exist with set.ipc %d; make it at most that",
+        REFUSE("inner.batch.per_class", "%d images of a class do not exist, the set has %d; make it at most that",
                d->inner.batch_per_class, d->set.ipc);
     if (d->data.class_count && d->inner.batch_classes > d->data.class_count)
         REFUSE("inner.batch.classes", "%d classes do not exist, data.classes keeps %d; make it at most that",
@@ -419,6 +426,7 @@ static int parse(const char *name, const char *folder, const char *text, size_t 
     context.schema.copy = copy;
     TRY(schema_read(&context.schema, name, folder, text, size, overrides, count, &fresh.arena, &fresh,
                     &context.origins));
+    fresh.set.ipc = set_ipc_of(&fresh.set);
     TRY(check(&fresh, &context));
     take_name(name, fresh.name);
     *descriptor = fresh;

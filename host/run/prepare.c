@@ -11,6 +11,7 @@
 static struct distill_problem problem_of(const struct descriptor *d, const struct session *session) {
     return (struct distill_problem){.library = session->library,
                                     .train = &session->data.train,
+                                    .normalisation = &session->data.normalisation,
                                     .network = &session->network,
                                     .inner = d->inner,
                                     .set = d->set,

@@ -20,5 +20,6 @@ const char *const words_labels[] = {[LABELS_HARD] = "hard", [LABELS_SOFT] = "sof
 const char *const words_family[] = {[FAMILY_AUTO] = "auto", [FAMILY_CPU] = "cpu", [FAMILY_GPU] = "gpu", NULL};
 const char *const words_divide[] = {
     [DIVIDE_AUTO] = "auto", [DIVIDE_TRAJECTORIES] = "trajectories", [DIVIDE_ROWS] = "rows", NULL};
-const char *const words_parameters[] = {[PARAMETERS_PIXELS] = "pixels", [PARAMETERS_FREQUENCY] = "frequency", NULL};
+const char *const words_parameters[] = {
+    [PARAMETERS_PIXELS] = "pixels", [PARAMETERS_FREQUENCY] = "frequency", [PARAMETERS_TILES] = "tiles", NULL};
 const char *const words_dct[] = {[DCT_AUTO] = "auto", [DCT_CLFFT] = "clfft", [DCT_MATRIX] = "matrix", NULL};
