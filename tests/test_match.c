@@ -1,7 +1,8 @@
 /* Gradient matching (methods match and idc) on the device, through the rows of the method table, against the same loss
- * in one graph evaluated in double precision, and that against another framework; the training between matches against
- * plain gradient descent; runs that are interrupted, and saved in the middle of an iteration. */
+ * in one graph evaluated in double precision, and that against another framework; runs that are interrupted, and saved
+ * in the middle of an iteration. */
 #include "graphs.h"
+#include "matching.h"
 #include "methods.h"
 #include "test.h"
 
@@ -18,59 +19,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-enum { CLASSES = 3, CHANNELS = 2, HEIGHT = 8, WIDTH = 7, PIXELS = CHANNELS * HEIGHT * WIDTH, IPC = 3 };
-enum { COUNT = CLASSES * IPC, TRAIN = 70, REAL = 6, MOST_REAL = 16 };
-
-/* What the methods' keys say: their own structs (match.c, idc.c). */
-struct match_keys {
-    int row, adaptive;
-    double intra, inter;
-    int warmup[2], outer, inner, real_per_class;
-    bool augment, flip;
-};
-struct idc_keys {
-    int matches, real_per_class, set_per_class, real_images;
-    int distance, models, networks, epochs;
-    double perturb[2], cutmix;
-    bool augment;
-};
-
-TRAIN_OF(TRAIN, CHANNELS, HEIGHT, WIDTH, 0, 4, 30, TRAIN); /* 4, 26 and 40 images */
-static volatile int interrupt;
-
-static int prepare(void **state) {
-    (void)state;
-    dataset_fill(&train);
-    libraries_begin("cpu");
-    return 0;
-}
-
-static int clean(void **state) {
-    (void)state;
-    libraries_end();
-    return 0;
-}
-
-static struct distill_problem problem_of(const struct network *network, const char *method, const void *keys,
-                                         int family) {
-    return (struct distill_problem){
-        .library = libraries[family],
-        .train = &train,
-        .network = network,
-        .inner = {.optimizer = {.kind = OPTIMIZER_SGD, .lr = 0.05, .momentum = 0.5}},
-        .set = {.ipc = IPC, .init = SET_NOISE},
-        .outer = {.steps = 10, .optimizer = OPTIMIZER_SGD, .lr = 0.1, .momentum = 0.5, .meta_batch = 1},
-        .method = method_named(method),
-        .method_spec = keys,
-        .seed = 11,
-        .interrupt = &interrupt};
-}
-
-static const struct network_spec instance_norm = {
-    .kind = NETWORK_CONVNET, .depth = 2, .width = 5, .norm = NORM_INSTANCE, .activation = ACTIVATION_SWISH};
-static const struct network_spec batch_norm = {
-    .kind = NETWORK_CONVNET, .depth = 2, .width = 5, .norm = NORM_BATCH, .activation = ACTIVATION_SWISH};
 
 /* --- the loss in one graph --- */
 enum kind { COSINE, COSINE_NORM, SQUARED, ABSOLUTE };
@@ -295,8 +243,6 @@ static void expect_steps(const struct network_spec *spec, const char *method, co
     set_finish(&set);
 }
 
-static const struct match_keys dc = {.intra = 1, .outer = 3, .inner = 2, .real_per_class = REAL, .flip = true};
-
 static void test_match(void **state) {
     (void)state;
     if (!device) skip();
@@ -411,120 +357,6 @@ static void test_zero_rows(void **state) {
     free(a);
 }
 
-/* --- training between matches --- */
-/* theta and momentum after `steps` steps of gradient descent in double precision on the mean loss of given images. */
-static void descend(const struct network *net, const struct optimizer_spec *sgd, const float *images,
-                    const int32_t *labels, int64_t count, int steps, double *theta, double *velocity) {
-    double *x = calloc((size_t)(count * PIXELS), sizeof *x), *y = calloc((size_t)(count * CLASSES), sizeof *y);
-    double *gradient = calloc((size_t)net->theta_count, sizeof *gradient);
-    for (int64_t i = 0; i < count * PIXELS; i++) x[i] = (double)images[i];
-    for (int64_t i = 0; i < count; i++) y[i * CLASSES + labels[i]] = 1;
-    struct graph *g;
-    struct node *derivative;
-    assert_ok(graph_create(&g));
-    struct node *t = graph_input(g, "theta", FLOAT32, SHAPE(net->theta_count));
-    struct network_pass pass = {.theta = t,
-                                .images = graph_input(g, "x", FLOAT32, SHAPE(count, CHANNELS, HEIGHT, WIDTH))};
-    struct node *loss =
-        loss_soft(g, network_logits(g, net, &pass, NULL, NULL), graph_input(g, "y", FLOAT32, SHAPE(count, CLASSES)));
-    assert_ok(transform_vjp(loss, NULL, &t, 1, &derivative));
-    graph_output(g, "gradient", derivative);
-    for (int step = 0; step < steps; step++) {
-        evaluate(g, BINDINGS({"theta", theta}, {"x", x}, {"y", y}, {"gradient", gradient}));
-        for (int64_t i = 0; i < net->theta_count; i++) {
-            velocity[i] = sgd->momentum * velocity[i] + gradient[i] + sgd->weight_decay * theta[i];
-            theta[i] -= sgd->lr * velocity[i];
-        }
-    }
-    graph_destroy(g);
-    free(x);
-    free(y);
-    free(gradient);
-}
-
-/* The weights at each match of an iteration. The set, nine images, is one batch; of real images there are 64 a step. */
-static void expect_training(const char *method, const void *keys, int epochs, double weight_decay) {
-    struct network network;
-    struct set set;
-    void *instance;
-    struct metrics metrics = {0};
-    assert_ok(network_describe(&instance_norm, CHANNELS, HEIGHT, WIDTH, CLASSES, &network));
-    struct distill_problem problem = problem_of(&network, method, keys, 0);
-    problem.inner.optimizer.weight_decay = weight_decay;
-    const int64_t p = network.theta_count;
-    double *theta = calloc((size_t)p, sizeof *theta), *velocity = calloc((size_t)p, sizeof *velocity);
-    double *got = calloc((size_t)p, sizeof *got);
-    float *now = calloc((size_t)p, sizeof *now), images[64 * PIXELS];
-    int32_t labels[64];
-    assert_ok(set_begin(&problem, &set));
-    assert_ok(problem.method->create(&problem, &set, &instance));
-    struct unroll *unroll = (struct unroll *)(uintptr_t)problem.method->unroll(instance);
-    for (int step = 1; step <= 3; step++) {
-        struct random random = random_begin(problem.seed, RANDOM_REAL_TRAINING, (uint32_t)step);
-        metrics_clear(&metrics);
-        assert_ok(problem.method->step(instance, (struct turn){step, 0, (uint32_t)step}, &metrics));
-        assert_ok(unroll_read_theta(unroll, now));
-        for (int64_t i = 0; i < p; i++) got[i] = (double)now[i];
-        if (step == 1) {
-            memcpy(theta, got, (size_t)p * sizeof *theta);
-        } else if (epochs) {
-            descend(&network, &problem.inner.optimizer, set.images, set.hard_labels, COUNT, epochs, theta, velocity);
-        } else {
-            assert_ok(dataset_draw(&train, &random, 64, images, labels));
-            descend(&network, &problem.inner.optimizer, images, labels, 64, 1, theta, velocity);
-        }
-        double off = relative_error(got, theta, p);
-        if (!(off < 2e-6)) fail_msg("%s: weights of match %d are %.2g off", method, step, off);
-        outer_update(&set.variables[SET_STORED], OPTIMIZER_SGD, 0.5, step);
-        problem.method->advance(instance, &metrics);
-    }
-    metrics_finish(&metrics);
-    problem.method->destroy(instance);
-    set_finish(&set);
-    free(theta);
-    free(velocity);
-    free(got);
-    free(now);
-}
-
-static void test_training(void **state) {
-    (void)state;
-    if (!device) skip();
-    expect_training("match", &dc, 2, 0);
-    expect_training(
-        "idc", &(struct idc_keys){.matches = 3, .real_per_class = 5, .set_per_class = 9, .real_images = 127}, 0, 5e-4);
-}
-
-/* EGM's tables: epochs before each match of an iteration, by rule and by the loss on real images. */
-static void test_adaptive(void **state) {
-    (void)state;
-    if (!device) skip();
-    struct network network;
-    const struct metrics *metrics;
-    static const int table[] = {0, 50, 40, 30, 20, 10, 10, 10, 10, 10, 10, 5, 0};
-    struct match_keys keys = dc;
-    keys.adaptive = 2, keys.outer = 12;
-    assert_ok(network_describe(&instance_norm, CHANNELS, HEIGHT, WIDTH, CLASSES, &network));
-    for (int adaptive = 2; adaptive >= 1; adaptive--) {
-        struct distill *d;
-        int least = 51, most = 0;
-        keys.adaptive = adaptive;
-        struct distill_problem problem = problem_of(&network, "match", &keys, 0);
-        problem.inner.optimizer.lr = adaptive == 1 ? 1 : 0.05;
-        assert_ok(distill_create(&problem, &d));
-        for (int step = 0; step < 13; step++) {
-            assert_ok(distill_step(d, &metrics));
-            int epochs = (int)metric_number(metrics, "inner_epochs");
-            if (adaptive == 2) assert_int_equal(epochs, table[step]);
-            if (step % 12 == 0) assert_int_equal(epochs, 0);
-            if (step % 12 && epochs < least) least = epochs;
-            if (epochs > most) most = epochs;
-        }
-        if (adaptive == 1) assert_true(least >= 1 && least < 50 && most <= 50);
-        distill_destroy(d);
-    }
-}
-
 /* --- runs --- */
 /* The set after `steps` steps, interrupted before step `cut` (0: never) inside of the step, then saved and loaded. */
 static void run(const char *method, const void *keys, int meta_batch, int steps, int cut, float *images) {
@@ -614,10 +446,9 @@ static void test_refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_oracle),   cmocka_unit_test(test_match),     cmocka_unit_test(test_warmup),
-        cmocka_unit_test(test_idc),      cmocka_unit_test(test_zero_rows), cmocka_unit_test(test_parts),
-        cmocka_unit_test(test_training), cmocka_unit_test(test_adaptive),  cmocka_unit_test(test_runs),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_oracle), cmocka_unit_test(test_match),     cmocka_unit_test(test_warmup),
+        cmocka_unit_test(test_idc),    cmocka_unit_test(test_zero_rows), cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_runs),   cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests_name("match", tests, prepare, clean);
 }

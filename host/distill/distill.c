@@ -37,6 +37,14 @@ uint64_t distill_seed(uint64_t seed, enum random_stream stream, uint32_t draw) {
     return high << 32 | random_bits(&random);
 }
 
+struct unroll_spec method_unroll(const struct distill_problem *problem) {
+    return (struct unroll_spec){.network = problem->network,
+                                .optimizer = problem->inner.optimizer,
+                                .frozen = problem->frozen,
+                                .plan_only = problem->plan_only,
+                                .interrupt = problem->interrupt};
+}
+
 static int check_frequency(const struct set_spec *set, const char **key) {
     int status = RETORT_OK;
     *key = "set.parameters.budget";

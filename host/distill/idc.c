@@ -146,12 +146,8 @@ static int create(const struct distill_problem *problem, struct set *set, void *
                                          .epochs = spec->epochs};
     TRY(allocate(m));
     TRY(real_training_init(&m->training));
-    struct unroll_spec unroll = {.network = problem->network,
-                                 .optimizer = problem->inner.optimizer,
-                                 .passes = passes,
-                                 .frozen = problem->frozen,
-                                 .plan_only = problem->plan_only,
-                                 .interrupt = problem->interrupt};
+    struct unroll_spec unroll = method_unroll(problem);
+    unroll.passes = passes;
     TRY(matching_init(&m->matching, &matching, passes, &unroll.pass_count));
     real_training_unroll(&m->training, &unroll);
     TRY(unroll_create(problem->library, &unroll, &m->unroll));

@@ -46,10 +46,12 @@ static const struct schema_key keys[] = {
     {"method.outer", KEY_INT, AT(outer), .least = 1, .most = 1e6, .zero = "auto", .standard = "auto",
      .help = "Matches, that is outer steps, of an iteration; auto: as published for set.ipc 1, 10, 20, 30, 40, 50."},
     {"method.inner", KEY_INT, AT(inner), .least = 1, .most = 1e6, .zero = "auto", .standard = "auto",
-     .help = "Epochs of the set that the network learns between two matches; auto: as published."},
+     .help =
+         "Epochs of the set that the network learns between two matches, at most where adaptive says loss; auto: as "
+         "published."},
     {"method.adaptive", KEY_CHOICE, AT(adaptive), .words = adaptives, .standard = "none",
      .help =
-         "EGM: learning ends with the epoch that raises the loss on real images, 50 at most; or the published table."},
+         "EGM: learning ends with the epoch that raises the loss on real images; or the published table of epochs."},
     {"method.real_per_class", KEY_INT, AT(real_per_class), .least = 1, .most = 1e6, .standard = "256",
      .help = "Real images of a class in one match; a class that has fewer gives all."},
     {"method.augment", KEY_BOOL, AT(augment), .standard = "false",
@@ -78,13 +80,12 @@ struct match {
 static int loops(const struct match_spec *spec, int ipc, int *outer, int *inner) {
     static const int table[][3] = {{1, 1, 1}, {10, 10, 50}, {20, 20, 25}, {30, 30, 20}, {40, 40, 15}, {50, 50, 10}};
     *outer = spec->outer;
-    *inner = spec->inner;
+    *inner = spec->inner || spec->adaptive == ADAPTIVE_NONE ? spec->inner : MOST_EPOCHS;
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
         if (table[i][0] != ipc) continue;
         if (!*outer) *outer = table[i][1];
         if (!*inner) *inner = table[i][2];
     }
-    if (spec->adaptive != ADAPTIVE_NONE) *inner = MOST_EPOCHS;
     if (*outer && *inner) return RETORT_OK;
     return error_set(RETORT_EINVAL,
                      "auto is known for set.ipc 1, 10, 20, 30, 40 and 50 (outer, inner: 1, 1; 10, 50; 20, 25; 30, 20; "
@@ -99,7 +100,10 @@ static int check(const struct distill_problem *problem, const char **key) {
     *key = "method.intra";
     if (spec->intra == 0 && spec->inter == 0)
         RAISE(RETORT_EINVAL, "neither classes nor their means would be matched; give intra or inter a weight");
-    *key = spec->outer ? "method.inner" : "method.outer";
+    *key = "method.inner";
+    if (spec->adaptive == ADAPTIVE_TABLE && spec->inner)
+        RAISE(RETORT_EINVAL, "adaptive: table says the epochs; leave inner out, or take adaptive: loss");
+    if (!spec->outer) *key = "method.outer";
     TRY(loops(spec, problem->set.ipc, &outer, &inner));
 done:
     return status;
@@ -129,12 +133,8 @@ static int compile(struct match *m) {
                                            .frozen = net->stats_count ? FROZEN_PER_CLASS * net->classes : 0,
                                            .distance = (enum gradient_distance)spec->row};
     struct pass_spec passes[MATCHING_PASSES + 1];
-    struct unroll_spec unroll = {.network = net,
-                                 .optimizer = problem->inner.optimizer,
-                                 .passes = passes,
-                                 .frozen = problem->frozen,
-                                 .plan_only = problem->plan_only,
-                                 .interrupt = problem->interrupt};
+    struct unroll_spec unroll = method_unroll(problem);
+    unroll.passes = passes;
     TRY(matching_init(&m->matching, &matching, passes, &unroll.pass_count));
     TRY(set_training_init(&m->training, &unroll, passes));
     TRY(unroll_create(problem->library, &unroll, &m->unroll));

@@ -103,6 +103,11 @@ struct method {
 /* The table; NULL past its end. `index` is also the value of the key method.name. */
 const struct method *method_at(int index);
 
+/* What the unroll of a method takes from the problem: network, inner optimiser, a plan, the interrupt. The rest is the
+ * method's to fill in. */
+struct unroll_spec;
+struct unroll_spec method_unroll(const struct distill_problem *problem);
+
 /* A seed of its own for one purpose and draw. */
 uint64_t distill_seed(uint64_t seed, enum random_stream stream, uint32_t draw);
 
