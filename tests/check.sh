@@ -7,7 +7,7 @@ program=${RETORT_PROGRAM:-$source_root/build/retort}
 
 runs=()
 for folder in "$source_root"/tests/oracle/*/; do
-  [[ $(basename "$folder") == @(dm|match)-* ]] || runs+=("cpu $folder") # those match without training
+  [[ $(basename "$folder") == @(dm|match|trajectory)-* ]] || runs+=("cpu $folder") # those match without training
 done
 for name in group-one-momentum mlp-gelu-soft; do runs+=("gpu $source_root/tests/oracle/$name/"); done
 shared=$source_root/../shared/oracle

@@ -118,7 +118,7 @@ oracle_cases() {
   esac
   [ -d "$cases" ] || cases=$own
   for folder in "$cases"/*/; do
-    if [ -e "$folder/case.yaml" ] && [[ $(basename "$folder") != @(dm|match)-* ]]; then echo "$folder"; fi
+    if [ -e "$folder/case.yaml" ] && [[ $(basename "$folder") != @(dm|match|trajectory)-* ]]; then echo "$folder"; fi
   done
 }
 

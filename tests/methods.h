@@ -5,9 +5,11 @@
 
 #include "test.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/random.h"
 #include "distill/method.h"
 
@@ -60,6 +62,21 @@ static inline int pull_step(void *instance, struct turn turn, struct metrics *me
 
 static const struct method pull = {
     .name = "pull", .remedy = "pull less", .create = pull_create, .destroy = free, .step = pull_step};
+
+/* The numbers of NAME.npy of a case of tests/oracle: how many, at most `most`. */
+static inline int64_t read_case(const char *folder, const char *name, double *values, int64_t most) {
+    char path[FILE_PATH_MAX];
+    struct npy npy;
+    const char *source = getenv("RETORT_SOURCE");
+    snprintf(path, sizeof path, "%s/tests/oracle/%s/%s.npy", source ? source : ".", folder, name);
+    assert_ok(npy_read(path, &npy));
+    int64_t count = npy_count(&npy);
+    assert_in_range(count, 1, most);
+    for (int64_t i = 0; i < count; i++)
+        values[i] = npy.type == NPY_FLOAT64 ? ((const double *)npy.data)[i] : (double)((const float *)npy.data)[i];
+    npy_finish(&npy);
+    return count;
+}
 
 /* Normal images, class by class, those of class c from `begin[c]` to below begin[c + 1]: the data set has sizes and
  * arrays already, as a test declares them. */

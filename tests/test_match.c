@@ -125,20 +125,6 @@ static double evaluate_loss(const struct network *net, const struct loss *what, 
 }
 
 /* --- the same by another framework: tests/oracle/match-instance, made by make_match_cases.py there --- */
-static int64_t read_case(const char *name, double *values, int64_t most) {
-    char path[FILE_PATH_MAX];
-    struct npy npy;
-    const char *source = getenv("RETORT_SOURCE");
-    snprintf(path, sizeof path, "%s/tests/oracle/match-instance/%s.npy", source ? source : ".", name);
-    assert_ok(npy_read(path, &npy));
-    int64_t count = npy_count(&npy);
-    assert_in_range(count, 1, most);
-    for (int64_t i = 0; i < count; i++)
-        values[i] = npy.type == NPY_FLOAT64 ? ((const double *)npy.data)[i] : (double)((const float *)npy.data)[i];
-    npy_finish(&npy);
-    return count;
-}
-
 static void test_oracle(void **state) {
     (void)state;
     static const struct {
@@ -153,18 +139,19 @@ static void test_oracle(void **state) {
     struct inputs *in = calloc(1, sizeof *in);
     static double real[CLASSES * REAL * PIXELS], expected[1 + COUNT * PIXELS], gradient[COUNT * PIXELS];
     assert_ok(network_describe(&instance_norm, CHANNELS, HEIGHT, WIDTH, CLASSES, &net));
-    assert_int_equal(read_case("theta0", in->theta, 4096), net.theta_count);
-    assert_int_equal(read_case("syn_x", in->set, COUNT * PIXELS), COUNT * PIXELS);
-    assert_int_equal(read_case("real_x", real, CLASSES * REAL * PIXELS), CLASSES * REAL * PIXELS);
-    assert_int_equal(read_case("maps", in->maps[0], CLASSES * MAP_SIZE), CLASSES * MAP_SIZE);
-    assert_int_equal(read_case("colour", in->colours[0], CLASSES * COLOUR_SIZE), CLASSES * COLOUR_SIZE);
+    assert_int_equal(read_case("match-instance", "theta0", in->theta, 4096), net.theta_count);
+    assert_int_equal(read_case("match-instance", "syn_x", in->set, COUNT * PIXELS), COUNT * PIXELS);
+    assert_int_equal(read_case("match-instance", "real_x", real, CLASSES * REAL * PIXELS), CLASSES * REAL * PIXELS);
+    assert_int_equal(read_case("match-instance", "maps", in->maps[0], CLASSES * MAP_SIZE), CLASSES * MAP_SIZE);
+    assert_int_equal(read_case("match-instance", "colour", in->colours[0], CLASSES * COLOUR_SIZE),
+                     CLASSES * COLOUR_SIZE);
     for (int c = 0; c < CLASSES; c++) {
         memcpy(in->real[c], real + c * REAL * PIXELS, REAL * PIXELS * sizeof *real);
         for (int i = 0; i < REAL; i++) in->real_targets[c][i * CLASSES + c] = 1;
         for (int i = 0; i < IPC; i++) in->set_targets[c][i * CLASSES + c] = 1;
     }
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        assert_int_equal(read_case(cases[i].name, expected, 1 + COUNT * PIXELS), 1 + COUNT * PIXELS);
+        assert_int_equal(read_case("match-instance", cases[i].name, expected, 1 + COUNT * PIXELS), 1 + COUNT * PIXELS);
         double loss = evaluate_loss(&net, &cases[i].loss, REAL, in, gradient);
         double loss_off = fabs(loss - expected[0]) / expected[0];
         double off = relative_error(gradient, expected + 1, COUNT * PIXELS);

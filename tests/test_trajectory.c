@@ -1,5 +1,5 @@
 /* Matching trajectories on the device, through the row of the method table, against one graph of the whole training,
- * differentiated in reverse and evaluated in double precision. */
+ * differentiated in reverse and evaluated in double precision, and against another framework. */
 #include "graphs.h"
 #include "methods.h"
 #include "test.h"
@@ -262,6 +262,88 @@ static void test_gradient(void **state) {
     }
 }
 
+/* --- the same by another framework: tests/oracle/trajectory-instance, made by make_trajectory_cases.py there --- */
+static float case_start[4096], case_target[4096];
+
+static int read_case_expert(const void *context, int number, int epoch, float *theta) {
+    (void)context;
+    assert_int_equal(number, 0);
+    memcpy(theta, epoch ? case_target : case_start, (size_t)network.theta_count * sizeof *theta);
+    return RETORT_OK;
+}
+
+enum { CASE_VALUES = 2 + COUNT * PIXELS }; /* the loss, its derivative by the rate, then by the images */
+struct errors {
+    double loss, by_lr, by_images;
+};
+
+static struct errors errors_of(const double *got, const double *want) {
+    return (struct errors){fabs(got[0] / want[0] - 1), fabs(got[1] / want[1] - 1),
+                           relative_error(got + 2, want + 2, COUNT * PIXELS)};
+}
+
+static void step_of_case(const struct trajectory_keys *keys, int family, const double *images, double *got) {
+    static const struct expert_source own = {.networks = 1, .epochs = 1, .read = read_case_expert};
+    struct set set;
+    void *instance;
+    struct metrics metrics = {0};
+    struct distill_problem problem = problem_of(keys, family);
+    problem.experts = &own;
+    assert_ok(set_begin(&problem, &set));
+    for (int i = 0; i < COUNT * PIXELS; i++) set.images[i] = (float)images[i];
+    assert_ok(problem.method->create(&problem, &set, &instance));
+    assert_ok(problem.method->step(instance, (struct turn){1, 0, 1}, &metrics));
+    got[0] = metric_number(&metrics, "loss");
+    got[1] = set.variables[SET_LOG_LR].gradient[0] / set_inner_lr(&set);
+    for (int i = 0; i < COUNT * PIXELS; i++) got[2 + i] = set.image_gradient[i];
+    metrics_finish(&metrics);
+    problem.method->destroy(instance);
+    set_finish(&set);
+}
+
+/* Within 30 times of what the other framework is off in single precision. */
+static void test_oracle(void **state) {
+    (void)state;
+    if (!device) skip();
+    enum { CASES = 4 };
+    static const struct {
+        const char *name;
+        int prune, hessian;
+    } cases[CASES] = {
+        {"mtt", KEEP_ALL, EXACT}, {"tesla", KEEP_ALL, NONE}, {"ratio", RATIO, EXACT}, {"distance", DISTANCE, EXACT}};
+    static double values[4096], images[COUNT * PIXELS], want[CASES][CASE_VALUES], single[CASE_VALUES], got[CASE_VALUES];
+    struct errors most = {0};
+    assert_int_equal(read_case("trajectory-instance", "start", values, 4096), network.theta_count);
+    for (int64_t i = 0; i < network.theta_count; i++) case_start[i] = (float)values[i];
+    assert_int_equal(read_case("trajectory-instance", "target", values, 4096), network.theta_count);
+    for (int64_t i = 0; i < network.theta_count; i++) case_target[i] = (float)values[i];
+    assert_int_equal(read_case("trajectory-instance", "syn_x", images, COUNT * PIXELS), COUNT * PIXELS);
+    for (int i = 0; i < CASES; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "expect_%s", cases[i].name);
+        assert_int_equal(read_case("trajectory-instance", name, want[i], CASE_VALUES), CASE_VALUES);
+        snprintf(name, sizeof name, "single_%s", cases[i].name);
+        assert_int_equal(read_case("trajectory-instance", name, single, CASE_VALUES), CASE_VALUES);
+        struct errors errors = errors_of(single, want[i]);
+        most = (struct errors){fmax(most.loss, errors.loss), fmax(most.by_lr, errors.by_lr),
+                               fmax(most.by_images, errors.by_images)};
+    }
+    for (int i = 0; i < 2 * CASES; i++) {
+        struct trajectory_keys keys = mtt;
+        keys.augment = false, keys.max_start = 1, keys.epsilon = 0.9;
+        keys.prune = cases[i / 2].prune, keys.hessian = cases[i / 2].hessian;
+        step_of_case(&keys, i % 2, images, got);
+        struct errors errors = errors_of(got, want[i / 2]);
+        if (getenv("RETORT_TEST_PRINT"))
+            print_message("%s, family %d: %.2g %.2g %.2g off; float32 %.2g %.2g %.2g\n", cases[i / 2].name, i % 2,
+                          errors.loss, errors.by_lr, errors.by_images, most.loss, most.by_lr, most.by_images);
+        if (!(errors.loss < 30 * most.loss) || !(errors.by_lr < 30 * most.by_lr)
+            || !(errors.by_images < 30 * most.by_images))
+            fail_msg("%s, family %d: loss %.2g off, by the rate %.2g, by images %.2g", cases[i / 2].name, i % 2,
+                     errors.loss, errors.by_lr, errors.by_images);
+    }
+}
+
 /* Without second derivatives it is another gradient, though not an opposite one. */
 static void test_hessian(void **state) {
     (void)state;
@@ -358,7 +440,8 @@ static void test_refused(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_gradient), cmocka_unit_test(test_hessian),
-                                       cmocka_unit_test(test_resumed), cmocka_unit_test(test_refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_gradient), cmocka_unit_test(test_oracle),
+                                       cmocka_unit_test(test_hessian), cmocka_unit_test(test_resumed),
+                                       cmocka_unit_test(test_refused)};
     return cmocka_run_group_tests_name("trajectory", tests, prepare, clean);
 }
