@@ -11,6 +11,7 @@
 #include "distill/distill.h"
 #include "distill/gradient_distance.h"
 #include "distill/method.h"
+#include "distill/tiles.h"
 #include "transform/transform.h"
 #include "unroll/unroll.h"
 
@@ -25,8 +26,19 @@ enum kind { COSINE, COSINE_NORM, SQUARED, ABSOLUTE };
 struct loss {
     enum kind kind;
     double intra, inter;
-    bool composed; /* the order of IDC's augmentation */
+    bool composed;                   /* the order of IDC's augmentation */
+    const struct tiles_shape *tiles; /* NULL: the images are stored */
 };
+enum { FACTOR = 2, TILES = FACTOR * FACTOR, MOST_IPC = TILES };
+
+/* Images of a class, values of all that is stored. */
+static int ipc_of(const struct loss *what) {
+    return what->tiles ? TILES : IPC;
+}
+
+static int values_of(const struct loss *what) {
+    return what->tiles ? CLASSES * PIXELS : COUNT * PIXELS;
+}
 
 static struct node *root_of_squares(struct node *x) {
     return node_sqrt(node_sum_all(node_square(x)));
@@ -80,7 +92,7 @@ static struct node *class_gradient(struct graph *g, const struct network *net, s
 struct inputs {
     double theta[4096], stats[64], set[COUNT * PIXELS];
     double real[CLASSES][MOST_REAL * PIXELS], maps[CLASSES][MAP_SIZE], colours[CLASSES][COLOUR_SIZE];
-    double real_targets[CLASSES][MOST_REAL * CLASSES], set_targets[CLASSES][IPC * CLASSES];
+    double real_targets[CLASSES][MOST_REAL * CLASSES], set_targets[CLASSES][MOST_IPC * CLASSES];
 };
 
 static double evaluate_loss(const struct network *net, const struct loss *what, int real, struct inputs *in,
@@ -93,9 +105,11 @@ static double evaluate_loss(const struct network *net, const struct loss *what, 
     assert_ok(graph_create(&g));
     struct node *theta = graph_input(g, "theta", FLOAT32, SHAPE(net->theta_count)), *sum = NULL, *derivative;
     struct node *stats = net->stats_count ? graph_input(g, "stats", FLOAT32, SHAPE(net->stats_count)) : NULL;
-    struct node *set = graph_input(g, "set", FLOAT32, SHAPE(COUNT, CHANNELS, HEIGHT, WIDTH)), *all[2] = {NULL};
+    const int ipc = ipc_of(what);
+    struct node *set = graph_input(g, "set", FLOAT32, SHAPE(values_of(what) / PIXELS, CHANNELS, HEIGHT, WIDTH));
+    struct node *images = what->tiles ? tiles_images(set, what->tiles) : set, *all[2] = {NULL};
     for (int c = 0; c < CLASSES; c++) {
-        const int64_t start[] = {c * IPC, 0, 0, 0}, step[] = {1, 1, 1, 1};
+        const int64_t start[] = {c * ipc, 0, 0, 0}, step[] = {1, 1, 1, 1};
         snprintf(names[c][0], 32, "real %d", c);
         snprintf(names[c][1], 32, "maps %d", c);
         snprintf(names[c][2], 32, "colours %d", c);
@@ -104,9 +118,9 @@ static double evaluate_loss(const struct network *net, const struct loss *what, 
         double *values[] = {in->real[c], in->maps[c], in->colours[c], in->real_targets[c], in->set_targets[c]};
         for (int i = 0; i < 5; i++) bindings[bound++] = (struct binding){names[c][i], values[i]};
         struct node *x = graph_input(g, names[c][0], FLOAT32, SHAPE(real, CHANNELS, HEIGHT, WIDTH));
-        struct node *s = node_slice(set, start, step, SHAPE(IPC, CHANNELS, HEIGHT, WIDTH));
+        struct node *s = node_slice(images, start, step, SHAPE(ipc, CHANNELS, HEIGHT, WIDTH));
         struct node *own[] = {class_gradient(g, net, theta, stats, x, "real", c, real, what->composed),
-                              class_gradient(g, net, theta, stats, s, "set", c, IPC, what->composed)};
+                              class_gradient(g, net, theta, stats, s, "set", c, ipc, what->composed)};
         struct node *one = node_scale(distance(what->kind, net, own[0], own[1]), what->intra);
         sum = sum ? node_add(sum, one) : one;
         for (int i = 0; i < 2; i++) all[i] = all[i] ? node_add(all[i], own[i]) : own[i];
@@ -125,6 +139,15 @@ static double evaluate_loss(const struct network *net, const struct loss *what, 
 }
 
 /* --- the same by another framework: tests/oracle/match-instance, made by make_match_cases.py there --- */
+static double case_mean[] = {0.3, -0.2}, case_sd[] = {0.25, 0.5};
+static const struct normalisation case_normalisation = {.kind = NORMALISE_MEAN_SD,
+                                                        .channels = CHANNELS,
+                                                        .height = HEIGHT,
+                                                        .width = WIDTH,
+                                                        .mean = case_mean,
+                                                        .sd = case_sd};
+static const struct tiles_shape case_tiles = {CLASSES, CHANNELS, HEIGHT, WIDTH, FACTOR, &case_normalisation};
+
 static void test_oracle(void **state) {
     (void)state;
     static const struct {
@@ -134,7 +157,8 @@ static void test_oracle(void **state) {
                  {"expect_dcc", {COSINE, 0, 1, false}},
                  {"expect_egm", {COSINE_NORM, 1, CLASSES, false}},
                  {"expect_squared", {SQUARED, 1, 0, false}},
-                 {"expect_absolute", {ABSOLUTE, 1, 0, false}}};
+                 {"expect_absolute", {ABSOLUTE, 1, 0, false}},
+                 {"expect_tiles", {SQUARED, 1, 0, false, &case_tiles}}};
     struct network net;
     struct inputs *in = calloc(1, sizeof *in);
     static double real[CLASSES * REAL * PIXELS], expected[1 + COUNT * PIXELS], gradient[COUNT * PIXELS];
@@ -148,13 +172,15 @@ static void test_oracle(void **state) {
     for (int c = 0; c < CLASSES; c++) {
         memcpy(in->real[c], real + c * REAL * PIXELS, REAL * PIXELS * sizeof *real);
         for (int i = 0; i < REAL; i++) in->real_targets[c][i * CLASSES + c] = 1;
-        for (int i = 0; i < IPC; i++) in->set_targets[c][i * CLASSES + c] = 1;
+        for (int i = 0; i < MOST_IPC; i++) in->set_targets[c][i * CLASSES + c] = 1;
     }
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        assert_int_equal(read_case("match-instance", cases[i].name, expected, 1 + COUNT * PIXELS), 1 + COUNT * PIXELS);
+        const int values = values_of(&cases[i].loss);
+        if (cases[i].loss.tiles) assert_int_equal(read_case("match-instance", "stored_x", in->set, values), values);
+        assert_int_equal(read_case("match-instance", cases[i].name, expected, 1 + values), 1 + values);
         double loss = evaluate_loss(&net, &cases[i].loss, REAL, in, gradient);
         double loss_off = fabs(loss - expected[0]) / expected[0];
-        double off = relative_error(gradient, expected + 1, COUNT * PIXELS);
+        double off = relative_error(gradient, expected + 1, values);
         if (!(loss_off < 1e-10) || !(off < 1e-9))
             fail_msg("%s: loss %.2g off, gradient %.2g", cases[i].name, loss_off, off);
     }
@@ -172,15 +198,15 @@ static double expected(const struct distill_problem *problem, struct unroll *unr
     for (int64_t i = 0; i < net->theta_count; i++) in->theta[i] = (double)state[i];
     for (int64_t i = 0; i < net->stats_count; i++)
         in->stats[i] = (double)state[unroll_state_count(unroll) - net->stats_count + i];
-    for (int i = 0; i < COUNT * PIXELS; i++) in->set[i] = (double)set[i];
+    for (int i = 0; i < values_of(what); i++) in->set[i] = (double)set[i];
     struct random random = random_begin(problem->seed, RANDOM_REAL_BATCH, (uint32_t)step);
     for (int c = 0; c < CLASSES; c++) {
         float map[MAP_SIZE] = {1, 0, 0, 0, 1, 0}, colour[COLOUR_SIZE] = {0, 1, 1, 0, 0, -1, -1};
         int64_t different;
-        uint32_t order[IPC];
+        uint32_t order[MOST_IPC];
         assert_ok(dataset_draw_class(&train, &random, c, real, images, &different));
         if (what->composed) { /* idc draws which images it takes, even where it takes all */
-            random_choose(&random, IPC, IPC, order);
+            random_choose(&random, (uint32_t)ipc_of(what), (uint32_t)ipc_of(what), order);
             if (augment) siamese_draw_class_composed(problem->seed, (uint32_t)step, c, HEIGHT, WIDTH, map, colour);
         } else if (augment) {
             siamese_draw_class(problem->seed, (uint32_t)step, c, true, HEIGHT, WIDTH, map, colour);
@@ -190,7 +216,7 @@ static double expected(const struct distill_problem *problem, struct unroll *unr
         for (int i = 0; i < COLOUR_SIZE; i++) in->colours[c][i] = (double)colour[i];
         /* loss_soft is the mean over all rows */
         for (int i = 0; i < different; i++) in->real_targets[c][i * CLASSES + c] = (double)real / (double)different;
-        for (int i = 0; i < IPC; i++) in->set_targets[c][i * CLASSES + c] = 1;
+        for (int i = 0; i < ipc_of(what); i++) in->set_targets[c][i * CLASSES + c] = 1;
     }
     double loss = evaluate_loss(net, what, real, in, gradient);
     free(in);
@@ -206,18 +232,25 @@ static void expect_steps(const struct network_spec *spec, const char *method, co
     void *instance;
     struct metrics metrics = {0};
     assert_ok(network_describe(spec, CHANNELS, HEIGHT, WIDTH, CLASSES, &network));
-    const struct distill_problem problem = problem_of(&network, method, keys, family);
+    struct distill_problem problem = problem_of(&network, method, keys, family);
+    const int values = values_of(what);
+    if (what->tiles) {
+        problem.normalisation = what->tiles->normalisation;
+        problem.set = (struct set_spec){.ipc = TILES, .parameters = PARAMETERS_TILES, .factor = FACTOR};
+    }
     assert_ok(set_begin(&problem, &set));
     assert_ok(problem.method->create(&problem, &set, &instance));
     for (int step = 1; step <= steps; step++) {
         double gradient[COUNT * PIXELS], got[COUNT * PIXELS];
         metrics_clear(&metrics);
+        assert_ok(set_decode(&set));
         assert_ok(problem.method->step(instance, (struct turn){step, 0, (uint32_t)step}, &metrics));
+        assert_ok(set_pull(&set));
         struct unroll *unroll = (struct unroll *)(uintptr_t)problem.method->unroll(instance);
         double loss = expected(&problem, unroll, what, real, augment, step, set.stored, gradient);
         double loss_off = fabs(metric_number(&metrics, "loss") - loss) / loss;
-        for (int i = 0; i < COUNT * PIXELS; i++) got[i] = (double)set.image_gradient[i];
-        double off = relative_error(got, gradient, COUNT * PIXELS);
+        for (int i = 0; i < values; i++) got[i] = (double)set.variables[SET_STORED].gradient[i];
+        double off = relative_error(got, gradient, values);
         if (getenv("RETORT_TEST_PRINT"))
             print_message("%s step %d: loss %.2g off, gradient %.2g\n", method, step, loss_off, off);
         if (!(loss_off < 3.6e-6) || !(off < 1.5e-5))
@@ -271,7 +304,9 @@ static void test_idc(void **state) {
                                 .cutmix = 0.5,
                                 .augment = false};
         const struct loss squared = {SQUARED, 1, 0, true}, absolute = {ABSOLUTE, 1, 0, true};
+        const struct loss tiles = {SQUARED, 1, 0, true, &case_tiles};
         expect_steps(&instance_norm, "idc", &keys, &squared, 5, false, 2, family);
+        expect_steps(&instance_norm, "idc", &keys, &tiles, 5, false, 2, family);
         keys.models = 1, keys.perturb[0] = 0.01, keys.perturb[1] = 0.09, keys.augment = true, keys.distance = 1;
         expect_steps(&instance_norm, "idc", &keys, &absolute, 5, true, 4, family);
     }

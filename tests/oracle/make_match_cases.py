@@ -14,6 +14,8 @@ cross-entropy on the real and on the synthetic images of class c, under one augm
     egm           sum over c of norm(g_c, h_c) + K norm(mean of g_c, mean of h_c)  (EGM)
     squared       sum over c, over weights of convolutions, of (g_c - h_c)^2       (IDC)
     absolute      likewise of |g_c - h_c|
+    tiles         squared, the synthetic images being tiles of stored ones: each of F x F in every class's stored image,
+                  enlarged bilinearly and normalised; its derivative is by what is stored                (IDC, factor F)
 
 The folder holds
 
@@ -21,8 +23,9 @@ The folder holds
                             derivative, by the same computation in float32
     theta0.npy              float32 [p], the order of host/nn/nn.h
     real_x.npy, syn_x.npy   float32 [K*R,C,H,W], [K*S,C,H,W], class by class
+    stored_x.npy            float32 [K,C,H,W] in [0,1]
     maps.npy, colour.npy    float32 [K,2,3], [K,8]: of each class
-    expect_dc.npy, ...      float64 [1 + K*S*C*H*W]: the loss, then its derivative by syn_x
+    expect_dc.npy, ...      float64 [1 + K*S*C*H*W]: the loss, then its derivative by syn_x, or [1 + K*C*H*W] by stored_x
 """
 import pathlib
 
@@ -35,7 +38,8 @@ from make_dm_cases import augment, parameters
 
 CASE = dict(
     about="losses of gradients; instance norm, swish, not square",
-    image=[2, 8, 7], classes=3, real=6, synthetic=3, network=convnet(2, 5, "instance", "swish"))
+    image=[2, 8, 7], classes=3, real=6, synthetic=3, factor=2, mean=[0.3, -0.2], sd=[0.25, 0.5],
+    network=convnet(2, 5, "instance", "swish"))
 FAMILIES = ["colour", "cutout", "rotate"]
 
 
@@ -78,6 +82,16 @@ def convolutions(g, h, power):
     return sum((abs(x - y) ** power).sum() for (x, conv), (y, _) in zip(weights(g), weights(h)) if conv)
 
 
+def decode(stored):
+    """[K,C,H,W] -> [K*F*F,C,H,W]: tiles of ceil(H / F) rows, the last of which ends with the image."""
+    factor, (_, height, width) = CASE["factor"], CASE["image"]
+    h, w = -(-height // factor), -(-width // factor)
+    mean, sd = (jnp.asarray(CASE[key], stored.dtype).reshape(1, -1, 1, 1) for key in ("mean", "sd"))
+    tiles = [jax.image.resize(stored[:, :, top:top + h, left:left + w], stored.shape, "linear", antialias=False)
+             for top in (0, height - h) for left in (0, width - w)]
+    return (jnp.stack(tiles, 1).reshape(-1, *stored.shape[1:]) - mean) / sd
+
+
 LOSSES = {
     "dc": lambda g, h: sum(cosine(*pair) for pair in zip(g, h)),
     "dcc": lambda g, h: cosine(g.mean(0), h.mean(0)),
@@ -93,6 +107,9 @@ def solve(data):
     for name, loss in LOSSES.items():
         value, gradient = jax.value_and_grad(lambda x: loss(g, class_gradients(data, x)))(data["syn_x"])
         answers[name] = np.concatenate([[float(value)], np.asarray(gradient, np.float64).ravel()])
+    value, gradient = jax.value_and_grad(
+        lambda x: LOSSES["squared"](g, class_gradients(data, decode(x))))(data["stored_x"])
+    answers["tiles"] = np.concatenate([[float(value)], np.asarray(gradient, np.float64).ravel()])
     return answers
 
 
@@ -103,7 +120,7 @@ def main():
     data = dict(
         theta0=initial_theta(CASE, random), real_x=random.normal(size=(classes * CASE["real"], *CASE["image"])),
         syn_x=random.normal(size=(classes * CASE["synthetic"], *CASE["image"])), maps=np.stack(maps),
-        colour=np.stack(colour))
+        colour=np.stack(colour), stored_x=random.uniform(size=(classes, *CASE["image"])))
     data = {name: value.astype(np.float32) for name, value in data.items()}
     exact, single = (solve({name: jnp.asarray(value, dtype) for name, value in data.items()})
                      for dtype in (jnp.float64, jnp.float32))
@@ -111,7 +128,7 @@ def main():
     folder.mkdir(exist_ok=True)
     for name, value in data.items():
         np.save(folder / f"{name}.npy", value)
-    lines = [f"# {CASE['about']}"] + [f"{key}: {CASE[key]}" for key in ("image", "classes", "real", "synthetic")]
+    lines = [f"# {CASE['about']}"] + [f"{key}: {CASE[key]}" for key in ("image", "classes", "real", "synthetic", "factor", "mean", "sd")]
     lines += ["network:"] + [f"  {key}: {value}" for key, value in CASE["network"].items()] + ["float32_error:"]
     for name, value in exact.items():
         np.save(folder / f"expect_{name}.npy", value)
