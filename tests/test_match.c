@@ -440,6 +440,32 @@ static void test_runs(void **state) {
         }
 }
 
+/* A forecast counts the training of early networks without taking it, which would take hours here. */
+static void test_forecast(void **state) {
+    (void)state;
+    if (!device) skip();
+    struct network network;
+    double seconds[2];
+    assert_ok(network_describe(&instance_norm, CHANNELS, HEIGHT, WIDTH, CLASSES, &network));
+    for (int early = 0; early < 2; early++) {
+        const struct idc_keys keys = {.matches = 3,
+                                      .real_per_class = 5,
+                                      .set_per_class = 9,
+                                      .real_images = 64,
+                                      .models = early,
+                                      .networks = 5,
+                                      .epochs = 10000000};
+        const struct distill_problem problem = problem_of(&network, "idc", &keys, 0);
+        struct distill *d;
+        assert_ok(distill_create(&problem, &d));
+        assert_ok(distill_forecast(d, 0.2, &seconds[early]));
+        distill_destroy(d);
+    }
+    /* An epoch is one chunk here. One of them takes longer than a microsecond, and less than some steps. */
+    assert_true(seconds[0] > 1e-6 && seconds[0] < 10);
+    assert_true(seconds[1] > 50e6 / 10 * 1e-6 && seconds[1] < 50e6 / 10 * 10);
+}
+
 static void test_refusals(void **state) {
     (void)state;
     struct network network;
@@ -470,7 +496,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_oracle), cmocka_unit_test(test_match),     cmocka_unit_test(test_warmup),
         cmocka_unit_test(test_idc),    cmocka_unit_test(test_zero_rows), cmocka_unit_test(test_parts),
-        cmocka_unit_test(test_runs),   cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_runs),   cmocka_unit_test(test_refusals),  cmocka_unit_test(test_forecast),
     };
     return cmocka_run_group_tests_name("match", tests, prepare, clean);
 }

@@ -213,24 +213,36 @@ static struct turn turn_of(const struct distill *d, int step, int trajectory) {
                          ((uint32_t)step - 1) * (uint32_t)d->problem.outer.meta_batch + (uint32_t)trajectory + 1};
 }
 
-/* The first is slower than those that follow, so that it counts only where it took long. */
-static int time_steps(struct distill *d, double enough, double *seconds) {
+/* The steps of a run in turn, for their time. */
+struct stepping {
+    struct distill *distill;
+    int steps;
+};
+
+static int take_next(void *context) {
+    struct stepping *stepping = context;
+    struct distill *d = stepping->distill;
+    metrics_clear(&d->metrics);
+    return d->method->step(d->instance, turn_of(d, stepping->steps++ % d->problem.outer.steps + 1, 0), &d->metrics);
+}
+
+int method_time(int (*part)(void *context), void *context, double enough, double *seconds) {
     int status = RETORT_OK;
-    int steps = 0;
+    int parts = 0;
     double begun = clock_seconds(), first = 0, all = 0;
-    while (all < enough && steps < d->problem.outer.steps) {
-        metrics_clear(&d->metrics);
-        TRY(d->method->step(d->instance, turn_of(d, ++steps, 0), &d->metrics));
+    while (all < enough) {
+        TRY(part(context));
         all = clock_seconds() - begun;
-        if (steps == 1) first = all;
+        if (++parts == 1) first = all;
     }
-    *seconds = steps > 1 ? (all - first) / (steps - 1) : all;
+    *seconds = parts > 1 ? (all - first) / (parts - 1) : all;
 done:
     return status;
 }
 
 int distill_forecast(struct distill *d, double enough, double *seconds) {
     int status = RETORT_OK;
+    struct stepping stepping = {d, 0};
     double trajectory, begun = clock_seconds();
     TRY(set_decode(&d->set));
     double decode = clock_seconds() - begun;
@@ -238,7 +250,7 @@ int distill_forecast(struct distill *d, double enough, double *seconds) {
     TRY(set_pull(&d->set));
     double pull = clock_seconds() - begun;
     TRY(d->method->forecast ? d->method->forecast(d->instance, enough, &trajectory)
-                            : time_steps(d, enough, &trajectory));
+                            : method_time(take_next, &stepping, enough, &trajectory));
     *seconds = decode + d->problem.outer.meta_batch * (trajectory + pull);
 done:
     return status;

@@ -22,12 +22,10 @@
 
 #include "base/error.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum models { MODELS_FRESH, MODELS_EARLY };
-
 struct idc_spec {
     int matches, real_per_class, set_per_class, real_images;
     int distance, models, networks, epochs;
@@ -35,8 +33,7 @@ struct idc_spec {
     bool augment;
 };
 
-/* From DISTANCE_SQUARED on. */
-static const char *const distances[] = {"squared", "absolute", NULL};
+static const char *const distances[] = {"squared", "absolute", NULL}; /* from DISTANCE_SQUARED on */
 static const char *const models[] = {[MODELS_FRESH] = "fresh", [MODELS_EARLY] = "early", NULL};
 
 #define AT(member) offsetof(struct idc_spec, member)
@@ -78,7 +75,6 @@ struct idc {
     struct matching matching;
     struct carried carried;
     struct real_training training;
-
     uint32_t *chosen;
     float *theta, *moved; /* [p] */
     struct arena arena;
@@ -168,7 +164,6 @@ static const struct unroll *unroll_of(const void *instance) {
 static int begin(struct idc *m, uint32_t draw) {
     int status = RETORT_OK;
     const struct network *net = m->problem->network;
-    const double least = m->spec->perturb[0], most = m->spec->perturb[1];
     const uint64_t seed = distill_seed(m->problem->seed, RANDOM_WEIGHTS, draw);
     struct random random = random_begin(m->problem->seed, RANDOM_PERTURBATION, draw);
     const float *theta = m->theta;
@@ -177,14 +172,10 @@ static int begin(struct idc *m, uint32_t draw) {
         theta = m->training.early + (int64_t)random_below(&random, (uint32_t)m->training.networks) * net->theta_count;
     } else {
         TRY(unroll_begin(m->unroll, &seed));
-        if (most == 0) goto done;
+        if (m->spec->perturb[1] == 0) goto done;
         TRY(unroll_read_theta(m->unroll, m->theta));
     }
-    memcpy(m->moved, theta, (size_t)net->theta_count * sizeof *m->moved);
-    for (int i = 0; i < 2 && most > 0; i++) {
-        double size = least + (most - least) * random_uniform(&random);
-        perturb(net, &random, random_below(&random, 2) ? size : -size, theta, m->moved);
-    }
+    perturb(net, &random, m->spec->perturb, theta, m->moved);
     TRY(unroll_begin_from(m->unroll, m->moved));
 done:
     return status;
@@ -194,24 +185,38 @@ done:
 /* One class: its loss, and the derivative by its images that were chosen. */
 static int match_class(struct idc *m, struct random *random, uint32_t draw, int class, double *loss) {
     int status = RETORT_OK;
-    const struct network *net = m->problem->network;
+    const struct set *set = m->set;
     struct matching *matching = &m->matching;
-    const size_t size = (size_t)m->set->image_size, first = (size_t) class * (size_t)m->set->ipc;
+    const size_t size = (size_t)set->image_size, first = (size_t) class * (size_t)set->ipc;
     const size_t chosen = (size_t)matching->spec.set;
     struct matching_batch batch = {class, 0, matching->images, matching->maps, matching->colours};
-    siamese_draw_class_composed(m->problem->seed, draw, class, net->height, net->width, matching->maps,
+    siamese_draw_class_composed(m->problem->seed, draw, class, set->height, set->width, matching->maps,
                                 matching->colours);
     matching_spread(matching);
     TRY(dataset_draw_class(m->problem->train, random, class, matching->spec.real, matching->images, &batch.different));
     TRY(matching_begin(matching));
     TRY(matching_real(matching, &batch));
-    random_choose(random, (uint32_t)m->set->ipc, (uint32_t)chosen, m->chosen);
+    random_choose(random, (uint32_t)set->ipc, (uint32_t)chosen, m->chosen);
     for (size_t i = 0; i < chosen; i++)
-        memcpy(matching->images + i * size, m->set->images + (first + m->chosen[i]) * size, size * sizeof(float));
+        memcpy(matching->images + i * size, set->images + (first + m->chosen[i]) * size, size * sizeof(float));
     batch.different = (int64_t)chosen;
     TRY(matching_set(matching, &batch));
     TRY(matching_compare(matching, MATCHING_CLASS, 1, 1, loss));
-    TRY(matching_pull(matching, m->chosen, m->set->image_gradient + first * size));
+    TRY(matching_pull(matching, m->chosen, set->image_gradient + first * size));
+done:
+    return status;
+}
+
+static int match_classes(struct idc *m, uint32_t draw, double *loss) {
+    int status = RETORT_OK;
+    const struct set *set = m->set;
+    double one;
+    struct random random = random_begin(m->problem->seed, RANDOM_REAL_BATCH, draw);
+    memset(set->image_gradient, 0, (size_t)(set->count * set->image_size) * sizeof *set->image_gradient);
+    for (int class = 0; class < set->classes; class ++) {
+        TRY(match_class(m, &random, draw, class, &one));
+        *loss += one;
+    }
 done:
     return status;
 }
@@ -219,24 +224,41 @@ done:
 static int take_step(void *instance, struct turn turn, struct metrics *metrics) {
     int status = RETORT_OK;
     struct idc *m = instance;
-    struct set *set = m->set;
     int match = (turn.step - 1) % m->spec->matches;
-    double loss, all = 0;
+    double loss = 0;
     if (match) {
         TRY(carried_take(&m->carried, turn.trajectory));
         if (m->training.steps) TRY(real_training_step(&m->training, turn.draw, (match - 1) * m->training.steps));
     } else {
         TRY(begin(m, turn.draw));
     }
-    memset(set->image_gradient, 0, (size_t)(set->count * set->image_size) * sizeof *set->image_gradient);
-    struct random random = random_begin(m->problem->seed, RANDOM_REAL_BATCH, turn.draw);
-    for (int class = 0; class < set->classes; class ++) {
-        TRY(match_class(m, &random, turn.draw, class, &loss));
-        all += loss;
-    }
+    TRY(match_classes(m, turn.draw, &loss));
     TRY(carried_leave(&m->carried, turn.trajectory));
-    metric_real(metrics, "loss", all);
+    metric_real(metrics, "loss", loss);
     metric_whole(metrics, "match", match + 1);
+done:
+    return status;
+}
+
+static int match_once(void *instance) {
+    double loss = 0;
+    return match_classes(instance, 1, &loss);
+}
+
+static int learn_once(void *instance) {
+    return real_training_step(&((struct idc *)instance)->training, 1, 0);
+}
+
+/* Early networks would take long to make; fresh weights are matched as fast. */
+static int forecast(void *instance, double enough, double *seconds) {
+    int status = RETORT_OK;
+    struct idc *m = instance;
+    const double matches = m->spec->matches, early = (double)real_training_early_chunks(&m->training);
+    double match, chunk = 0;
+    TRY(unroll_begin(m->unroll, &(uint64_t){1}));
+    TRY(method_time(match_once, m, enough / 2, &match));
+    if (m->training.steps) TRY(method_time(learn_once, m, enough / 2, &chunk));
+    *seconds = match + ((matches - 1) / matches + early / m->problem->outer.steps) * chunk;
 done:
     return status;
 }
@@ -270,6 +292,7 @@ const struct method method_idc = {
     .destroy = destroy,
     .unroll = unroll_of,
     .step = take_step,
+    .forecast = forecast,
     .advance = advance,
     .left = left,
     .state = state,

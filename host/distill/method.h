@@ -108,6 +108,10 @@ const struct method *method_at(int index);
 struct unroll_spec;
 struct unroll_spec method_unroll(const struct distill_problem *problem);
 
+/* Seconds of a part of a step, for a forecast: the average of as many as take `enough` of them. The first,
+ * which is slower, counts only where it takes that long. The part's status where it fails. */
+int method_time(int (*part)(void *context), void *context, double enough, double *seconds);
+
 /* A seed of its own for one purpose and draw. */
 uint64_t distill_seed(uint64_t seed, enum random_stream stream, uint32_t draw);
 

@@ -1,6 +1,7 @@
 #include "distill/real_training.h"
 
 #include "base/error.h"
+#include "base/log.h"
 #include "data/data.h"
 #include "distill/method.h"
 
@@ -83,16 +84,25 @@ done:
 }
 
 /* --- early networks --- */
+static size_t epoch_chunks(const struct real_training *t) {
+    return (size_t)t->problem->train->count / chunk_rows(t);
+}
+
+int64_t real_training_early_chunks(const struct real_training *t) {
+    return t->networks ? (int64_t)t->networks * t->epochs * (int64_t)epoch_chunks(t) : 0;
+}
+
 /* All images in random order, but for those at its end that fill no chunk. */
-static int learn_epoch(struct real_training *t, struct random *random, int epoch) {
+static int learn_epoch(struct real_training *t, struct random *random, int epoch, struct progress *progress) {
     int status = RETORT_OK;
     const struct dataset *train = t->problem->train;
-    const size_t rows = chunk_rows(t), chunks = (size_t)train->count / rows;
+    const size_t rows = chunk_rows(t), chunks = epoch_chunks(t);
     random_choose(random, (uint32_t)train->count, (uint32_t)train->count, t->order);
     for (size_t chunk = 0; chunk < chunks; chunk++) {
         for (size_t i = 0; i < rows; i++)
             dataset_copy_row(train, t->order[chunk * rows + i], (int64_t)i, t->images, t->hard);
         TRY(learn(t, random, (int)((size_t)epoch * chunks + chunk) * t->steps + 1));
+        progress_update(progress, progress->done + 1, NULL);
     }
 done:
     return status;
@@ -100,20 +110,25 @@ done:
 
 int real_training_early(struct real_training *t) {
     int status = RETORT_OK;
-    const int64_t p = t->problem->network->theta_count;
+    const int64_t p = t->problem->network->theta_count, chunks = real_training_early_chunks(t);
+    struct progress progress;
+    if (t->ready == t->networks) return RETORT_OK;
+    progress_begin(&progress, "learning early networks", chunks * t->ready / t->networks, chunks);
     for (; t->ready < t->networks; t->ready++) {
         struct random random = random_begin(t->problem->seed, RANDOM_EARLY_TRAINING, (uint32_t)t->ready);
         const uint64_t seed = distill_seed(t->problem->seed, RANDOM_EARLY_WEIGHTS, (uint32_t)t->ready);
         TRY(unroll_begin(t->unroll, &seed));
-        for (int epoch = 0; epoch < t->epochs; epoch++) TRY(learn_epoch(t, &random, epoch));
+        for (int epoch = 0; epoch < t->epochs; epoch++) TRY(learn_epoch(t, &random, epoch, &progress));
         TRY(unroll_read_theta(t->unroll, t->early + t->ready * p));
     }
 done:
+    progress_end(&progress);
     return status;
 }
 
 /* --- moved weights --- */
-void perturb(const struct network *net, struct random *random, double factor, const float *theta, float *moved) {
+static void add_direction(const struct network *net, struct random *random, double factor, const float *theta,
+                          float *moved) {
     for (int i = 0; i < net->parameter_count; i++) {
         const struct network_parameter *parameter = &net->parameters[i];
         int64_t filters = parameter->shape.size[0], size = parameter->count / filters;
@@ -130,6 +145,15 @@ void perturb(const struct network *net, struct random *random, double factor, co
             double scale = drawn > 0 ? factor * sqrt(squares / drawn) : 0;
             for (int64_t k = 0; k < size; k++) to[k] += (float)(scale * random_normal(&again));
         }
+    }
+}
+
+void perturb(const struct network *net, struct random *random, const double range[2], const float *theta,
+             float *moved) {
+    memcpy(moved, theta, (size_t)net->theta_count * sizeof *moved);
+    for (int i = 0; i < 2 && range[1] > 0; i++) {
+        double size = range[0] + (range[1] - range[0]) * random_uniform(random);
+        add_direction(net, random, random_below(random, 2) ? size : -size, theta, moved);
     }
 }
 

@@ -38,9 +38,12 @@ int real_training_step(struct real_training *training, uint32_t draw, int before
 /* Makes the early networks that are not there yet, from the seed alone, so that it does not matter who makes them and
  * when: it may be called in each step. */
 int real_training_early(struct real_training *training);
-/* Adds to `moved` [p] a random direction each of whose filters (rows of weights of rank > 1) is |factor| times as long
- * as theta's. Li et al., "Visualizing the loss landscape of neural nets", NeurIPS 2018, normalise so. */
-void perturb(const struct network *network, struct random *random, double factor, const float *theta, float *moved);
+int64_t real_training_early_chunks(const struct real_training *training); /* that all of them learn from */
+/* moved = theta + a1 d1 + a2 d2, [p]: each of |a| is uniform between range[0] and range[1], of either sign, or 0 where
+ * range[1] is; each filter (row of weights of rank > 1) of a direction d is as long as theta's. Li et al., "Visualizing
+ * the loss landscape of neural nets", NeurIPS 2018, normalise so. */
+void perturb(const struct network *network, struct random *random, const double range[2], const float *theta,
+             float *moved);
 /* What a checkpoint holds of them. */
 void real_training_state(struct real_training *training, struct state *state);
 
