@@ -11,6 +11,7 @@
 
 #include "base/file.h"
 #include "base/random.h"
+#include "distill/distill.h"
 #include "distill/method.h"
 
 static struct device *device; /* NULL: there is none, and what needs one is skipped */
@@ -106,5 +107,35 @@ static inline void dataset_fill(const struct dataset *dataset) {
                                          .class_names = class_names,                           \
                                          .class_rows = class_rows,                             \
                                          .class_begin = class_begin}
+
+static inline void take_steps(struct distill *distill, int count) {
+    const struct metrics *metrics;
+    for (int i = 0; i < count; i++) assert_ok(distill_step(distill, &metrics));
+}
+
+/* What is saved after four of seven steps, in `path`, and loaded where the set began otherwise goes on to the same
+ * images, `values` numbers, bit for bit. */
+static inline void expect_resumed(const struct distill_problem *problem, const struct distill_problem *elsewhere,
+                                  const char *path, size_t values) {
+    struct distill *whole, *halting, *resumed;
+    float *x = calloc(values, sizeof *x), *y = calloc(values, sizeof *y);
+    assert_ok(distill_create(problem, &whole));
+    assert_ok(distill_create(problem, &halting));
+    assert_ok(distill_create(elsewhere, &resumed));
+    take_steps(whole, 7);
+    take_steps(halting, 4);
+    assert_ok(distill_save(halting, path));
+    assert_ok(distill_load(resumed, path));
+    assert_int_equal(distill_steps_done(resumed), 4);
+    take_steps(resumed, 3);
+    assert_ok(distill_read_set(whole, x, NULL, NULL));
+    assert_ok(distill_read_set(resumed, y, NULL, NULL));
+    assert_memory_equal(x, y, values * sizeof *x);
+    distill_destroy(whole);
+    distill_destroy(halting);
+    distill_destroy(resumed);
+    free(x);
+    free(y);
+}
 
 #endif

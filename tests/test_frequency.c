@@ -340,11 +340,6 @@ static void test_noise(void **state) {
     data_finish_here(&data);
 }
 
-static void take_steps(struct distill *distill, int count) {
-    const struct metrics *metrics;
-    for (int i = 0; i < count; i++) assert_ok(distill_step(distill, &metrics));
-}
-
 /* A loaded state goes on bit for bit, with the coefficients that it was saved with, whatever this data would choose. */
 static void test_checkpoint(void **state) {
     (void)state;
@@ -354,20 +349,7 @@ static void test_checkpoint(void **state) {
     assert_ok(path_join(folder, "state.npz", path));
     struct data data = data_begin(1, SIDE, SIDE, 20, 3), other = data_begin(1, SIDE, SIDE, 20, 4);
     const struct distill_problem problem = problem_of(data_get(&data), 0), elsewhere = problem_of(data_get(&other), 0);
-    struct distill *whole, *halting, *resumed;
-    float x[COUNT * PIXELS], y[COUNT * PIXELS];
-    assert_ok(distill_create(&problem, &whole));
-    assert_ok(distill_create(&problem, &halting));
-    assert_ok(distill_create(&elsewhere, &resumed));
-    take_steps(whole, 7);
-    take_steps(halting, 4);
-    assert_ok(distill_save(halting, path));
-    assert_ok(distill_load(resumed, path));
-    assert_int_equal(distill_steps_done(resumed), 4);
-    take_steps(resumed, 3);
-    assert_ok(distill_read_set(whole, x, NULL, NULL));
-    assert_ok(distill_read_set(resumed, y, NULL, NULL));
-    assert_memory_equal(x, y, sizeof x);
+    expect_resumed(&problem, &elsewhere, path, COUNT * PIXELS);
     /* The state of a set of pixels is another one. */
     struct distill_problem pixels = problem;
     struct distill *stored;
@@ -375,9 +357,6 @@ static void test_checkpoint(void **state) {
     pixels.set.budget = 0;
     assert_ok(distill_create(&pixels, &stored));
     assert_int_equal(distill_load(stored, path), RETORT_EFORMAT);
-    distill_destroy(whole);
-    distill_destroy(halting);
-    distill_destroy(resumed);
     distill_destroy(stored);
     data_finish_here(&data);
     data_finish_here(&other);

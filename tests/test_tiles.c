@@ -325,11 +325,6 @@ static void test_step(void **state) {
     }
 }
 
-static void take_steps(struct distill *distill, int count) {
-    const struct metrics *metrics;
-    for (int i = 0; i < count; i++) assert_ok(distill_step(distill, &metrics));
-}
-
 static void test_checkpoint(void **state) {
     (void)state;
     if (!device) skip();
@@ -339,28 +334,14 @@ static void test_checkpoint(void **state) {
     struct distill_problem problem = problem_of(0);
     problem.outer = (struct outer_spec){.steps = 9, .optimizer = OPTIMIZER_ADAM, .lr = 0.01, .clip = true};
     struct distill_problem elsewhere = problem;
-    struct distill *whole, *halting, *resumed, *pixels;
-    float x[COUNT * PIXELS], y[COUNT * PIXELS];
+    struct distill *pixels;
     elsewhere.set.init = SET_NOISE;
-    assert_ok(distill_create(&problem, &whole));
-    assert_ok(distill_create(&problem, &halting));
-    assert_ok(distill_create(&elsewhere, &resumed));
-    take_steps(whole, 7);
-    take_steps(halting, 4);
-    assert_ok(distill_save(halting, path));
-    assert_ok(distill_load(resumed, path));
-    take_steps(resumed, 3);
-    assert_ok(distill_read_set(whole, x, NULL, NULL));
-    assert_ok(distill_read_set(resumed, y, NULL, NULL));
-    assert_memory_equal(x, y, sizeof x);
+    expect_resumed(&problem, &elsewhere, path, COUNT * PIXELS);
     /* A set of as many images, stored as such, is another one. */
     problem.set.parameters = PARAMETERS_PIXELS;
     problem.set.factor = 0;
     assert_ok(distill_create(&problem, &pixels));
     assert_int_equal(distill_load(pixels, path), RETORT_EFORMAT);
-    distill_destroy(whole);
-    distill_destroy(halting);
-    distill_destroy(resumed);
     distill_destroy(pixels);
     assert_ok(folder_remove(folder));
 }
