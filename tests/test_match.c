@@ -461,6 +461,18 @@ static void test_forecast(void **state) {
         assert_ok(distill_forecast(d, 0.2, &seconds[early]));
         distill_destroy(d);
     }
+    double by_epochs[2];
+    for (int longer = 0; longer < 2; longer++) {
+        struct match_keys keys = dc;
+        struct distill *d;
+        keys.inner = longer ? 1000000 : 1;
+        const struct distill_problem problem = problem_of(&network, "match", &keys, 0);
+        assert_ok(distill_create(&problem, &d));
+        assert_ok(distill_forecast(d, 0.2, &by_epochs[longer]));
+        distill_destroy(d);
+    }
+    /* Two of three matches come after an epoch, or after a million; one takes longer than a microsecond. */
+    assert_true(by_epochs[0] < 10 && by_epochs[1] > 0.6);
     /* An epoch is one chunk here. One of them takes longer than a microsecond, and less than some steps. */
     assert_true(seconds[0] > 1e-6 && seconds[0] < 10);
     assert_true(seconds[1] > 50e6 / 10 * 1e-6 && seconds[1] < 50e6 / 10 * 10);

@@ -9,6 +9,7 @@
 #include "base/augmentation.h"
 #include "base/log.h"
 #include "distill/distill.h"
+#include "distill/loops.h"
 #include "distill/method.h"
 #include "transform/transform.h"
 #include "unroll/unroll.h"
@@ -213,6 +214,26 @@ static void test_table(void **state) {
         assert_int_equal((int)metric_number(metrics, "inner_epochs"), table[step]);
     }
     distill_destroy(d);
+}
+
+/* The published numbers, those that are given, and what they come to over an iteration. */
+static void test_loops(void **state) {
+    (void)state;
+    struct loops loops;
+    assert_ok(loops_settle(ADAPTIVE_NONE, 0, 0, 10, &loops));
+    assert_int_equal(loops.outer, 10);
+    assert_int_equal(loops_most(&loops), 50);
+    assert_true(loops_mean(&loops) == 45);
+    assert_ok(loops_settle(ADAPTIVE_NONE, 4, 7, 3, &loops));
+    assert_true(loops_mean(&loops) == 21 / 4.0);
+    assert_ok(loops_settle(ADAPTIVE_NONE, 0, 0, 1, &loops));
+    assert_int_equal(loops_most(&loops), 0);
+    assert_ok(loops_settle(ADAPTIVE_TABLE, 12, 0, 3, &loops));
+    assert_int_equal(loops_most(&loops), 50);
+    assert_true(loops_mean(&loops) == (50 + 40 + 30 + 20 + 6 * 10 + 5) / 12.0);
+    assert_ok(loops_settle(ADAPTIVE_LOSS, 0, 0, 50, &loops));
+    assert_int_equal(loops_epochs(&loops, 49), 50);
+    assert_int_equal(loops_settle(ADAPTIVE_NONE, 0, 5, 3, &loops), RETORT_EINVAL);
 }
 
 /* How many epochs each rule takes. */
@@ -459,8 +480,9 @@ static void test_interrupt(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_training),    cmocka_unit_test(test_table),  cmocka_unit_test(test_loss_rule),
-        cmocka_unit_test(test_most_epochs), cmocka_unit_test(test_frozen), cmocka_unit_test(test_interrupt),
+        cmocka_unit_test(test_training),  cmocka_unit_test(test_table),       cmocka_unit_test(test_loops),
+        cmocka_unit_test(test_loss_rule), cmocka_unit_test(test_most_epochs), cmocka_unit_test(test_frozen),
+        cmocka_unit_test(test_interrupt),
     };
     return cmocka_run_group_tests_name("match_training", tests, prepare, clean);
 }

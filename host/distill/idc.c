@@ -194,7 +194,6 @@ static int match_class(struct idc *m, struct random *random, uint32_t draw, int 
                                 matching->colours);
     matching_spread(matching);
     TRY(dataset_draw_class(m->problem->train, random, class, matching->spec.real, matching->images, &batch.different));
-    TRY(matching_begin(matching));
     TRY(matching_real(matching, &batch));
     random_choose(random, (uint32_t)set->ipc, (uint32_t)chosen, m->chosen);
     for (size_t i = 0; i < chosen; i++)

@@ -10,6 +10,7 @@
  * the set, as it is then, for `inner` epochs. */
 #include "data/data.h"
 #include "distill/carried.h"
+#include "distill/loops.h"
 #include "distill/matching.h"
 #include "distill/method.h"
 #include "distill/set_training.h"
@@ -19,8 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ADAPTIVE_NONE, ADAPTIVE_LOSS, ADAPTIVE_TABLE };
-enum { FROZEN_PER_CLASS = 16, MOST_EPOCHS = 50 };
+enum { FROZEN_PER_CLASS = 16 };
 struct match_spec {
     int row, adaptive;
     double intra, inter; /* inter -1: the number of classes */
@@ -69,34 +69,18 @@ struct match {
     const struct match_spec *spec;
     struct set *set;
     struct unroll *unroll;
-    int outer, inner; /* as `loops` says */
+    struct loops loops;
+    double inter; /* its weight */
     struct matching matching;
     struct set_training training;
     struct carried carried;
     int epochs; /* of all inner training so far */
 };
 
-/* The published table of loops, for those that are not given. */
-static int loops(const struct match_spec *spec, int ipc, int *outer, int *inner) {
-    static const int table[][3] = {{1, 1, 1}, {10, 10, 50}, {20, 20, 25}, {30, 30, 20}, {40, 40, 15}, {50, 50, 10}};
-    *outer = spec->outer;
-    *inner = spec->inner || spec->adaptive == ADAPTIVE_NONE ? spec->inner : MOST_EPOCHS;
-    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
-        if (table[i][0] != ipc) continue;
-        if (!*outer) *outer = table[i][1];
-        if (!*inner) *inner = table[i][2];
-    }
-    if (*outer && *inner) return RETORT_OK;
-    return error_set(RETORT_EINVAL,
-                     "auto is known for set.ipc 1, 10, 20, 30, 40 and 50 (outer, inner: 1, 1; 10, 50; 20, 25; 30, 20; "
-                     "40, 15; 50, 10), not for %d; give method.outer and method.inner",
-                     ipc);
-}
-
 static int check(const struct distill_problem *problem, const char **key) {
     int status = RETORT_OK;
     const struct match_spec *spec = problem->method_spec;
-    int outer, inner;
+    struct loops loops;
     *key = "method.intra";
     if (spec->intra == 0 && spec->inter == 0)
         RAISE(RETORT_EINVAL, "neither classes nor their means would be matched; give intra or inter a weight");
@@ -104,7 +88,7 @@ static int check(const struct distill_problem *problem, const char **key) {
     if (spec->adaptive == ADAPTIVE_TABLE && spec->inner)
         RAISE(RETORT_EINVAL, "adaptive: table says the epochs; leave inner out, or take adaptive: loss");
     if (!spec->outer) *key = "method.outer";
-    TRY(loops(spec, problem->set.ipc, &outer, &inner));
+    TRY(loops_settle((enum adaptive)spec->adaptive, spec->outer, spec->inner, problem->set.ipc, &loops));
 done:
     return status;
 }
@@ -120,44 +104,36 @@ static void destroy(void *instance) {
     free(m);
 }
 
-static int compile(struct match *m) {
+static int create(const struct distill_problem *problem, struct set *set, void **instance) {
     int status = RETORT_OK;
-    const struct distill_problem *problem = m->problem;
     const struct network *net = problem->network;
-    const struct match_spec *spec = m->spec;
+    const struct match_spec *spec = problem->method_spec;
     const struct matching_spec matching = {.network = net,
                                            .real = spec->real_per_class,
-                                           .set = m->set->ipc,
+                                           .set = set->ipc,
                                            .augment = spec->augment ? siamese_apply : NULL,
                                            .means = spec->inter != 0,
                                            .frozen = net->stats_count ? FROZEN_PER_CLASS * net->classes : 0,
                                            .distance = (enum gradient_distance)spec->row};
     struct pass_spec passes[MATCHING_PASSES + 1];
     struct unroll_spec unroll = method_unroll(problem);
+    struct match *m = calloc(1, sizeof *m);
+    if (!m) RAISE(RETORT_ENOMEM, "out of memory preparing gradient matching");
+    *m = (struct match){.problem = problem, .spec = spec, .set = set};
+    m->inter = spec->inter < 0 ? set->classes : spec->inter;
+    TRY(loops_settle((enum adaptive)spec->adaptive, spec->outer, spec->inner, set->ipc, &m->loops));
+    m->training = (struct set_training){.problem = problem,
+                                        .set = set,
+                                        .most_epochs = loops_most(&m->loops),
+                                        .watch = spec->adaptive == ADAPTIVE_LOSS ? spec->real_per_class : 0,
+                                        .augment = spec->augment,
+                                        .flip = spec->flip};
     unroll.passes = passes;
     TRY(matching_init(&m->matching, &matching, passes, &unroll.pass_count));
     TRY(set_training_init(&m->training, &unroll, passes));
     TRY(unroll_create(problem->library, &unroll, &m->unroll));
     m->matching.unroll = m->training.unroll = m->unroll;
-done:
-    return status;
-}
-
-static int create(const struct distill_problem *problem, struct set *set, void **instance) {
-    int status = RETORT_OK;
-    const struct match_spec *spec = problem->method_spec;
-    struct match *m = calloc(1, sizeof *m);
-    if (!m) RAISE(RETORT_ENOMEM, "out of memory preparing gradient matching");
-    *m = (struct match){.problem = problem, .spec = spec, .set = set};
-    TRY(loops(spec, set->ipc, &m->outer, &m->inner));
-    m->training = (struct set_training){.problem = problem,
-                                        .set = set,
-                                        .most_epochs = m->outer > 1 ? m->inner : 0,
-                                        .watch = spec->adaptive == ADAPTIVE_LOSS ? spec->real_per_class : 0,
-                                        .augment = spec->augment,
-                                        .flip = spec->flip};
-    TRY(compile(m));
-    TRY(carried_init(&m->carried, m->unroll, problem->outer.meta_batch, m->outer > 1));
+    TRY(carried_init(&m->carried, m->unroll, problem->outer.meta_batch, m->loops.outer > 1));
     *instance = m;
     m = NULL;
 done:
@@ -170,12 +146,6 @@ static const struct unroll *unroll_of(const void *instance) {
 }
 
 /* --- a step --- */
-static int epochs_before(const struct match *m, int match) {
-    static const int table[] = {50, 40, 30, 20};
-    if (m->spec->adaptive != ADAPTIVE_TABLE) return m->inner;
-    return match <= 4 ? table[match - 1] : match <= 10 ? 10 : 5;
-}
-
 static int64_t first_of(const struct match *m, int class) {
     return (int64_t) class * m->set->ipc * m->set->image_size;
 }
@@ -203,7 +173,6 @@ static int match_classes(struct match *m, uint32_t draw, double intra, bool mean
         real.images = m->matching.images;
         TRY(dataset_draw_class(m->problem->train, &random, class, m->spec->real_per_class, m->matching.images,
                                &real.different));
-        TRY(matching_begin(&m->matching));
         TRY(matching_real(&m->matching, &real));
         TRY(matching_set(&m->matching, &own));
         if (means) TRY(matching_add(&m->matching));
@@ -230,30 +199,59 @@ done:
     return status;
 }
 
+static int match_all(struct match *m, uint32_t draw, double intra, double inter, double *loss) {
+    int status = RETORT_OK;
+    struct set *set = m->set;
+    struct random frozen = random_begin(m->problem->seed, RANDOM_FROZEN_BATCH, draw);
+    TRY(matching_freeze(&m->matching, m->problem->train, &frozen));
+    memset(set->image_gradient, 0, (size_t)(set->count * set->image_size) * sizeof *set->image_gradient);
+    TRY(match_classes(m, draw, intra, inter != 0, loss));
+    if (inter != 0) TRY(match_means(m, draw, inter, loss));
+done:
+    return status;
+}
+
 static int take_step(void *instance, struct turn turn, struct metrics *metrics) {
     int status = RETORT_OK;
     struct match *m = instance;
-    struct set *set = m->set;
     const struct match_spec *spec = m->spec;
-    int iteration = (turn.step - 1) / m->outer, match = (turn.step - 1) % m->outer, epochs = 0;
+    int iteration = (turn.step - 1) / m->loops.outer, match = (turn.step - 1) % m->loops.outer, epochs = 0;
     const uint64_t seed = distill_seed(m->problem->seed, RANDOM_WEIGHTS, turn.draw);
-    struct random frozen = random_begin(m->problem->seed, RANDOM_FROZEN_BATCH, turn.draw);
     bool warms_up = iteration < spec->warmup[0] && match < spec->warmup[1];
-    double loss = 0, intra = warms_up ? 1 : spec->intra;
-    double inter = warms_up ? 0 : spec->inter < 0 ? set->classes : spec->inter;
+    double loss = 0;
     if (match) {
         TRY(carried_take(&m->carried, turn.trajectory));
-        TRY(set_training_run(&m->training, turn.draw, epochs_before(m, match), &epochs));
+        TRY(set_training_run(&m->training, turn.draw, loops_epochs(&m->loops, match), &epochs));
     } else {
         TRY(unroll_begin(m->unroll, &seed));
     }
-    TRY(matching_freeze(&m->matching, m->problem->train, &frozen));
-    memset(set->image_gradient, 0, (size_t)(set->count * set->image_size) * sizeof *set->image_gradient);
-    TRY(match_classes(m, turn.draw, intra, inter != 0, &loss));
-    if (inter != 0) TRY(match_means(m, turn.draw, inter, &loss));
+    TRY(match_all(m, turn.draw, warms_up ? 1 : spec->intra, warms_up ? 0 : m->inter, &loss));
     TRY(carried_leave(&m->carried, turn.trajectory));
     metric_real(metrics, "loss", loss);
     metric_whole(metrics, "inner_epochs", epochs);
+done:
+    return status;
+}
+
+static int match_once(void *instance) {
+    const struct match *m = instance;
+    double loss = 0;
+    return match_all(instance, 1, m->spec->intra, m->inter, &loss);
+}
+
+static int learn_once(void *instance) {
+    int epochs;
+    return set_training_run(&((struct match *)instance)->training, 1, 1, &epochs);
+}
+
+static int forecast(void *instance, double enough, double *seconds) {
+    int status = RETORT_OK;
+    struct match *m = instance;
+    double match, epoch = 0;
+    TRY(unroll_begin(m->unroll, &(uint64_t){1}));
+    TRY(method_time(match_once, m, enough / 2, &match));
+    if (m->loops.outer > 1) TRY(method_time(learn_once, m, enough / 2, &epoch));
+    *seconds = match + loops_mean(&m->loops) * epoch;
 done:
     return status;
 }
@@ -292,6 +290,7 @@ const struct method method_match = {
     .destroy = destroy,
     .unroll = unroll_of,
     .step = take_step,
+    .forecast = forecast,
     .advance = advance,
     .left = left,
     .state = state,

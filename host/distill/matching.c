@@ -264,6 +264,7 @@ static int bind_stats(struct matching *m, int pass) {
 
 static int run_gradient(struct matching *m, int pass, const struct matching_batch *batch) {
     int status = RETORT_OK;
+    TRY(pass_begin(pass_of(m, pass)));
     TRY(upload(m, pass, batch));
     TRY(bind_stats(m, pass));
     TRY(pass_run(pass_of(m, pass)));
@@ -283,14 +284,6 @@ int matching_freeze(struct matching *m, const struct dataset *train, struct rand
     TRY(pass_upload(pass, FROZEN_IMAGES, m->images));
     TRY(pass_run(pass));
     TRY(unroll_take_stats(m->unroll, pass_result(pass, NEW_STATS)));
-done:
-    return status;
-}
-
-int matching_begin(struct matching *m) {
-    int status = RETORT_OK;
-    TRY(pass_begin(pass_of(m, REAL)));
-    TRY(pass_begin(pass_of(m, SET)));
 done:
     return status;
 }

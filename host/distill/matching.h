@@ -5,12 +5,11 @@
  *
  *     matching_init(&matching, &spec, passes, &count);  before unroll_create, which gets these passes
  *     matching.unroll = unroll;
- *     per class: matching_begin(&matching);
- *                matching_real(&matching, &batch);      g
+ *     per class: matching_real(&matching, &batch);      g
  *                matching_set(&matching, &batch);       h
  *                matching_compare(&matching, ...);      a
- *                matching_pull(&matching, ...);         adds dS along a, of the images of the last matching_set or
- * _show
+ *                matching_pull(&matching, ...);         adds dS along a, of the images that matching_set or
+ *                                                       matching_show took last
  *
  * A loss of the means over all classes, too, needs no more memory: matching_add adds each class's g and h to sums,
  * which are compared as a class's are; and since dS is linear in a, each class's is then pulled once more. */
@@ -67,9 +66,8 @@ struct matching_batch {
  * step of training would, and are those by which all is matched until the next call. Nothing happens without batch
  * norm. */
 int matching_freeze(struct matching *matching, const struct dataset *train, struct random *random);
-int matching_begin(struct matching *matching); /* g and h to zero */
-int matching_real(struct matching *matching, const struct matching_batch *batch);
-int matching_set(struct matching *matching, const struct matching_batch *batch);
+int matching_real(struct matching *matching, const struct matching_batch *batch); /* g */
+int matching_set(struct matching *matching, const struct matching_batch *batch);  /* h */
 /* Uploads the batch for matching_pull without computing h. */
 int matching_show(struct matching *matching, const struct matching_batch *batch);
 /* Sums over classes: to zero, and g and h of the class at hand added. */
