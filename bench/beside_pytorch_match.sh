@@ -20,8 +20,9 @@
 # Retort's are `retort run`'s own steps, as metrics.jsonl times them, on random images without a test part, so that
 # nothing is evaluated; random weights are drawn and the set is changed in its time, too. DC: all 256 real images of each
 # class, no training between two matches; MTT: 30 steps, experts of two epochs, no augmentation.
-# A loss and a gradient that differ between the programs end it: of MTT, which begins at the same weights, by more than
-# 1 %; of DC, whose weights are random in each, a loss by more than 5 %.
+# Programs that do not agree end it. Losses and gradients of MTT, which begins at the same weights, may differ by 1 %:
+# rounding puts values on the other side of ReLU's kink, after 10 steps 1e-4 of the loss, where 5 steps agree to 1e-7.
+# DC's weights are drawn by each program for itself: losses may differ by 15 %.
 # Needs jq, a C++ compiler and Python's headers (torch.compile does). What was measured stays in
 # build/beside_pytorch_match/turns.jsonl.
 set -euo pipefail
@@ -102,7 +103,7 @@ turn() { # program row
 agree() { # row
   jq -es --arg row "$1" 'map(select(.row == $row)) | (map(.loss) | min / max) as $loss
     | (map(.gradient_norm) | min / max) as $gradient
-    | if $row | startswith("mtt") then $loss > 0.99 and $gradient > 0.99 else $loss > 0.95 end' "$turns" >/dev/null ||
+    | if $row | startswith("mtt") then $loss > 0.99 and $gradient > 0.99 else $loss > 0.85 end' "$turns" >/dev/null ||
     die "$1: the programs do not compute the same thing, see $turns"
 }
 

@@ -21,8 +21,10 @@ over that from where it began; its exact gradient by images and rate. No augment
             gradient (a grad in a grad, of torch.func); the steps of MTT replayed, the adjoint of each one
             forward-over-reverse derivative (a jvp of a grad), so that nothing is kept of a step but its weights
 
-torch.compile refuses to differentiate what it compiled twice ("does not currently support double backward", PyTorch
-2.15): the variant graph cannot be compiled as it stands, so here each derivative stands inside of what is compiled.
+With PyTorch 2.15 the variant graph cannot be compiled as it is usually written: where the loss is under torch.compile,
+the second derivative ends in "torch.compile with aot_autograd does not currently support double backward". So here all
+derivatives stand inside of what is compiled, by torch.func; torch.autograd.grad may stand there, too, under
+torch._dynamo.config.trace_autograd_ops, which leads to the same graph.
 
 Prints one JSON object: seconds, the loss and the norm of the gradient, by which Retort's are compared, and the most
 memory that the process held, whole and beyond what it held after `import torch`."""
@@ -37,7 +39,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from pytorch_step import CLASSES, DEPTH, group_norm, initial_weights, loss_of, written_out_norm
+from pytorch_step import CLASSES, DEPTH, group_norm, loss_of, written_out_norm
 
 REAL, STEPS, ALPHA, EPOCHS = 256, 30, 0.01, 2
 ORACLE = pathlib.Path(__file__).parent.parent / "tests" / "oracle"
@@ -206,7 +208,8 @@ def compare(case, variant, answer, expected):
     off, expected = [], expected.split([part.numel() for part in answer])
     for got, right in zip(answer, expected):
         off.append(((got.flatten() - right).abs().max() / right.abs().max()).item())
-    print(f"{case}, {variant.__name__}: loss {answer[0]:.9f}; off by, as shares of the largest value:", *map("{:.1e}".format, off))
+    print(f"{case}, {variant.__name__}: loss {answer[0]:.9f}; off by, as shares of the largest value:",
+          *map("{:.1e}".format, off))
     if not max(off) < 1e-9:
         raise SystemExit("PyTorch does not compute what Retort is tested to compute")
 
@@ -242,13 +245,28 @@ def write_data(folder, image):
     np.save(folder / "labels.npy", np.repeat(np.arange(CLASSES), REAL))
 
 
+def random_weights(width, image):
+    """As Retort begins a network: weights and biases uniform, within one over the root of a weight's row."""
+    generator, channels, weights = torch.Generator().manual_seed(1), image[0], []
+
+    def add(shape):
+        most = np.prod(shape[1:]) ** -0.5
+        weights.extend((torch.rand(s, generator=generator) * 2 - 1) * most for s in (shape, shape[:1]))
+
+    for _ in range(DEPTH):
+        add((width, channels, 3, 3))
+        weights.extend([torch.ones(width), torch.zeros(width)])
+        channels = width
+    add((CLASSES, width * (image[1] // 2**DEPTH) * (image[2] // 2**DEPTH)))
+    return weights
+
+
 def read_problem(options, image):
     """All real images, the synthetic ones (the first of each class), and what `experts` holds or random weights."""
     real = torch.from_numpy(np.load(options.folder / "images.npy")).reshape(CLASSES, REAL, *image)
     images = real[:, :options.ipc].flatten(0, 1).clone()
     if options.what == "dc":
-        side = image[1] // 2**DEPTH, image[2] // 2**DEPTH
-        return real, images, initial_weights(image[0], side, options.width, torch.Generator().manual_seed(1)), None
+        return real, images, random_weights(options.width, image), None
     values = np.fromfile(options.experts / "expert-00000.theta", np.float32)
     epochs = json.loads((options.experts / "experts.json").read_text())["training"]["epochs"]
     # Behind the weights stands a hash of each epoch's, two floats long.
