@@ -18,8 +18,8 @@
 #            variables (PIP_INDEX_URL, say, for a place that has PyTorch for CPUs alone)
 #
 # Retort's are `retort run`'s own steps, as metrics.jsonl times them, on random images without a test part, so that
-# nothing is evaluated; random weights are drawn and the set is changed in its time, too. DC: all 256 real images of each
-# class, no training between two matches; MTT: 30 steps, experts of two epochs, no augmentation.
+# nothing is evaluated; random weights are drawn and the set is changed in its time, too. DC: all 256 real images of
+# each class, no training between two matches; MTT: 30 steps, experts of two epochs, no augmentation.
 # Programs that do not agree end it. Losses and gradients of MTT, which begins at the same weights, may differ by 1 %:
 # rounding puts values on the other side of ReLU's kink, after 10 steps 1e-4 of the loss, where 5 steps agree to 1e-7.
 # DC's weights are drawn by each program for itself: losses may differ by 15 %.
@@ -126,7 +126,8 @@ jq -rs '
   | (reduce $turns[].row as $r ([]; if index($r) then . else . + [$r] end)) as $rows
   | ($turns | map(select(.program == "retort"))[0]) as $retort
   | ($turns | map(select(.program != "retort"))[0]) as $torch
-  | "| match, network, images per class | Retort, s | PyTorch, one graph, s | PyTorch, compiled, s | times the faster | Retort, MiB (buffers) | one graph, MiB | compiled, MiB | share of the smaller |",
+  | "| match, network, images per class | Retort, s | PyTorch, one graph, s | PyTorch, compiled, s | times the faster"
+    + " | Retort, MiB (buffers) | one graph, MiB | compiled, MiB | share of the smaller |",
     "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ($rows[] as $row
       | ($row | split(":")) as $part
@@ -142,6 +143,6 @@ jq -rs '
         + " | \($memory / ([$graph_memory, $compiled_memory] | min) | digits(2)) |"),
     "",
     "Retort \($retort.retort) on \($retort.device) (\($retort.platform), \($retort.driver)) beside PyTorch"
-    + " \($torch.version) on \($torch.threads) threads; medians of \('"$rounds"') turns of \('"$reps"') steps each. Memory is the"
-    + " most that was resident: of all of Retort, with its device buffers (in brackets) and the compiler of kernels; of"
+    + " \($torch.version) on \($torch.threads) threads; medians of \('"$rounds"') turns of \('"$reps"') steps each. Memory is"
+    + " the most that was resident: of all of Retort, with its device buffers (in brackets) and the compiler of kernels; of"
     + " PyTorch beyond what `import torch` takes."' "$turns"

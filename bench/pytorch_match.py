@@ -9,8 +9,8 @@
 `check` computes loss and derivatives of both variants, in double precision, for what tests/oracle/match-instance and
 trajectory-instance hold, and says how far off they are; those are the cases that Retort's tests compare it with.
 
-The networks are those of bench/pytorch_step.py. DC: with g and h the gradients by the weights on all 256 real and on the
-synthetic images of a class, the loss is the sum over classes, over weights of rank > 1, over output rows, of
+The networks are those of bench/pytorch_step.py. DC: with g and h the gradients by the weights on all 256 real and on
+the synthetic images of a class, the loss is the sum over classes, over weights of rank > 1, over output rows, of
 1 - <g,h> / (|g| |h| + 1e-6); its gradient by the synthetic images of all classes. MTT: 30 steps of gradient descent on
 all synthetic images, from an expert's first weights; the loss is the squared distance to the expert's second epoch,
 over that from where it began; its exact gradient by images and rate. No augmentation. Variants:
@@ -222,8 +222,9 @@ def check():
     theta, real, images, maps, colour = (load(case, n) for n in ("theta0", "real_x", "syn_x", "maps", "colour"))
     weights = split(theta, width, depth, channels, classes)
     for variant, options in (DcGraph, {}), (DcCompiled, dict(compiler=lambda function: function)):
-        loss, (by_images,) = variant(real.chunk(classes), images, activation, lambda x, c: augment(x, maps[c], colour[c]),
-                                     **options).step(weights)
+        problem = variant(
+            real.chunk(classes), images, activation, lambda x, c: augment(x, maps[c], colour[c]), **options)
+        loss, (by_images,) = problem.step(weights)
         compare(case, variant, (loss, by_images), load(case, "expect_dc"))
     case = "trajectory-instance"
     start, target = (split(load(case, name), width, depth, channels, classes) for name in ("start", "target"))
