@@ -58,10 +58,10 @@ def written_out_norm(x, gamma, beta):
     return centred * (scale * gamma[:, None, None]) + beta[:, None, None]
 
 
-def loss_of(weights, images, labels, norm):
+def loss_of(weights, images, labels, norm, activation=F.relu):
     x = images
     for weight, bias, gamma, beta in zip(*[iter(weights[:-2])] * 4):
-        x = F.avg_pool2d(F.relu(norm(F.conv2d(x, weight, bias, padding=1), gamma, beta)), 2)
+        x = F.avg_pool2d(activation(norm(F.conv2d(x, weight, bias, padding=1), gamma, beta)), 2)
     return F.cross_entropy(F.linear(x.flatten(1), weights[-2], weights[-1]), labels)
 
 
@@ -185,4 +185,5 @@ def main():
         peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)))
 
 
-main()
+if __name__ == "__main__":
+    main()
