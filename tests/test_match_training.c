@@ -233,7 +233,22 @@ static void test_loops(void **state) {
     assert_true(loops_mean(&loops) == (50 + 40 + 30 + 20 + 6 * 10 + 5) / 12.0);
     assert_ok(loops_settle(ADAPTIVE_LOSS, 0, 0, 50, &loops));
     assert_int_equal(loops_epochs(&loops, 49), 50);
-    assert_int_equal(loops_settle(ADAPTIVE_NONE, 0, 5, 3, &loops), RETORT_EINVAL);
+    static const struct {
+        int adaptive, outer, inner;
+        const char *words;
+    } missing[] = {{ADAPTIVE_NONE, 0, 0, "not for 3; give method.outer and method.inner"},
+                   {ADAPTIVE_NONE, 4, 0, "give method.inner"},
+                   {ADAPTIVE_NONE, 0, 5, "give method.outer"},
+                   {ADAPTIVE_LOSS, 0, 0, "give method.outer"},
+                   {ADAPTIVE_TABLE, 0, 0, "give method.outer"}};
+    for (size_t i = 0; i < sizeof missing / sizeof *missing; i++) {
+        assert_int_equal(
+            loops_settle((enum adaptive)missing[i].adaptive, missing[i].outer, missing[i].inner, 3, &loops),
+            RETORT_EINVAL);
+        const char *told = strstr(retort_error_message(), missing[i].words);
+        assert_non_null(told);
+        assert_int_equal(strlen(told), strlen(missing[i].words));
+    }
 }
 
 /* How many epochs each rule takes. */

@@ -18,8 +18,11 @@ int loops_settle(enum adaptive adaptive, int outer, int inner, int ipc, struct l
     if (outer && inner) return RETORT_OK;
     return error_set(RETORT_EINVAL,
                      "auto is known for set.ipc 1, 10, 20, 30, 40 and 50 (outer, inner: 1, 1; 10, 50; 20, 25; 30, 20; "
-                     "40, 15; 50, 10), not for %d; give method.outer and method.inner",
-                     ipc);
+                     "40, 15; 50, 10), not for %d; give %s",
+                     ipc,
+                     outer   ? "method.inner"
+                     : inner ? "method.outer"
+                             : "method.outer and method.inner");
 }
 
 int loops_epochs(const struct loops *loops, int match) {
