@@ -19,29 +19,14 @@ set -euo pipefail
 columns=${COLUMNS:-}
 [[ $columns == *:* ]] || columns="128:3,32,32:1 128:3,32,32:10 32:1,28,28:1 32:1,28,28:10"
 cd "$(dirname "$0")/.."
+. bench/pytorch.sh
 reps=${REPS:-3} rounds=${ROUNDS:-3} threads=${THREADS:-$(nproc)} retort=${RETORT:-build/retort}
 truncation=(--prefix 20 --window 20 --real 256)
 
-die() { echo "beside_pytorch: $*" >&2; exit 1; }
-command -v jq >/dev/null || die "needs jq (apt-get install jq)"
-[ -x "$retort" ] || die "$retort is not there; build it with ./dev build, or name it in RETORT"
 for column in $columns; do
   [[ $column =~ ^[0-9]+:[0-9]+,[0-9]+,[0-9]+:[0-9]+$ ]] || die "COLUMNS: $column is not WIDTH:C,H,W:IPC"
 done
-if [ -z "${PYTHON:-}" ]; then
-  PYTHON=build/pytorch/bin/python
-  if ! "$PYTHON" -c 'import torch' 2>/dev/null; then
-    echo "installing PyTorch in build/pytorch" >&2
-    python3 -m venv build/pytorch
-    "$PYTHON" -m pip install --quiet torch
-  fi
-fi
-"$PYTHON" -c 'import torch' || die "$PYTHON has no torch"
-# What torch.compile has built is found again at the next turn.
-export TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-$PWD/build/pytorch/cache}
-# PyTorch's threads spin at their barriers, which costs it dearly where anything else wants a processor. Spinning for a
-# shorter time takes nothing from it on an idle machine.
-export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-10000}
+begin_pytorch "$retort" torch
 mkdir -p build
 results=build/beside_pytorch.jsonl log=build/beside_pytorch.log
 : >"$results"

@@ -27,27 +27,14 @@
 # build/beside_pytorch_match/turns.jsonl.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. bench/pytorch.sh
 rows=${ROWS:-dc:128:3,32,32:1 dc:128:3,32,32:10 dc:32:1,28,28:1 dc:32:1,28,28:10 mtt:128:3,32,32:1 mtt:32:1,28,28:1}
 reps=${REPS:-2} rounds=${ROUNDS:-2} threads=${THREADS:-$(nproc)} retort=${RETORT:-build/retort}
 
-die() { echo "beside_pytorch_match: $*" >&2; exit 1; }
-command -v jq >/dev/null || die "needs jq (apt-get install jq)"
-[ -x "$retort" ] || die "$retort is not there; build it with ./dev build, or name it in RETORT"
 for row in $rows; do
   [[ $row =~ ^(dc|mtt):[0-9]+:[0-9]+,[0-9]+,[0-9]+:[0-9]+$ ]] || die "ROWS: $row is not dc or mtt:WIDTH:C,H,W:IPC"
 done
-if [ -z "${PYTHON:-}" ]; then
-  PYTHON=build/pytorch/bin/python
-  if ! "$PYTHON" -c 'import torch' 2>/dev/null; then
-    echo "installing PyTorch in build/pytorch" >&2
-    python3 -m venv build/pytorch
-    "$PYTHON" -m pip install --quiet torch numpy
-  fi
-fi
-"$PYTHON" -c 'import numpy, torch' || die "$PYTHON has no torch or no numpy"
-# What torch.compile has built is found again at the next turn. PyTorch's threads: see bench/beside_pytorch.sh.
-export TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-$PWD/build/pytorch/cache}
-export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-10000}
+begin_pytorch "$retort" torch numpy
 work=$PWD/build/beside_pytorch_match
 mkdir -p "$work"
 turns=$work/turns.jsonl log=$work/log

@@ -35,12 +35,6 @@ static inline int prepare(void **state) {
     return 0;
 }
 
-static inline int clean(void **state) {
-    (void)state;
-    libraries_end();
-    return 0;
-}
-
 static inline struct distill_problem problem_of(const struct network *network, const char *method, const void *keys,
                                                 int family) {
     return (struct distill_problem){

@@ -27,6 +27,13 @@ static inline void libraries_end(void) {
     device_close(device);
 }
 
+/* As a group's last function, where a test has nothing else to give back. */
+static inline int clean_libraries(void **state) {
+    (void)state;
+    libraries_end();
+    return 0;
+}
+
 static inline const struct method *method_named(const char *name) {
     for (int i = 0; method_at(i); i++)
         if (strcmp(method_at(i)->name, name) == 0) return method_at(i);

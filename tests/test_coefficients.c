@@ -62,12 +62,6 @@ static int prepare(void **state) {
     return 0;
 }
 
-static int clean(void **state) {
-    (void)state;
-    libraries_end();
-    return 0;
-}
-
 /* --- a case --- */
 struct problem {
     struct network network;
@@ -294,5 +288,5 @@ static void test_library(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_gradient), cmocka_unit_test(test_library)};
-    return cmocka_run_group_tests_name("coefficients", tests, prepare, clean);
+    return cmocka_run_group_tests_name("coefficients", tests, prepare, clean_libraries);
 }

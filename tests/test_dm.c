@@ -33,12 +33,6 @@ static int prepare(void **state) {
     return 0;
 }
 
-static int clean(void **state) {
-    (void)state;
-    libraries_end();
-    return 0;
-}
-
 static struct distill_problem problem_of(const struct network *network, const struct dm_keys *keys, int family) {
     return (struct distill_problem){.library = libraries[family],
                                     .train = &train,
@@ -295,5 +289,5 @@ static void test_parts(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_gradient), cmocka_unit_test(test_frequency),
                                        cmocka_unit_test(test_parts)};
-    return cmocka_run_group_tests_name("dm", tests, prepare, clean);
+    return cmocka_run_group_tests_name("dm", tests, prepare, clean_libraries);
 }

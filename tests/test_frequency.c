@@ -25,12 +25,6 @@ static int prepare(void **state) {
     return 0;
 }
 
-static int clean(void **state) {
-    (void)state;
-    libraries_end();
-    return 0;
-}
-
 static void test_basis(void **state) {
     (void)state;
     static const int sizes[] = {1, 2, 5, 7, 28, 32, 224};
@@ -445,5 +439,5 @@ int main(void) {
         cmocka_unit_test(test_checkpoint), cmocka_unit_test(test_positions), cmocka_unit_test(test_library),
         cmocka_unit_test(test_team),
     };
-    return cmocka_run_group_tests_name("frequency", tests, prepare, clean);
+    return cmocka_run_group_tests_name("frequency", tests, prepare, clean_libraries);
 }

@@ -510,5 +510,5 @@ int main(void) {
         cmocka_unit_test(test_idc),    cmocka_unit_test(test_zero_rows), cmocka_unit_test(test_parts),
         cmocka_unit_test(test_runs),   cmocka_unit_test(test_refusals),  cmocka_unit_test(test_forecast),
     };
-    return cmocka_run_group_tests_name("match", tests, prepare, clean);
+    return cmocka_run_group_tests_name("match", tests, prepare, clean_libraries);
 }

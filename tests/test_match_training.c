@@ -499,5 +499,5 @@ int main(void) {
         cmocka_unit_test(test_loss_rule), cmocka_unit_test(test_most_epochs), cmocka_unit_test(test_frozen),
         cmocka_unit_test(test_interrupt),
     };
-    return cmocka_run_group_tests_name("match_training", tests, prepare, clean);
+    return cmocka_run_group_tests_name("match_training", tests, prepare, clean_libraries);
 }

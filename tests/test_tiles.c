@@ -36,12 +36,6 @@ static int prepare(void **state) {
     return 0;
 }
 
-static int clean(void **state) {
-    (void)state;
-    libraries_end();
-    return 0;
-}
-
 /* --- the definition --- */
 /* Reads a line of `side` values, `stride` apart, at a real place, clamped to it. */
 static double read_line(const double *line, int side, int stride, double place) {
@@ -406,5 +400,5 @@ int main(void) {
         cmocka_unit_test(test_starts),  cmocka_unit_test(test_step),     cmocka_unit_test(test_checkpoint),
         cmocka_unit_test(test_storage), cmocka_unit_test(test_refusals),
     };
-    return cmocka_run_group_tests(tests, prepare, clean);
+    return cmocka_run_group_tests(tests, prepare, clean_libraries);
 }
