@@ -4,20 +4,30 @@
  *     NAME(y [N,OUT_CHANNELS,OUT_HEIGHT,OUT_WIDTH], ..., x [N,IN_CHANNELS,IN_HEIGHT,IN_WIDTH], ..., packed, ...)
  *
  * with OUTPUTS, INPUTS and WEIGHTS (1 or 2 each) of them, all blocked. Output o is the sum of input i by weights w for
- * which bit (o * 2 + i) * 2 + w of TERMS is set. `packed` is what winograd_pack_cpu.cl writes: [groups of OUT_GROUP blocks of output channels][point][input channel]
- * [OUT_GROUP * V output lanes], V floats of padding behind each point's channels (points a power of two apart would
- * share a set of the cache).
+ * which bit (o * 2 + i) * 2 + w of TERMS is set. `packed` is what winograd_pack_cpu.cl writes: [groups of OUT_GROUP
+ * blocks of output channels][point][input channel][OUT_GROUP * V output lanes], V floats of padding behind each point's
+ * channels (points a power of two apart would share a set of the cache).
  *
  * Tiles of OUT_TILE x OUT_TILE output pixels are counted through all images. A work-item takes TILES of them through the
  * whole algorithm: their inputs, transformed, stay in private memory, of a size for the second cache; then, for each of
  * its groups of output channels, one small matrix product a point, and the transform back. Global (groups of tiles,
- * parts of the output channels, 1). */
+ * parts of the output channels, 1).
+ *
+ * All work-items read all weights, point by point. Where AHEAD is set, for processors whose last cache is too slow for
+ * that, they ask for what comes next: for the next point's weights, for the inputs of the next block of channels, and
+ * for the lines that outputs are written to. */
 #define POINTS (OUT_TILE + 2)
 #define TRANSFORM(name) JOIN(JOIN(winograd, OUT_TILE), name)
 #define TILES_Y ((OUT_HEIGHT + OUT_TILE - 1) / OUT_TILE)
 #define TILES_X ((OUT_WIDTH + OUT_TILE - 1) / OUT_TILE)
 
 #define IS_TERM(o, i, w) (TERMS >> (((o) * 2 + (i)) * 2 + (w)) & 1)
+#define POINT_FLOATS ((IN_BLOCKS * V * OUT_GROUP + 1) * V)
+/* The next point's weights are asked for by the passes over this point's in its last output: lines a pass, so that all
+ * passes together ask for all of a channel's. */
+#define PASSES (TILES / TILE_GROUP)
+#define LINES ((OUT_GROUP + PASSES - 1) / PASSES)
+#define LAST_OUTPUT(w) (OUTPUTS == 2 && (IS_TERM(1, 0, w) || IS_TERM(1, 1, w)))
 
 __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *restrict y0, ulong y0_offset,
 #if OUTPUTS == 2
@@ -59,6 +69,11 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
                 const int tile = first_tile + min(t, count - 1), n = tile / (TILES_Y * TILES_X);
                 const int top = tile / TILES_X % TILES_Y * OUT_TILE - PAD, left = tile % TILES_X * OUT_TILE - PAD;
                 global const float *from = x[i] + ((n * IN_BLOCKS + block) * IN_HEIGHT + top) * IN_WIDTH * V + left * V;
+#if AHEAD
+                /* Of the next block's tile, the pixels that no neighbour asks for. */
+                UNROLL for (int k = 0; k < OUT_TILE * OUT_TILE; k++)
+                    PREFETCH(from + (IN_HEIGHT * IN_WIDTH + (PAD + k / OUT_TILE) * IN_WIDTH + PAD + k % OUT_TILE) * V);
+#endif
                 floatv d[POINTS * POINTS], half_done[POINTS * POINTS];
                 if (top >= 0 && left >= 0 && top + POINTS <= IN_HEIGHT && left + POINTS <= IN_WIDTH) {
                     UNROLL for (int k = 0; k < POINTS * POINTS; k++)
@@ -82,7 +97,19 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
          group++) {
         floatv out[OUTPUTS][POINTS * POINTS][TILES * OUT_GROUP + 1];
         for (int p = 0; p < POINTS * POINTS; p++) {
-            const ulong at = (ulong)(group * POINTS * POINTS + p) * ((IN_BLOCKS * V * OUT_GROUP + 1) * V);
+            const ulong at = (ulong)(group * POINTS * POINTS + p) * POINT_FLOATS;
+#if AHEAD
+            /* Each point's turn asks for a part of the output lines. */
+            for (int i = p; i < OUTPUTS * OUT_GROUP * count; i += POINTS * POINTS) {
+                const int tile = first_tile + i % count, n = tile / (TILES_Y * TILES_X);
+                const int top = tile / TILES_X % TILES_Y * OUT_TILE, left = tile % TILES_X * OUT_TILE;
+                const int block = group * OUT_GROUP + i / count % OUT_GROUP;
+                global float *to = y[i / count / OUT_GROUP]
+                                   + ((n * OUT_BLOCKS + block) * OUT_HEIGHT + top) * OUT_WIDTH * V + left * V;
+                UNROLL for (int k = 0; k < OUT_TILE * OUT_TILE; k++)
+                    PREFETCH_WRITE(to + (k / OUT_TILE * OUT_WIDTH + k % OUT_TILE) * V);
+            }
+#endif
             for (int o = 0; o < OUTPUTS; o++)
                 for (int t = 0; t < TILES; t += TILE_GROUP) {
                     floatv sum[TILE_GROUP][OUT_GROUP];
@@ -91,10 +118,19 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
                     for (int term = 0; term < INPUTS * WEIGHTS; term++) {
                         if (!IS_TERM(o, term / WEIGHTS, term % WEIGHTS)) continue;
                         global const float *w = packed[term % WEIGHTS] + at;
+#if AHEAD
+                        const bool last = o == LAST_OUTPUT(term % WEIGHTS);
+                        const int part = t / TILE_GROUP * LINES % OUT_GROUP;
+                        global const float *next = last ? w + POINT_FLOATS + part * V : w;
+#endif
                         for (int block = 0; block < IN_BLOCKS; block++) {
                             const float *value = (const float *)&in[term / WEIGHTS][p][block * TILES + t];
                             ROLL for (int four = 0; four < V; four += 4, value += 4)
                                 UNROLL for (int lane = 0; lane < 4; lane++, w += OUT_GROUP * V) {
+#if AHEAD
+                                    UNROLL for (int k = 0; k < LINES; k++) PREFETCH(next + k * V);
+                                    next += OUT_GROUP * V;
+#endif
                                     floatv weight[OUT_GROUP];
                                     UNROLL for (int b = 0; b < OUT_GROUP; b++) weight[b] = LOADV(w + b * V);
                                     UNROLL for (int i = 0; i < TILE_GROUP; i++)
@@ -133,6 +169,10 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
 #undef TILES_Y
 #undef TILES_X
 #undef IS_TERM
+#undef POINT_FLOATS
+#undef PASSES
+#undef LINES
+#undef LAST_OUTPUT
 #undef NAME
 #undef OUT_TILE
 #undef OUTPUTS
@@ -152,3 +192,4 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
 #undef PAD
 #undef TILES
 #undef TILE_GROUP
+#undef AHEAD

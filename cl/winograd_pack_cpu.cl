@@ -28,6 +28,10 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
             UNROLL for (int i = 0; i < 3; i++) TRANSFORM(_weights)(half_done + i, g + i, 3);
             UNROLL for (int i = 0; i < POINTS; i++) TRANSFORM(_weights)(u + i * POINTS, half_done + i * 3, 1);
             global float *to = packed + (in * OUT_GROUP + b) * V;
+#if AHEAD
+            /* Four channels ahead: points are more streams than the hardware follows. */
+            UNROLL for (int p = 0; p < POINTS * POINTS; p++) PREFETCH_WRITE(to + p * point_floats + 4 * OUT_GROUP * V);
+#endif
             UNROLL for (int p = 0; p < POINTS * POINTS; p++) STOREV(u[p], to + p * point_floats);
         }
 }
@@ -42,3 +46,4 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
 #undef OUT_CHANNELS
 #undef OUT_GROUP
 #undef OUT_STEP
+#undef AHEAD

@@ -141,6 +141,51 @@ static void test_lanes(void **state) {
     assert_int_equal(traits->lanes, lanes);
 }
 
+static void write_cache(const char *caches, int index, const char *name, const char *words) {
+    char path[FILE_PATH_MAX];
+    snprintf(path, sizeof path, "%s/index%d", caches, index);
+    assert_ok(folder_create(path));
+    snprintf(path, sizeof path, "%s/index%d/%s", caches, index, name);
+    assert_ok(file_write(path, words, strlen(words)));
+}
+
+/* What Linux says of a processor's caches, in all that it may say. */
+static void test_second_cache(void **state) {
+    (void)state;
+    static const struct {
+        const char *size, *sharers;
+        uint64_t bytes;
+    } rows[] = {
+        {"2048K\n", "0\n", 2 << 20},      {"1024K\n", "0,64\n", 512 << 10},
+        {"4M\n", "0-3\n", 1 << 20},       {"2048K\n", "", 2 << 20},
+        {"512K", "0-1,8-9", 128 << 10},   {"524288\n", "3\n", 512 << 10},
+        {"unknown\n", "0\n", 0},          {"", "0\n", 0},
+        {"1280K\n", "7-4\n", 1280 << 10},
+    };
+    char caches[FILE_PATH_MAX];
+    assert_ok(path_join(folder, "caches", caches));
+    assert_int_equal(device_second_cache(caches), 0);
+    write_cache(caches, 0, "level", "1\n");
+    write_cache(caches, 1, "level", "2\n");
+    write_cache(caches, 1, "type", "Instruction\n");
+    write_cache(caches, 1, "size", "64K\n");
+    assert_int_equal(device_second_cache(caches), 0);
+    write_cache(caches, 2, "level", "2\n");
+    write_cache(caches, 2, "type", "Unified\n");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        write_cache(caches, 2, "size", rows[i].size);
+        write_cache(caches, 2, "shared_cpu_list", rows[i].sharers);
+        assert_int_equal(device_second_cache(caches), rows[i].bytes);
+    }
+    /* What is told of the last cache counts up to a bound on a CPU. */
+    struct device_traits told = {.kind = DEVICE_CPU, .cache = 480 << 20};
+    assert_int_equal(traits_cache_share(&told), 64 << 20);
+    told.cache = 32 << 20;
+    assert_int_equal(traits_cache_share(&told), 32 << 20);
+    told = (struct device_traits){.kind = DEVICE_GPU, .cache = 128 << 20};
+    assert_int_equal(traits_cache_share(&told), 128 << 20);
+}
+
 static void test_open_by_spec(void **state) {
     (void)state;
     const struct device_traits *traits = device_traits(device);
@@ -615,11 +660,12 @@ int main(int count, char **words) {
     if (count > 1) return without_drivers();
     own_path = words[0];
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_list),          cmocka_unit_test(test_open_by_spec),    cmocka_unit_test(test_ceiling),
-        cmocka_unit_test(test_lanes),         cmocka_unit_test(test_open_by_version), cmocka_unit_test(test_transfers),
-        cmocka_unit_test(test_program_cache), cmocka_unit_test(test_failures),        cmocka_unit_test(test_profile),
-        cmocka_unit_test(test_peaks),         cmocka_unit_test(test_self_test),       cmocka_unit_test(test_no_drivers),
-        cmocka_unit_test(test_launch_cost),   cmocka_unit_test(test_bounded_queue),   cmocka_unit_test(test_described),
+        cmocka_unit_test(test_list),       cmocka_unit_test(test_open_by_spec),  cmocka_unit_test(test_ceiling),
+        cmocka_unit_test(test_lanes),      cmocka_unit_test(test_second_cache),  cmocka_unit_test(test_open_by_version),
+        cmocka_unit_test(test_transfers),  cmocka_unit_test(test_program_cache), cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_profile),    cmocka_unit_test(test_peaks),         cmocka_unit_test(test_self_test),
+        cmocka_unit_test(test_no_drivers), cmocka_unit_test(test_launch_cost),   cmocka_unit_test(test_bounded_queue),
+        cmocka_unit_test(test_described),
     };
     return cmocka_run_group_tests_name("device", tests, begin, end);
 }

@@ -317,7 +317,13 @@ static void test_winograd(void **state) {
     assert_int_equal(kernels_winograd(&target, CONV_FORWARD, &sizes), 4);
     sizes.h = sizes.w = sizes.oh = sizes.ow = 2;
     assert_int_equal(kernels_winograd(&target, CONV_FORWARD, &sizes), 2);
-    run_conv_rows(&target, winograd_rows, sizeof winograd_rows / sizeof *winograd_rows);
+    /* With a second cache as is usual, and with one large enough for more tiles and for asking ahead. */
+    struct device_traits traits = *device_traits(device);
+    target.traits = &traits;
+    for (int large = 0; large < 2; large++) {
+        traits.second_cache = large ? 2 << 20 : 512 << 10;
+        run_conv_rows(&target, winograd_rows, sizeof winograd_rows / sizeof *winograd_rows);
+    }
 }
 
 static void test_conv_lanes(void **state) {

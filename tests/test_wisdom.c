@@ -74,8 +74,8 @@ static void test_round_trip(void **state) {
     (void)state;
     const struct kernel_target target = kernels_target(&traits, FAMILY_AUTO),
                                others = kernels_target(&other_driver, FAMILY_AUTO);
-    const struct kernel_choice winograd = {"winograd4", {16, 8, 2}}, direct = {"direct", {2, 4, 2}},
-                               own = {"winograd2", {0}}, groups = {"winograd4", {2, 4, 2}};
+    const struct kernel_choice winograd = {"winograd4", {16, 8, 2, 1, 1, 1}}, direct = {"direct", {2, 4, 2}},
+                               own = {"winograd2", {0}}, groups = {"winograd4", {2, 4, 2, 2, 33, 1}};
     char name[17], again[17];
     assert_int_equal(file_exists(path), 0);
     struct wisdom *wisdom = load(&traits);
@@ -149,6 +149,9 @@ static void test_damaged(void **state) {
         "bad\ta device\t1.0 test\t16 2\t" CLASS "own",
         DEVICE CLASS "clblast",
         GEMM PRODUCT "winograd4 16 8 2",
+        DEVICE CLASS "winograd4 16 8",
+        DEVICE CLASS "winograd4 16 8 2 1 1 1 1",
+        DEVICE CLASS "direct 2 4",
         GEMM PRODUCT "clblast 1",
         GEMM PRODUCT "own 4 4 4 4 4 4 1 1", /* of the other family */
         GEMM PRODUCT "cublas",
@@ -160,7 +163,7 @@ static void test_damaged(void **state) {
         GEMM "product 1 2147483647 2147483647 784\t0 1\tclblast",
         DEVICE CLASS,
         DEVICE CLASS "4 16 8",
-        DEVICE CLASS "4 16 8 2 1",
+        DEVICE CLASS "4 16 8 2 1 1 1 1",
         DEVICE CLASS "4 16 8 two",
         DEVICE CLASS "4 16 8 99999999999999999999",
         DEVICE CLASS "4 16 8 -2",
@@ -190,7 +193,7 @@ static void test_damaged(void **state) {
         DEVICE "forward 10 3 9 9 64 3 3 1 1\t1 1 1 1\t4 0 0 0",
         DEVICE "forward 10 40 9 9 64 3 3 1 1\t2 2 2 97\t0 0 0 0",
     };
-    const struct kernel_choice right = {"winograd4", {16, 8, 2}};
+    const struct kernel_choice right = {"winograd4", {16, 8, 2, 1, 1, 1}};
     char text[4096];
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         snprintf(text, sizeof text, "retort wisdom 1\n%s%s\n%s4 16 8 2\n", i % 2 ? DEVICE CLASS "2 0 0 0\n" : "",
@@ -222,7 +225,7 @@ static void test_damaged(void **state) {
 static void test_foreign_file(void **state) {
     (void)state;
     const struct kernel_target target = kernels_target(&traits, FAMILY_AUTO);
-    const struct kernel_choice choice = {"winograd4", {16, 8, 2}};
+    const struct kernel_choice choice = {"winograd4", {16, 8, 2, 1, 1, 1}};
     static const char letter[] = "Dear reader,\n" DEVICE CLASS "4 16 8 2\n";
     write_text(letter);
     struct wisdom *wisdom = load(&traits);
@@ -255,7 +258,7 @@ static void test_products(void **state) {
                               other = class_of_product(&(struct matmul_sizes){1, 100, 256, 784, true, false}),
                               batch = class_of_product(&(struct matmul_sizes){5, 100, 256, 784, false, true});
     const struct kernel_choice called = {.variant = "clblast"}, own = {.variant = "own"},
-                               winograd = {"winograd4", {16, 8, 2}};
+                               winograd = {"winograd4", {16, 8, 2, 1, 1, 1}};
     char before[17], name[17], again[17];
     write_text("retort wisdom 2\n" DEVICE CLASS "winograd4 16 8 2\n");
     struct wisdom *wisdom = load(&traits);
@@ -321,7 +324,7 @@ static void test_products(void **state) {
 static void test_first_version(void **state) {
     (void)state;
     const struct kernel_target target = kernels_target(&traits, FAMILY_AUTO);
-    const struct kernel_choice winograd = {"winograd4", {16, 8, 2}}, own = {"direct", {0}};
+    const struct kernel_choice winograd = {"winograd4", {16, 8, 2, 1, 1, 1}}, own = {"direct", {0}};
     char old[17], new[17];
     write_text("retort wisdom 1\n" DEVICE CLASS "4 16 8 2\n" DEVICE
                "backward-data 10 40 9 9 64 3 3 1 1\t1 1 1 1\t0 0 0 0\n");
@@ -357,7 +360,7 @@ static void test_bad_choices(void **state) {
     (void)state;
     const struct kernel_target file_target = kernels_target(&traits, FAMILY_AUTO);
     struct kernel_target target = file_target;
-    const struct kernel_choice tuned = {"winograd4", {16, 8, 2}}, own = {.variant = "winograd4"},
+    const struct kernel_choice tuned = {"winograd4", {16, 8, 2, 1, 1, 1}}, own = {.variant = "winograd4"},
                                next = {.variant = "winograd2"};
     struct kernel_class larger = forward;
     char name[17], again[17];

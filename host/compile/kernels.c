@@ -176,6 +176,16 @@ static bool winograd2_fits(const struct kernel_target *target, const struct kern
     return conv_winograd_fits(target, class, 2, parameters);
 }
 
+static int winograd4_candidates(const struct kernel_target *target, const struct kernel_class *class,
+                                int list[][CHOICE_PARAMETERS], int most) {
+    return conv_winograd_candidates(target, class, 4, list, most);
+}
+
+static int winograd2_candidates(const struct kernel_target *target, const struct kernel_class *class,
+                                int list[][CHOICE_PARAMETERS], int most) {
+    return conv_winograd_candidates(target, class, 2, list, most);
+}
+
 static void winograd4_own(const struct kernel_target *target, const struct kernel_class *class, int *numbers) {
     conv_winograd_own(target, class, 4, numbers);
 }
@@ -251,10 +261,10 @@ static void no_numbers(const struct kernel_target *target, const struct kernel_c
 #define WINOGRAD_ERROR 1e-5
 
 static const struct kernel_variant kernel_variants[] = {
-    {"winograd4", "Winograd F(4,3)", FAMILY_CPU, 3, true, WINOGRAD_ERROR, winograd4_applies, winograd4_fits,
-     conv_winograd_candidates, winograd4_own, winograd4_plan},
-    {"winograd2", "Winograd F(2,3)", FAMILY_CPU, 3, true, WINOGRAD_ERROR, winograd2_applies, winograd2_fits,
-     conv_winograd_candidates, winograd2_own, winograd2_plan},
+    {"winograd4", "Winograd F(4,3)", FAMILY_CPU, WINOGRAD_NUMBERS, true, WINOGRAD_ERROR, winograd4_applies,
+     winograd4_fits, winograd4_candidates, winograd4_own, winograd4_plan, .optional = WINOGRAD_NUMBERS - 3},
+    {"winograd2", "Winograd F(2,3)", FAMILY_CPU, WINOGRAD_NUMBERS, true, WINOGRAD_ERROR, winograd2_applies,
+     winograd2_fits, winograd2_candidates, winograd2_own, winograd2_plan, .optional = WINOGRAD_NUMBERS - 3},
     {"direct", "direct", FAMILY_CPU, 3, false, DIRECT_ERROR, singles, conv_direct_fits, conv_direct_candidates,
      conv_direct_own, conv_direct_plan},
     {"staged", "staged Winograd F(4,3)", FAMILY_GPU, TILE_NUMBERS + 1, true, WINOGRAD_ERROR, conv_staged_applies,

@@ -126,6 +126,7 @@ struct kernel_variant {
     void (*own)(const struct kernel_target *target, const struct kernel_class *class, int *parameters);
     int (*plan)(const struct kernel_target *target, const struct kernel_class *class, const int *parameters,
                 struct kernel_plan *plan);
+    int optional; /* of the last parameters: 1 says nothing there, and is left out of files */
     bool product; /* of matrix products, not of convolutions */
     bool library; /* calls: taken where target->calls is there, and measured where kernels_may_call says so */
 };

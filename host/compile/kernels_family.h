@@ -44,7 +44,9 @@ void kernels_cpu_sum(int64_t count, int64_t splits, struct product_use *use);
 /* --- kernels_winograd.c: 3x3 convolutions with stride 1 between blocked tensors, F(2,3) and F(4,3). Parameters of
  * forward and backward-data: tiles of a work-item, and register tile: tiles, vectors of output channels; of
  * backward-weight: blocks of input and of output channels of a work-item, those of output channels in a register tile.
- * --- */
+ * Then, each 1 where the rules are to decide: whether memory is asked for ahead (2: no, 3: yes) and, of
+ * backward-weight, 1 + tiles of a round, 1 + parts of the sum. --- */
+enum { WINOGRAD_NUMBERS = 6 };
 /* What the transforms see, of both families: a forward pass, of x to y or, mirrored, of y to x for backward-data;
  * backward-weight as the forward pass is. */
 struct winograd_task {
@@ -60,7 +62,7 @@ int64_t winograd_tiles(const struct winograd_task *task, int64_t images, int64_t
  * it is no such convolution. */
 int kernels_winograd(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *sizes);
 bool conv_winograd_fits(const struct kernel_target *target, const struct kernel_class *class, int m, const int *tile);
-int conv_winograd_candidates(const struct kernel_target *target, const struct kernel_class *class,
+int conv_winograd_candidates(const struct kernel_target *target, const struct kernel_class *class, int m,
                              int list[][CHOICE_PARAMETERS], int most);
 void conv_winograd_own(const struct kernel_target *target, const struct kernel_class *class, int m, int *numbers);
 void conv_winograd_plan(const struct kernel_target *target, const struct kernel_class *class, int m, const int *tile,

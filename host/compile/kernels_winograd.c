@@ -4,11 +4,24 @@
 
 #include "base/error.h"
 
-/* Private memory of a work-item in floats, for a second cache of 1 MiB beside what streams through it. */
-enum { FORWARD_FLOATS = 80 << 10, WEIGHT_FLOATS = 225 << 10 };
-/* Tiles at a time: of a backward-weight, and at most of the others. Tiles that a backward-weight sums up at most,
- * before sums are added to sums: a long float32 sum loses digits. */
-enum { WEIGHT_TILES = 16, MOST_TILES = 48, MOST_SUMMED = 2048 };
+#include <string.h>
+
+/* Private memory of a work-item in floats, beside what streams through the second cache: transformed inputs, and the
+ * sums and operands of a backward-weight, for a cache of 1 MiB; and the most that any choice may ask for. */
+enum { FORWARD_FLOATS = 80 << 10, WEIGHT_FLOATS = 225 << 10, MOST_FLOATS = 450 << 10 };
+/* Tiles at a time: of a backward-weight, where the second cache has room, and at most of the others. Tiles that a
+ * backward-weight sums up at most, before sums are added to sums: a long float32 sum loses digits. */
+enum { WEIGHT_TILES = 16, MOST_WEIGHT_TILES = 32, MOST_TILES = 48, MOST_SUMMED = 2048 };
+
+/* Whether a core has a second cache of 2 MiB or more, as Intel's servers have had since Sapphire Rapids. There
+ * work-items have more tiles, and memory is asked for ahead: the cache behind it is too slow to stream transformed
+ * weights from. */
+static bool has_large_cache(const struct kernel_target *target) {
+    return target->traits->second_cache >= 2 << 20;
+}
+static int64_t forward_floats(const struct kernel_target *target) {
+    return has_large_cache(target) ? 2 * FORWARD_FLOATS : FORWARD_FLOATS;
+}
 
 /* Work-items that keep all cores busy evenly. */
 static int64_t busy_items(const struct kernel_target *target) {
@@ -44,12 +57,18 @@ static bool applies(const struct kernel_target *target, const struct conv_sizes 
 }
 
 /* Whether the transformed inputs of a few tiles leave room in the cache. */
-static bool inputs_fit(int m, int64_t in_blocks, int64_t lanes) {
-    return 4 * (m + 2) * (m + 2) * in_blocks * lanes <= FORWARD_FLOATS;
+static bool inputs_fit(const struct kernel_target *target, int m, int64_t in_blocks, int64_t lanes) {
+    return 4 * (m + 2) * (m + 2) * in_blocks * lanes <= forward_floats(target);
 }
 
-static int64_t weight_floats(int64_t points, int64_t lanes, int64_t in_group, int64_t out_group) {
-    return points * lanes * (in_group * lanes * out_group + WEIGHT_TILES * (in_group + out_group));
+static int64_t weight_floats(int64_t points, int64_t lanes, int64_t in_group, int64_t out_group, int64_t tiles) {
+    return points * lanes * (in_group * lanes * out_group + tiles * (in_group + out_group));
+}
+
+/* How a choice is written where the rules are to decide, and where not. */
+enum { BY_RULE = 1, NOT_AHEAD, AHEAD };
+static bool is_asked(const int *choice, int number) {
+    return choice[0] && choice[number] > BY_RULE;
 }
 
 int kernels_winograd(const struct kernel_target *target, enum conv_pass pass, const struct conv_sizes *s) {
@@ -65,53 +84,13 @@ int kernels_winograd(const struct kernel_target *target, enum conv_pass pass, co
     int tile = 0;
     for (int m = 4; m >= 2; m -= 2) {
         int64_t points = (m + 2) * (m + 2);
-        if (!inputs_fit(m, in_blocks, v)) continue;
+        if (!inputs_fit(target, m, in_blocks, v)) continue;
         double products = (double)(points * task->in_channels * round_up(out_blocks, out_group_of(out_blocks)));
         double transforms = 10.0 * (double)(points * (in_blocks + out_blocks));
         double cost = (double)winograd_tiles(task, task->n, m) * (products + transforms);
         if (cost < best) best = cost, tile = m;
     }
     return tile;
-}
-
-bool conv_winograd_fits(const struct kernel_target *target, const struct kernel_class *class, int m, const int *tile) {
-    if (!applies(target, &class->sizes)) return false;
-    const struct winograd_task task = winograd_task(class->pass, &class->sizes);
-    int64_t v = target->lanes, points = (m + 2) * (m + 2), in_blocks = divide_up(task.in_channels, v);
-    int64_t out_blocks = divide_up(task.out_channels, v);
-    if (task.in_channels < v || !inputs_fit(m, in_blocks, v)) return false;
-    if (!tile[0]) return true;
-    if (class->pass == CONV_BACKWARD_WEIGHT)
-        return tile[0] < 2 * in_blocks && tile[1] < 2 * out_blocks && tile[2] <= 3 && tile[1] % tile[2] == 0
-               && weight_floats(points, v, tile[0], tile[1]) <= WEIGHT_FLOATS;
-    return tile[0] <= MOST_TILES && tile[0] % tile[1] == 0 && tile[2] <= min_of(out_blocks, 3)
-           && tile[1] * tile[2] <= 3 * register_rows(target)
-           && tile[0] * points * v * (class->terms.inputs * in_blocks + class->terms.outputs * tile[2])
-                  <= WEIGHT_FLOATS;
-}
-
-int conv_winograd_candidates(const struct kernel_target *target, const struct kernel_class *class,
-                             int tiles[][CHOICE_PARAMETERS], int most) {
-    int rows = (int)register_rows(target), count = 0;
-    /* Register tiles that use most of the registers. */
-    const int tile_groups[][2] = {{rows, 2}, {rows + rows / 2, 2}, {rows, 3}, {rows - rows / 4, 3}};
-    if (class->pass == CONV_BACKWARD_WEIGHT) {
-        for (int in = 1; in <= 8; in *= 2)
-            for (int out = 1; out <= 8; out++) {
-                if (count == most || (out > 4 && out % 2)) break;
-                tiles[count][0] = in;
-                tiles[count][1] = out;
-                tiles[count++][2] = out % 2 == 0 ? 2 : out % 3 == 0 ? 3 : 1;
-            }
-        return count;
-    }
-    for (size_t i = 0; i < sizeof tile_groups / sizeof *tile_groups; i++)
-        for (int times = 1; times <= 4 && count < most; times *= 2) {
-            tiles[count][0] = times * tile_groups[i][0];
-            tiles[count][1] = tile_groups[i][0];
-            tiles[count++][2] = tile_groups[i][1];
-        }
-    return count;
 }
 
 /* Tiles of a work-item, and its register tile, of forward and backward-data without wisdom. */
@@ -121,13 +100,137 @@ static void own_tiles(const struct kernel_target *target, const struct winograd_
     int64_t in_blocks = divide_up(task->in_channels, v), tile_group = register_rows(target);
     while (tile_group > 1 && tile_group / 2 >= total) tile_group /= 2;
     int64_t tiles = tile_group, tile_floats = terms->inputs * points * in_blocks * v;
-    while (2 * tiles <= 16 && 2 * tiles * tile_floats <= FORWARD_FLOATS
+    while (2 * tiles <= 16 && 2 * tiles * tile_floats <= forward_floats(target)
            && divide_up(total, 2 * tiles) >= busy_items(target))
         tiles *= 2;
-    while (tiles > 1 && tiles * tile_floats > FORWARD_FLOATS) tiles /= 2;
+    while (tiles > 1 && tiles * tile_floats > forward_floats(target)) tiles /= 2;
     numbers[0] = (int)tiles;
     numbers[1] = (int)min_of(tile_group, tiles);
     numbers[2] = (int)out_group_of(divide_up(task->out_channels, v));
+    for (int i = 3; i < WINOGRAD_NUMBERS; i++) numbers[i] = BY_RULE;
+}
+
+/* How a backward-weight is cut: blocks of channels of a work-item, and of output channels in a register tile; tiles of
+ * a round, and of a work-item; parts of the sum. */
+struct weight_cut {
+    int64_t in_group, out_group, sum_blocks, tiles, split_tiles, splits;
+    bool ahead;
+};
+
+/* The wider the groups, the fewer times an operand is read and transformed. */
+static void widest_groups(int64_t points, int64_t lanes, int64_t in_blocks, int64_t out_blocks,
+                          struct weight_cut *cut) {
+    cut->in_group = 1, cut->out_group = cut->sum_blocks = out_group_of(out_blocks);
+    for (bool grown = true; grown;) {
+        grown = false;
+        if (cut->in_group < in_blocks && cut->in_group <= cut->out_group
+            && weight_floats(points, lanes, 2 * cut->in_group, cut->out_group, WEIGHT_TILES) <= WEIGHT_FLOATS)
+            cut->in_group *= 2, grown = true;
+        else if (cut->out_group < out_blocks
+                 && weight_floats(points, lanes, cut->in_group, 2 * cut->out_group, WEIGHT_TILES) <= WEIGHT_FLOATS)
+            cut->out_group *= 2, grown = true;
+    }
+}
+
+/* Tiles of a round for `count` of them: rounds cost four tiles more than their own. */
+static int64_t round_tiles(const struct kernel_target *target, int64_t count) {
+    int64_t best = WEIGHT_TILES;
+    for (int64_t tiles = WEIGHT_TILES; has_large_cache(target) && tiles <= MOST_WEIGHT_TILES; tiles += 4)
+        if (divide_up(count, tiles) * (tiles + 4) < divide_up(count, best) * (best + 4)) best = tiles;
+    return best;
+}
+
+static struct weight_cut cut_weight(const struct kernel_target *target, const struct winograd_task *task, int m,
+                                    const struct conv_terms *terms, const int *choice) {
+    int64_t v = target->lanes, points = (m + 2) * (m + 2), pairs = terms->inputs;
+    int64_t total = pairs * winograd_tiles(task, task->n, m);
+    int64_t in_blocks = divide_up(task->in_channels, v), out_blocks = divide_up(task->out_channels, v);
+    struct weight_cut cut;
+    widest_groups(points, v, in_blocks, out_blocks, &cut);
+    if (choice[0]) cut.in_group = choice[0], cut.out_group = choice[1], cut.sum_blocks = choice[2];
+    int64_t groups = divide_up(in_blocks, cut.in_group) * divide_up(out_blocks, cut.out_group);
+    /* As few as keep the cores busy: each transforms all its sums back and writes the weights once more. */
+    cut.splits = min_of(divide_up(busy_items(target) / 2, groups), max_of(1, total / WEIGHT_TILES));
+    if (is_asked(choice, 5)) cut.splits = min_of(choice[5] - 1, total);
+    cut.splits = max_of(cut.splits, divide_up(total, MOST_SUMMED));
+    cut.split_tiles = divide_up(total, cut.splits);
+    cut.tiles = is_asked(choice, 4) ? choice[4] - 1 : round_tiles(target, cut.split_tiles);
+    cut.split_tiles = round_up(cut.split_tiles, cut.tiles);
+    cut.splits = divide_up(total, cut.split_tiles);
+    uint64_t cache = traits_cache_share(target->traits); /* 0: not known */
+    uint64_t floats =
+        (uint64_t)(pairs * task->n * v)
+        * (uint64_t)(in_blocks * task->in_height * task->in_width + out_blocks * task->out_height * task->out_width);
+    cut.ahead = is_asked(choice, 3) ? choice[3] == AHEAD : cache && floats * sizeof(float) > cache / 2;
+    return cut;
+}
+
+static bool weight_fits(const struct winograd_task *task, int m, int64_t lanes, const int *choice) {
+    int64_t in_blocks = divide_up(task->in_channels, lanes), out_blocks = divide_up(task->out_channels, lanes);
+    int64_t tiles = is_asked(choice, 4) ? choice[4] - 1 : MOST_WEIGHT_TILES;
+    return choice[0] < 2 * in_blocks && choice[1] < 2 * out_blocks && choice[2] <= 3 && choice[1] % choice[2] == 0
+           && tiles % 4 == 0 && weight_floats((m + 2) * (m + 2), lanes, choice[0], choice[1], tiles) <= MOST_FLOATS;
+}
+
+bool conv_winograd_fits(const struct kernel_target *target, const struct kernel_class *class, int m,
+                        const int *choice) {
+    if (!applies(target, &class->sizes)) return false;
+    const struct winograd_task task = winograd_task(class->pass, &class->sizes);
+    int64_t v = target->lanes, points = (m + 2) * (m + 2), in_blocks = divide_up(task.in_channels, v);
+    int64_t out_blocks = divide_up(task.out_channels, v);
+    if (task.in_channels < v || !inputs_fit(target, m, in_blocks, v)) return false;
+    if (!choice[0]) return true;
+    if (choice[3] > AHEAD) return false;
+    if (class->pass == CONV_BACKWARD_WEIGHT) return weight_fits(&task, m, v, choice);
+    return choice[0] <= MOST_TILES && choice[0] % choice[1] == 0 && choice[2] <= min_of(out_blocks, 3)
+           && choice[1] * choice[2] <= 3 * register_rows(target) && choice[4] == BY_RULE && choice[5] == BY_RULE
+           && choice[0] * points * v * (class->terms.inputs * in_blocks + class->terms.outputs * choice[2])
+                  <= MOST_FLOATS;
+}
+
+static void add_candidate(int list[][CHOICE_PARAMETERS], int *count, int most, const int *numbers) {
+    if (*count < most) memcpy(list[(*count)++], numbers, WINOGRAD_NUMBERS * sizeof *numbers);
+}
+
+/* The groups that the rules take, in other rounds and parts and asking ahead or not; then other groups. */
+static int weight_candidates(const struct kernel_target *target, const struct kernel_class *class, int m,
+                             int list[][CHOICE_PARAMETERS], int most) {
+    const struct winograd_task task = winograd_task(class->pass, &class->sizes);
+    const int rules[CHOICE_PARAMETERS] = {0};
+    const struct weight_cut own = cut_weight(target, &task, m, &class->terms, rules);
+    int groups[] = {(int)own.in_group, (int)own.out_group, (int)own.sum_blocks}, count = 0;
+    for (int ahead = NOT_AHEAD; ahead <= AHEAD; ahead++)
+        for (int tiles = WEIGHT_TILES; tiles <= MOST_WEIGHT_TILES; tiles += 8)
+            add_candidate(list, &count, most,
+                          (int[WINOGRAD_NUMBERS]){groups[0], groups[1], groups[2], ahead, 1 + tiles, BY_RULE});
+    for (int doubled = 0; doubled < 2; doubled++) {
+        int splits = (int)(doubled ? 2 * own.splits : divide_up(own.splits, 2));
+        add_candidate(list, &count, most,
+                      (int[WINOGRAD_NUMBERS]){groups[0], groups[1], groups[2], BY_RULE, BY_RULE, 1 + splits});
+    }
+    for (int in = 1; in <= 8; in *= 2)
+        for (int out = 1; out <= 8; out++) {
+            int numbers[] = {in, out, out % 2 == 0 ? 2 : out % 3 == 0 ? 3 : 1, BY_RULE, BY_RULE, BY_RULE};
+            bool is_own = in == groups[0] && out == groups[1];
+            if ((out <= 4 || out % 2 == 0) && !is_own && weight_fits(&task, m, target->lanes, numbers))
+                add_candidate(list, &count, most, numbers);
+        }
+    return count;
+}
+
+int conv_winograd_candidates(const struct kernel_target *target, const struct kernel_class *class, int m,
+                             int list[][CHOICE_PARAMETERS], int most) {
+    int rows = (int)register_rows(target), count = 0;
+    /* Register tiles that use most of the registers. */
+    const int tile_groups[][2] = {{rows, 2}, {rows + rows / 2, 2}, {rows, 3}, {rows - rows / 4, 3}};
+    if (class->pass == CONV_BACKWARD_WEIGHT) return weight_candidates(target, class, m, list, most);
+    for (size_t i = 0; i < sizeof tile_groups / sizeof *tile_groups; i++)
+        for (int times = 1; times <= 4; times *= 2)
+            for (int ahead = NOT_AHEAD; ahead <= AHEAD; ahead++)
+                add_candidate(list, &count, most,
+                              (int[WINOGRAD_NUMBERS]){times * tile_groups[i][0], tile_groups[i][0], tile_groups[i][1],
+                                                      ahead, BY_RULE, BY_RULE});
+    return count;
 }
 
 void conv_winograd_own(const struct kernel_target *target, const struct kernel_class *class, int m, int *numbers) {
@@ -144,6 +247,7 @@ static void plan_conv(const struct kernel_target *target, const struct winograd_
     if (!choice[0]) own_tiles(target, task, tile, terms, own);
     if (!choice[0]) choice = own;
     int64_t tiles = choice[0], tile_group = choice[1], out_group = choice[2];
+    bool ahead = is_asked(choice, 3) ? choice[3] == AHEAD : has_large_cache(target);
     int64_t items = divide_up(total, tiles), out_groups = divide_up(out_blocks, out_group),
             part_groups = divide_up(out_groups, min_of(out_groups, divide_up(busy_items(target), items)));
 
@@ -156,6 +260,7 @@ static void plan_conv(const struct kernel_target *target, const struct winograd_
     kernel_use_define(&use->pack, "OUT_CHANNELS", task->out_channels);
     kernel_use_define(&use->pack, "OUT_GROUP", out_group);
     kernel_use_define(&use->pack, "OUT_STEP", task->mirrored ? 9 : task->in_channels * 9);
+    kernel_use_define(&use->pack, "AHEAD", ahead);
     kernel_use_launch(&use->pack, (size_t)in_blocks, (size_t)out_groups, 1, 1, 1, 1);
 
     kernel_use_begin(&use->main, "winograd_cpu.cl");
@@ -177,41 +282,18 @@ static void plan_conv(const struct kernel_target *target, const struct winograd_
     kernel_use_define(&use->main, "PAD", task->pad);
     kernel_use_define(&use->main, "TILES", tiles);
     kernel_use_define(&use->main, "TILE_GROUP", tile_group);
+    kernel_use_define(&use->main, "AHEAD", ahead);
     kernel_use_launch(&use->main, (size_t)items, (size_t)divide_up(out_groups, part_groups), 1, 1, 1, 1);
 }
 
 static void plan_backward_weight(const struct kernel_target *target, const struct winograd_task *task, int tile,
                                  const int *choice, const struct conv_terms *terms, struct product_use *use) {
-    enum { TILES = WEIGHT_TILES };
-    int64_t v = target->lanes, points = (tile + 2) * (tile + 2), pairs = terms->inputs;
-    int64_t total = pairs * winograd_tiles(task, task->n, tile);
-    int64_t in_blocks = divide_up(task->in_channels, v), out_blocks = divide_up(task->out_channels, v);
-    int64_t sum_blocks = out_group_of(out_blocks), sum_channels = register_rows(target);
-    /* The wider the groups, the fewer times an operand is read and transformed. */
-    int64_t in_group = 1, out_group = sum_blocks;
-    for (bool grown = true; grown;) {
-        grown = false;
-        if (in_group < in_blocks && in_group <= out_group
-            && weight_floats(points, v, 2 * in_group, out_group) <= WEIGHT_FLOATS)
-            in_group *= 2, grown = true;
-        else if (out_group < out_blocks && weight_floats(points, v, in_group, 2 * out_group) <= WEIGHT_FLOATS)
-            out_group *= 2, grown = true;
-    }
-    if (choice[0]) in_group = choice[0], out_group = choice[1], sum_blocks = choice[2];
-    int64_t in_groups = divide_up(in_blocks, in_group), out_groups = divide_up(out_blocks, out_group);
-    /* As few as keep the cores busy: each transforms all its sums back and writes the weights once more. */
-    int64_t splits = min_of(divide_up(busy_items(target) / 2, in_groups * out_groups), max_of(1, total / TILES));
-    splits = max_of(splits, divide_up(total, MOST_SUMMED));
-    int64_t split_tiles = round_up(divide_up(total, splits), TILES), count = task->in_channels * task->out_channels * 9;
-    splits = divide_up(total, split_tiles);
-    uint64_t cache = target->traits->cache; /* 0: not known */
-    uint64_t floats =
-        (uint64_t)(pairs * task->n * v)
-        * (uint64_t)(in_blocks * task->in_height * task->in_width + out_blocks * task->out_height * task->out_width);
+    const struct weight_cut cut = cut_weight(target, task, tile, terms, choice);
+    int64_t v = target->lanes, count = task->in_channels * task->out_channels * 9;
     kernel_use_begin(&use->main, "winograd_weight_cpu.cl");
-    kernel_use_define(&use->main, "AHEAD", cache && floats * sizeof(float) > cache / 2);
+    kernel_use_define(&use->main, "AHEAD", cut.ahead);
     kernel_use_define(&use->main, "OUT_TILE", tile);
-    kernel_use_define(&use->main, "PAIRS", pairs);
+    kernel_use_define(&use->main, "PAIRS", terms->inputs);
     kernel_use_define(&use->main, "N", task->n);
     kernel_use_define(&use->main, "IN_CHANNELS", task->in_channels);
     kernel_use_define(&use->main, "IN_HEIGHT", task->in_height);
@@ -220,14 +302,15 @@ static void plan_backward_weight(const struct kernel_target *target, const struc
     kernel_use_define(&use->main, "OUT_HEIGHT", task->out_height);
     kernel_use_define(&use->main, "OUT_WIDTH", task->out_width);
     kernel_use_define(&use->main, "PAD", task->pad);
-    kernel_use_define(&use->main, "IN_GROUP", in_group);
-    kernel_use_define(&use->main, "OUT_GROUP", out_group);
-    kernel_use_define(&use->main, "SPLIT_TILES", split_tiles);
-    kernel_use_define(&use->main, "TILES", TILES);
-    kernel_use_define(&use->main, "SUM_CHANNELS", sum_channels);
-    kernel_use_define(&use->main, "SUM_BLOCKS", sum_blocks);
-    kernel_use_launch(&use->main, (size_t)in_groups, (size_t)out_groups, (size_t)splits, 1, 1, 1);
-    kernels_cpu_sum(count, splits, use);
+    kernel_use_define(&use->main, "IN_GROUP", cut.in_group);
+    kernel_use_define(&use->main, "OUT_GROUP", cut.out_group);
+    kernel_use_define(&use->main, "SPLIT_TILES", cut.split_tiles);
+    kernel_use_define(&use->main, "TILES", cut.tiles);
+    kernel_use_define(&use->main, "SUM_CHANNELS", register_rows(target));
+    kernel_use_define(&use->main, "SUM_BLOCKS", cut.sum_blocks);
+    kernel_use_launch(&use->main, (size_t)divide_up(divide_up(task->in_channels, v), cut.in_group),
+                      (size_t)divide_up(divide_up(task->out_channels, v), cut.out_group), (size_t)cut.splits, 1, 1, 1);
+    kernels_cpu_sum(count, cut.splits, use);
 }
 
 void conv_winograd_plan(const struct kernel_target *target, const struct kernel_class *class, int m, const int *tile,

@@ -88,7 +88,11 @@ static void append_choice(struct text *text, const struct kernel_choice *choice,
     else
         text_append(text, choice->variant);
     if (variant->product && choice->parameters[0] == 0) return;
-    for (int i = 0; i < variant->numbers; i++) text_printf(text, " %d", choice->parameters[i]);
+    int count = variant->numbers;
+    while (count > variant->numbers - variant->optional
+           && choice->parameters[count - 1] == (choice->parameters[0] != 0))
+        count--;
+    for (int i = 0; i < count; i++) text_printf(text, " %d", choice->parameters[i]);
 }
 
 static void append_class(struct text *text, const struct kernel_class *class) {
@@ -167,19 +171,28 @@ static bool read_class(char *sizes, const char *terms, struct kernel_class *clas
     return true;
 }
 
+/* The parameters of a variant; those that a file left out are as its own rules have them. */
+static bool read_parameters(const char *field, const struct kernel_variant *variant, int *parameters) {
+    int64_t numbers[CHOICE_PARAMETERS] = {0};
+    int count = 1;
+    for (const char *at = field; *at; at++) count += *at == ' ';
+    if (count > variant->numbers || count < variant->numbers - variant->optional
+        || !read_numbers(field, numbers, count))
+        return false;
+    for (int i = 0; i < variant->numbers; i++) parameters[i] = i < count ? (int)numbers[i] : numbers[0] != 0;
+    return true;
+}
+
 /* A field as append_choice writes it, in either form. The field is changed. */
 static bool read_choice(char *field, struct kernel_choice *choice) {
-    int64_t numbers[CHOICE_PARAMETERS] = {0};
     char *parameters = strchr(field, ' ');
     if (parameters) *parameters++ = '\0';
     const char *name = field;
     if (field[0] >= '0' && field[0] < '0' + VERSION_1 && !field[1]) name = version_1[field[0] - '0'];
     const struct kernel_variant *variant = kernels_variant(name);
     if (!variant || (parameters ? variant->numbers == 0 : !variant->product)) return false;
-    if (parameters && !read_numbers(parameters, numbers, variant->numbers)) return false;
     *choice = (struct kernel_choice){.variant = variant->name};
-    for (int i = 0; i < variant->numbers; i++) choice->parameters[i] = (int)numbers[i];
-    return true;
+    return !parameters || read_parameters(parameters, variant, choice->parameters);
 }
 
 bool wisdom_read_task(char *text, struct kernel_class *class, struct kernel_choice *choice) {

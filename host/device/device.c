@@ -97,6 +97,7 @@ static void query_traits(cl_platform_id platform, cl_device_id device, struct de
     traits->fp64 = QUERY(cl_device_fp_config, device, CL_DEVICE_DOUBLE_FP_CONFIG) != 0;
     traits->available =
         QUERY(cl_bool, device, CL_DEVICE_AVAILABLE) && QUERY(cl_bool, device, CL_DEVICE_COMPILER_AVAILABLE);
+    if (traits->kind == DEVICE_CPU) traits->second_cache = device_second_cache("/sys/devices/system/cpu/cpu0/cache");
     mend_memory(traits);
     device_query_lanes(device, traits);
 }

@@ -27,8 +27,13 @@ struct device_traits {
     size_t local_memory;                    /* bytes */
     uint64_t global_memory, max_allocation; /* bytes */
     uint64_t cache;                         /* bytes of the largest cache of global memory; 0: none is known */
+    uint64_t second_cache; /* of a CPU: bytes of the second cache that a compute unit has for itself; 0: not known */
     bool fma, fp64, available;
 };
+
+/* Bytes of the largest cache that a run can count on: on CPUs never more than 64 MiB, for virtual machines are told of
+ * the whole processor's last cache, which others use too. 0: none is known. */
+uint64_t traits_cache_share(const struct device_traits *traits);
 
 /* All devices of all platforms; a platform without devices is passed over. *count 0 and RETORT_OK where there are none
  * at all, also where no OpenCL platform is installed. The array is the caller's, to be freed with free(). */

@@ -294,7 +294,8 @@ static bool is_faster_split(const struct unroll *u, enum batch_kind kind, size_t
     const int64_t batch[] = {
         [BATCH_INNER] = u->spec.batch, [BATCH_PASS] = largest_pass(u), [BATCH_TEST] = u->spec.test_batch};
     int splits = next_splits(u, kind);
-    return traits->kind == DEVICE_CPU && scratch > traits->cache / 2 && splits && batch[kind] / splits >= PART_IMAGES;
+    return traits->kind == DEVICE_CPU && scratch > traits_cache_share(traits) / 2 && splits
+           && batch[kind] / splits >= PART_IMAGES;
 }
 
 /* --- values kept for the backward pass --- */
