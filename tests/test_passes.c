@@ -245,6 +245,32 @@ static void test_merged_launches(void **state) {
     graph_destroy(g);
 }
 
+/* On CPUs too the weights of all layers are packed in one launch, however large they are. */
+static void test_packing_at_once(void **state) {
+    (void)state;
+    struct device_traits cpu = traits;
+    cpu.kind = DEVICE_CPU;
+    cpu.compute_units = 2;
+    const struct kernel_target target = kernels_target(&cpu, FAMILY_CPU);
+    struct launch_list list;
+    struct graph *g;
+    assert_ok(graph_create(&g));
+    struct node *x = graph_input(g, "x", FLOAT32, SHAPE(10, 128, 16, 16));
+    struct node *first = graph_input(g, "first", FLOAT32, SHAPE(128, 128, 3, 3));
+    struct node *second = graph_input(g, "second", FLOAT32, SHAPE(128, 128, 3, 3));
+    graph_output(g, "y", node_conv(node_conv(x, first, 1, 1), second, 1, 1));
+    assert_ok(compile_graph(g, &target, "two layers", &list));
+    size_t packing = 0, layers = 0;
+    for (size_t i = 0; i < list.launches.count; i++) {
+        packing += strstr(list.launches.items[i]->what, "pack") != NULL;
+        layers += strncmp(list.launches.items[i]->what, "winograd_cpu", 12) == 0;
+    }
+    assert_int_equal(packing, 1);
+    assert_int_equal(layers, 2);
+    launch_list_finish(&list);
+    graph_destroy(g);
+}
+
 /* --- what a large GPU is given as few launches --- */
 #define PLANE (1u << 2 | 1u << 3)
 static struct node *image(struct graph *g, const char *name, int64_t n, int64_t c, int64_t side) {
@@ -367,6 +393,7 @@ int main(void) {
         cmocka_unit_test(test_relayouts),
         cmocka_unit_test(test_schedule_of_rows),
         cmocka_unit_test(test_merged_launches),
+        cmocka_unit_test(test_packing_at_once),
         cmocka_unit_test(test_launches_of_gpus),
         cmocka_unit_test(test_printers),
     };

@@ -122,7 +122,8 @@ static int add_plan_launch(struct launch_list *list, const struct plan_launch *p
                             .buffer_count = planned->count,
                             .output_count = planned->outputs,
                             .what = use->file,
-                            .flops = flops * planned->share};
+                            .flops = flops * planned->share,
+                            .packs = planned->packs};
     memcpy(launch.global, use->global, sizeof launch.global);
     memcpy(launch.local, use->local, sizeof launch.local);
     if (!launch_add(list, &launch)) RAISE(RETORT_ENOMEM, "out of memory compiling %s", use->file);

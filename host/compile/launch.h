@@ -28,6 +28,7 @@ struct launch {
     struct value **buffers; /* argument order: outputs, then inputs */
     int buffer_count, output_count;
     const char *what; /* for prints: "fused 12 nodes", "conv_cpu.cl" */
+    bool packs;       /* brings an input into another form */
     double flops;
     int kernel; /* number in the library; -1: none */
     struct device_kernel *handle;

@@ -20,7 +20,8 @@
 enum { MOST_FUNCTIONS = 8, MOST_GPU_FUNCTIONS = 6, MOST_TEXT = 40000 };
 
 /* A launch is small up to so many operations per processor, which take about ten times as long as starting a launch;
- * and how many operations a byte of its operands counts as. */
+ * and how many operations a byte of its operands counts as. Packing is small whatever it takes: the weights of all
+ * layers are there at the beginning, and wait for each other in nothing. */
 #define SMALL_WORK    3e7
 #define WORK_PER_BYTE 32
 /* The same for GPUs, some 20 microseconds in all; and how many work-items leave much of the device idle, so that it
@@ -58,7 +59,7 @@ static bool is_small(const struct kernel_target *target, const struct launch *la
         double work = launch->flops + GPU_WORK_PER_BYTE * launch_bytes(launch);
         return (work <= SMALL_GPU_WORK || launch_items(launch) <= FEW_GPU_ITEMS) && can_merge_gpu(launch);
     }
-    return launch->local[0] <= 1 && work_of(launch) <= SMALL_WORK * target->traits->compute_units
+    return launch->local[0] <= 1 && (launch->packs || work_of(launch) <= SMALL_WORK * target->traits->compute_units)
            && strlen(launch->text) <= MOST_TEXT && strstr(launch->text, kernel_begin);
 }
 
