@@ -47,6 +47,14 @@ done:
     return status;
 }
 
+bool file_first_line(const char *path, char *line, size_t size) {
+    FILE *stream = fopen(path, "r");
+    bool read = stream && fgets(line, (int)size, stream);
+    if (stream) fclose(stream);
+    if (read) line[strcspn(line, "\n")] = '\0';
+    return read;
+}
+
 int file_write_begin(const char *path, char *temporary) {
     int length = snprintf(temporary, FILE_PATH_MAX, "%s.%ld.part", path, (long)getpid());
     return length < FILE_PATH_MAX ? RETORT_OK : error_set(RETORT_EINVAL, "path too long: %s", path);

@@ -9,6 +9,9 @@
 /* Reads a whole file, at most `limit` bytes (0: no bound): *data gets a terminating zero that *size does not count, and
  * is the caller's to free(). */
 int file_read(const char *path, size_t limit, unsigned char **data, size_t *size);
+/* The first line of a file, such as the system tells of itself, without its end and no more of it than there is room
+ * for; false where there is none to read. */
+bool file_first_line(const char *path, char *line, size_t size);
 /* Writes a file as a whole or not at all: a temporary beside it, fsync, rename, fsync of the folder. */
 int file_write(const char *path, const void *data, size_t size);
 /* The same of pieces, one after another. */

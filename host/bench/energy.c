@@ -1,5 +1,6 @@
 #include "bench/energy.h"
 
+#include "base/file.h"
 #include "base/log.h"
 
 #include <dirent.h>
@@ -8,23 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The first line of a file; false where there is none to read. */
-static bool read_file(const char *path, char line[128]) {
-    FILE *stream = fopen(path, "r");
-    bool read = stream && fgets(line, 128, stream);
-    if (stream) fclose(stream);
-    if (read) line[strcspn(line, "\n")] = '\0';
-    return read;
-}
-
 static bool read_line(const char *folder, const char *name, char line[128]) {
     char path[ENERGY_PATH + 64];
-    return snprintf(path, sizeof path, "%s/%s", folder, name) < (int)sizeof path && read_file(path, line);
+    return snprintf(path, sizeof path, "%s/%s", folder, name) < (int)sizeof path && file_first_line(path, line, 128);
 }
 
 static double read_number(const char *path) {
     char text[128], *end;
-    if (!read_file(path, text)) return NAN;
+    if (!file_first_line(path, text, sizeof text)) return NAN;
     double value = strtod(text, &end);
     return end == text ? NAN : value;
 }

@@ -18,8 +18,9 @@
  *     bad   the same fields as one of those: that choice is never taken, for whichever N or BATCH
  *     tuned DEVICE  DRIVER  LANES UNITS
  *
- * VARIANT is a name of kernels.c with as many parameters as it has; of a product without them, where all are 0. Files
- * of version 1 say METHOD TILE TILE TILE instead, where METHOD is 4, 2 or 0 for the variants named in version_1.
+ * VARIANT is a name of kernels.c with as many parameters as it has, but for optional ones at the end that say nothing;
+ * of a product without them, where all are 0. Files of version 1 say METHOD TILE TILE TILE instead, where METHOD is 4,
+ * 2 or 0 for the variants named in version_1.
  */
 #define FIRST_LINE     "retort wisdom 2"
 #define OLD_FIRST_LINE "retort wisdom 1"

@@ -71,7 +71,7 @@ int device_create_queue(struct device *device, bool profiling); /* replaces the 
 void output_divert(void);
 void output_restore(void);
 
-/* --- caches.c --- */
+/* --- processor.c --- */
 /* From what Linux says of a processor's caches in files below this folder: the bytes of its second cache, divided by
  * the processors that share it, for the workers of a driver are as many. 0 where it says nothing. */
 uint64_t device_second_cache(const char *folder);

@@ -9,16 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A file of a few words, without the end of its line; "" where there is none. */
+/* What a file says of a cache; "" where there is none. */
 static void read_words(const char *folder, int index, const char *name, char *words, size_t size) {
     char path[FILE_PATH_MAX];
-    words[0] = '\0';
     snprintf(path, sizeof path, "%s/index%d/%s", folder, index, name);
-    FILE *file = fopen(path, "r");
-    if (!file) return;
-    if (!fgets(words, (int)size, file)) words[0] = '\0';
-    words[strcspn(words, "\n")] = '\0';
-    fclose(file);
+    if (!file_first_line(path, words, size)) words[0] = '\0';
 }
 
 /* "2048K", "1M" or bytes. */
