@@ -4,9 +4,9 @@
  *
  * As conv_weight_cpu.cl, but there are too few channels to make a register tile of: here it is TILE_LINES lines x
  * TILE_TAPS taps x TILE_BLOCKS blocks of output channels, a line being a pair (input channel, kernel row) and the taps
- * those along a kernel row. All of a tile's sums pass the pixels of ROWS rows together, and ITEM_TILES tiles pass them
- * in turn. The input rows of the lines, with the zeros beyond the border, are copied to private memory SEGMENT outputs
- * at a time. Global (tiles / ITEM_TILES rounded up, output groups, splits). */
+ * those along a kernel row. The strip of input under ROWS rows and SEGMENT columns of outputs is copied to private
+ * memory, with zeros beyond the border; ITEM_TILES tiles pass over it in turn, each with all of its sums. Global (tiles /
+ * ITEM_TILES rounded up, output groups, splits). */
 #define TAPS (KERNEL_HEIGHT * KERNEL_WIDTH)
 #define LINES (IN_CHANNELS * KERNEL_HEIGHT)
 #define TAP_GROUPS ((KERNEL_WIDTH + TILE_TAPS - 1) / TILE_TAPS)
@@ -14,7 +14,9 @@
 #define FIRST_LINE(tile) ((first_tile + (tile)) / TAP_GROUPS * TILE_LINES)
 #define FIRST_TAP(tile) ((first_tile + (tile)) % TAP_GROUPS * TILE_TAPS)
 #define BLOCKS(channels) (((channels) + V - 1) / V)
-#define REACH ((SEGMENT - 1) * STRIDE + TILE_TAPS)
+#define STRIP_HEIGHT ((ROWS - 1) * STRIDE + KERNEL_HEIGHT)
+/* The last group of taps may reach past the kernel; those sums are not stored. */
+#define STRIP_WIDTH ((SEGMENT - 1) * STRIDE + TAP_GROUPS * TILE_TAPS)
 
 __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *restrict out, ulong out_offset,
                                                                 global const float *restrict x, ulong x_offset,
@@ -40,28 +42,34 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
         global const float *plane = y + y_offset + (ulong)n * (OUT_CHANNELS * OUT_HEIGHT * OUT_WIDTH);
 #endif
         for (int chunk = 0; chunk < OUT_HEIGHT; chunk += ROWS)
-            for (int tile = 0; tile < tiles; tile++) {
-                const int first_line = FIRST_LINE(tile), first_tap = FIRST_TAP(tile);
-                floatv sum[TILE_LINES][TILE_TAPS][TILE_BLOCKS];
-                UNROLL for (int l = 0; l < TILE_LINES; l++)
-                    UNROLL for (int t = 0; t < TILE_TAPS; t++)
-                        UNROLL for (int b = 0; b < TILE_BLOCKS; b++) sum[l][t][b] = 0;
-                for (int oy = chunk; oy < min(chunk + ROWS, OUT_HEIGHT); oy++)
-                    for (int segment = 0; segment < OUT_WIDTH; segment += SEGMENT) {
-                        float under[TILE_LINES][REACH];
-                        for (int l = 0; l < TILE_LINES; l++) {
-                            const int channel = (first_line + l) / KERNEL_HEIGHT, ky = (first_line + l) % KERNEL_HEIGHT;
-                            const int iy = oy * STRIDE - PADDING + ky, start = segment * STRIDE - PADDING + first_tap;
-                            const bool inside = channel < IN_CHANNELS && iy >= 0 && iy < IN_HEIGHT;
-                            const int first = inside ? clamp(-start, 0, REACH) : REACH;
-                            const int last = inside ? clamp(IN_WIDTH - start, first, REACH) : REACH;
-                            const int line = inside ? (channel * IN_HEIGHT + iy) * IN_WIDTH + start : 0;
-                            for (int i = 0; i < first; i++) under[l][i] = 0;
-                            for (int i = first; i < last; i++) under[l][i] = image[line + i];
-                            for (int i = last; i < REACH; i++) under[l][i] = 0;
-                        }
+            for (int segment = 0; segment < OUT_WIDTH; segment += SEGMENT) {
+                float strip[IN_CHANNELS][STRIP_HEIGHT][STRIP_WIDTH];
+                for (int channel = 0; channel < IN_CHANNELS; channel++)
+                    for (int r = 0; r < STRIP_HEIGHT; r++) {
+                        const int iy = chunk * STRIDE - PADDING + r, start = segment * STRIDE - PADDING;
+                        const bool inside = iy >= 0 && iy < IN_HEIGHT;
+                        const int first = inside ? clamp(-start, 0, STRIP_WIDTH) : STRIP_WIDTH;
+                        const int last = inside ? clamp(IN_WIDTH - start, first, STRIP_WIDTH) : STRIP_WIDTH;
+                        global const float *from = image + (channel * IN_HEIGHT + (inside ? iy : 0)) * IN_WIDTH;
+                        float *to = strip[channel][r];
+                        for (int i = 0; i < first; i++) to[i] = 0;
+                        for (int i = first; i < last; i++) to[i] = from[start + i];
+                        for (int i = last; i < STRIP_WIDTH; i++) to[i] = 0;
+                    }
+                for (int tile = 0; tile < tiles; tile++) {
+                    /* Lines past the last one read the last one again; those sums are not stored. */
+                    const float *under[TILE_LINES];
+                    UNROLL for (int l = 0; l < TILE_LINES; l++) {
+                        const int line = min(FIRST_LINE(tile) + l, LINES - 1);
+                        under[l] = strip[line / KERNEL_HEIGHT][line % KERNEL_HEIGHT] + FIRST_TAP(tile);
+                    }
+                    floatv sum[TILE_LINES][TILE_TAPS][TILE_BLOCKS];
+                    UNROLL for (int l = 0; l < TILE_LINES; l++)
+                        UNROLL for (int t = 0; t < TILE_TAPS; t++)
+                            UNROLL for (int b = 0; b < TILE_BLOCKS; b++) sum[l][t][b] = 0;
+                    for (int r = 0; r < min(ROWS, OUT_HEIGHT - chunk); r++)
                         for (int c = 0; c < min(SEGMENT, OUT_WIDTH - segment); c++) {
-                            const int ox = segment + c;
+                            const int oy = chunk + r, ox = segment + c;
                             floatv gradient[TILE_BLOCKS];
                             UNROLL for (int b = 0; b < TILE_BLOCKS; b++) {
 #if OUT_BLOCKED
@@ -76,15 +84,15 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
                             }
                             UNROLL for (int l = 0; l < TILE_LINES; l++)
                                 UNROLL for (int t = 0; t < TILE_TAPS; t++) {
-                                    const float value = under[l][c * STRIDE + t];
+                                    const float value = under[l][(r * STRIP_WIDTH + c) * STRIDE + t];
                                     UNROLL for (int b = 0; b < TILE_BLOCKS; b++)
                                         sum[l][t][b] = FMA((floatv)value, gradient[b], sum[l][t][b]);
                                 }
                         }
-                    }
-                UNROLL for (int l = 0; l < TILE_LINES; l++)
-                    UNROLL for (int t = 0; t < TILE_TAPS; t++)
-                        UNROLL for (int b = 0; b < TILE_BLOCKS; b++) total[tile][l][t][b] += sum[l][t][b];
+                    UNROLL for (int l = 0; l < TILE_LINES; l++)
+                        UNROLL for (int t = 0; t < TILE_TAPS; t++)
+                            UNROLL for (int b = 0; b < TILE_BLOCKS; b++) total[tile][l][t][b] += sum[l][t][b];
+                }
             }
     }
 
@@ -110,7 +118,8 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
 #undef FIRST_LINE
 #undef FIRST_TAP
 #undef BLOCKS
-#undef REACH
+#undef STRIP_HEIGHT
+#undef STRIP_WIDTH
 #undef NAME
 #undef N
 #undef IMAGES

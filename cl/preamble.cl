@@ -78,16 +78,37 @@ static inline float LANE_MAX(floatv v) {
     return fmax(c.x, c.y);
 }
 #endif
-/* Lane i of the result is the sum of the lanes of v[i], for V vectors at once: a tree of adds of neighbours. */
+/* Lane i of the result is the sum of the lanes of v[i], for V vectors at once: two vectors become one that holds half of
+ * the sums of each, and so on. Halves are added first and neighbours last, because x86's instruction that adds
+ * neighbours knows only half of AVX-512's registers: it would drive the sums of the loop before it into memory. */
 static inline floatv LANE_SUMS(const floatv *v) {
 #if V == 1
     return v[0];
 #else
     floatv sum[V];
     UNROLL for (int i = 0; i < V; i++) sum[i] = v[i];
-    UNROLL for (int count = V / 2; count > 0; count /= 2)
-        UNROLL for (int i = 0; i < count; i++)
-            sum[i] = (floatv)(sum[2 * i].even + sum[2 * i].odd, sum[2 * i + 1].even + sum[2 * i + 1].odd);
+#define ADD(count, lower, upper)                                                                            \
+    UNROLL for (int i = 0; i < count; i++) sum[i] = (floatv)(lower(sum[2 * i]), lower(sum[2 * i + 1]))       \
+                                                  + (floatv)(upper(sum[2 * i]), upper(sum[2 * i + 1]));
+#define LOWER_HALF(a) a.lo
+#define UPPER_HALF(a) a.hi
+#define LOWER_FOURS(a) a.s0123, a.s89ab
+#define UPPER_FOURS(a) a.s4567, a.scdef
+#define EVEN(a) a.even
+#define ODD(a) a.odd
+    ADD(V / 2, LOWER_HALF, UPPER_HALF)
+#if V == 16
+#define LOWER_PAIRS(a) a.s014589cd
+#define UPPER_PAIRS(a) a.s2367abef
+    ADD(4, LOWER_FOURS, UPPER_FOURS)
+    ADD(2, LOWER_PAIRS, UPPER_PAIRS)
+#elif V == 8
+#define LOWER_PAIRS(a) a.s0145
+#define UPPER_PAIRS(a) a.s2367
+    ADD(2, LOWER_PAIRS, UPPER_PAIRS)
+#endif
+    ADD(1, EVEN, ODD)
+#undef ADD
     return sum[0];
 #endif
 }

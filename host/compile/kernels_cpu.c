@@ -69,10 +69,11 @@ static bool tile_fits(const struct kernel_target *target, const struct conv_task
 
 /* The tiles that compute the whole image soonest by a simple count of instructions, the best first: FMAs, of which at
  * least eight must be independent to hide their latency, loads at a quarter of their price, for each of the steps along
- * the input channels of a block; and the copies of the input under the tile. */
+ * the input channels of a block; and the copies of the input under the tile. Where conv_few_cpu.cl keeps a row's inputs
+ * in registers from tap to tap, beside more than FEW_SUMS sums the compiler keeps neither. */
 static int best_tiles(const struct kernel_target *target, const struct conv_task *task, const struct direct *cut,
                       struct tile *best, int most) {
-    enum { MOST = 8 };
+    enum { MOST = 8, FEW_SUMS = 18 };
     double costs[MOST] = {0};
     int count = 1;
     int64_t taps = task->kernel_height * task->kernel_width, depth = cut->depth, steps = cut->steps;
@@ -87,6 +88,7 @@ static int best_tiles(const struct kernel_target *target, const struct conv_task
                                         * divide_up(cut->out_blocks, blocks));
                 double copies = (double)private_floats(task, rows, columns, 2);
                 double cost = tiles * ((double)(steps * taps) * (fmas + 0.25 * loads) + copies);
+                if (cut->few && rows * columns * depth > FEW_SUMS) cost *= 1.5;
                 int at = costs[0] == 0 ? 0 : count;
                 while (at > 0 && cost < costs[at - 1]) at--;
                 if (at == min_of(most, MOST)) continue;
@@ -276,6 +278,7 @@ static void plan_backward_weight(const struct kernel_target *target, const struc
     int64_t tile_blocks = v < 16 && out_blocks % 3 == 0 ? 3 : min_of(out_blocks, 2);
     int64_t out_groups = divide_up(out_blocks, tile_blocks), in_items; /* work-items along channels and taps */
     int64_t tile_channels = 0, item_channels = 0, tile_lines = 0, item_tiles = 0, tile_taps;
+    int64_t rows = min_of(s->oh, max_of(1, CHUNK_PIXELS / s->ow)), segment = min_of(s->ow, SEGMENT);
     if (blocked) {
         tile_channels = min_of(v, v == 16 ? 16 / tile_blocks : tile_blocks == 1 ? 8 : 4);
         /* Where the images overflow the cache, an item takes all channels of a block while it has their rows. */
@@ -296,12 +299,14 @@ static void plan_backward_weight(const struct kernel_target *target, const struc
         int64_t tiles = divide_up(s->c * s->kh, tile_lines) * divide_up(s->kw, tile_taps);
         item_tiles = min_of(tiles, max_of(1, PRIVATE_EASE / (tile_lines * tile_taps * tile_blocks * v)));
         in_items = divide_up(tiles, item_tiles);
+        /* The strip of input is kept in private memory: shorter where strides are long. */
+        while (s->c * ((rows - 1) * s->stride + s->kh) * (segment * s->stride + s->kw) > PRIVATE_EASE / 2
+               && (segment > 1 || rows > 1))
+            segment > 1 ? segment-- : rows--;
     }
     int64_t splits = choose_splits(target, s, in_items * out_groups);
     int64_t images = divide_up(s->n, splits), count = s->o * s->c * taps;
     splits = divide_up(s->n, images);
-    /* A segment of input rows is kept in private memory: shorter where strides are long. */
-    int64_t segment = max_of(1, min_of(min_of(s->ow, SEGMENT), PRIVATE_EASE / (20 * s->stride)));
 
     kernel_use_begin(&use->main, blocked ? "conv_weight_cpu.cl" : "conv_weight_plain_cpu.cl");
     kernel_use_define(&use->main, "N", s->n);
@@ -317,7 +322,7 @@ static void plan_backward_weight(const struct kernel_target *target, const struc
     kernel_use_define(&use->main, "KERNEL_WIDTH", s->kw);
     kernel_use_define(&use->main, "STRIDE", s->stride);
     kernel_use_define(&use->main, "PADDING", s->padding);
-    kernel_use_define(&use->main, "ROWS", max_of(1, CHUNK_PIXELS / s->ow));
+    kernel_use_define(&use->main, "ROWS", rows);
     kernel_use_define(&use->main, "TILE_BLOCKS", tile_blocks);
     kernel_use_define(&use->main, "TILE_TAPS", tile_taps);
     if (blocked) {
