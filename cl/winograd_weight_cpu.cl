@@ -35,10 +35,9 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
     const int end_tile = min((int)(get_global_id(2) + 1) * SPLIT_TILES, PAIRS * N * TILES_Y * TILES_X);
     floatv total[POINTS * POINTS][IN_GROUP * V * OUT_GROUP + 1];
     gw += gw_offset + get_global_id(2) * (OUT_CHANNELS * IN_CHANNELS * 9);
-    for (int p = 0; p < POINTS * POINTS; p++)
-        for (int i = 0; i < IN_GROUP * V * OUT_GROUP; i++) total[p][i] = 0;
 
-    for (int first = get_global_id(2) * SPLIT_TILES; first < end_tile; first += TILES) {
+    const int begin = get_global_id(2) * SPLIT_TILES;
+    for (int first = begin; first < end_tile; first += TILES) {
         floatv in[POINTS * POINTS][IN_GROUP * TILES + 1], out[POINTS * POINTS][OUT_GROUP * TILES + 1];
         /* Plane by plane, so that memory is read in rows. */
         for (int b = 0; b < IN_GROUP; b++)
@@ -100,8 +99,14 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
                 const float *value = (const float *)&in[p][c / V * TILES] + c % V;
                 for (int b = 0; b < OUT_GROUP; b += SUM_BLOCKS) {
                     floatv sum[SUM_CHANNELS][SUM_BLOCKS];
-                    UNROLL for (int i = 0; i < SUM_CHANNELS; i++)
-                        UNROLL for (int k = 0; k < SUM_BLOCKS; k++) sum[i][k] = total[p][(c + i) * OUT_GROUP + b + k];
+                    if (first == begin) {
+                        UNROLL for (int i = 0; i < SUM_CHANNELS; i++)
+                            UNROLL for (int k = 0; k < SUM_BLOCKS; k++) sum[i][k] = 0;
+                    } else {
+                        UNROLL for (int i = 0; i < SUM_CHANNELS; i++)
+                            UNROLL for (int k = 0; k < SUM_BLOCKS; k++)
+                                sum[i][k] = total[p][(c + i) * OUT_GROUP + b + k];
+                    }
                     ROLL for (int four = 0; four < TILES; four += 4)
                         UNROLL for (int t = four; t < four + 4; t++)
                             UNROLL for (int k = 0; k < SUM_BLOCKS; k++) {
