@@ -7,16 +7,19 @@
 /* Before a loop with a large body, which compilers would unroll at the cost of seconds. */
 #define ROLL _Pragma("nounroll")
 
-/* Asks for the line at a global address that is soon to be read, or written; OpenCL's own prefetch() does nothing on
- * CPUs. Any address may be asked for, also one behind a buffer's end. */
+/* Asks for the line at a global address that is soon to be read, into the first cache (PREFETCH_NEAR) or the second, or
+ * that is to be written; OpenCL's own prefetch() does nothing on CPUs. Any address may be asked for, also one behind a
+ * buffer's end. */
 #if defined(__has_builtin)
 #if __has_builtin(__builtin_prefetch)
 #define PREFETCH(p) __builtin_prefetch((const void *)(ulong)(p), 0, 2)
+#define PREFETCH_NEAR(p) __builtin_prefetch((const void *)(ulong)(p), 0, 3)
 #define PREFETCH_WRITE(p) __builtin_prefetch((const void *)(ulong)(p), 1, 2)
 #endif
 #endif
 #ifndef PREFETCH
 #define PREFETCH(p) (void)(p)
+#define PREFETCH_NEAR(p) (void)(p)
 #define PREFETCH_WRITE(p) (void)(p)
 #endif
 

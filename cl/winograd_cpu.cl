@@ -14,8 +14,9 @@
  * parts of the output channels, 1).
  *
  * All work-items read all weights, point by point. Where AHEAD is set, for processors whose last cache is too slow for
- * that, they ask for what comes next: for the next point's weights, for the inputs of the next block of channels, and
- * for the lines that outputs are written to. */
+ * that, they ask for what comes next: for the weights AHEAD_CHANNELS further on, which in the last pass over a point's
+ * are the next point's, for the inputs of the next block of channels, and for the lines that outputs are written to. */
+#define AHEAD_CHANNELS 16
 #define POINTS (OUT_TILE + 2)
 #define TRANSFORM(name) JOIN(JOIN(winograd, OUT_TILE), name)
 #define TILES_Y ((OUT_HEIGHT + OUT_TILE - 1) / OUT_TILE)
@@ -23,11 +24,6 @@
 
 #define IS_TERM(o, i, w) (TERMS >> (((o) * 2 + (i)) * 2 + (w)) & 1)
 #define POINT_FLOATS ((IN_BLOCKS * V * OUT_GROUP + 1) * V)
-/* The next point's weights are asked for by the passes over this point's in its last output: lines a pass, so that all
- * passes together ask for all of a channel's. */
-#define PASSES (TILES / TILE_GROUP)
-#define LINES ((OUT_GROUP + PASSES - 1) / PASSES)
-#define LAST_OUTPUT(w) (OUTPUTS == 2 && (IS_TERM(1, 0, w) || IS_TERM(1, 1, w)))
 
 __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *restrict y0, ulong y0_offset,
 #if OUTPUTS == 2
@@ -118,18 +114,13 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
                     for (int term = 0; term < INPUTS * WEIGHTS; term++) {
                         if (!IS_TERM(o, term / WEIGHTS, term % WEIGHTS)) continue;
                         global const float *w = packed[term % WEIGHTS] + at;
-#if AHEAD
-                        const bool last = o == LAST_OUTPUT(term % WEIGHTS);
-                        const int part = t / TILE_GROUP * LINES % OUT_GROUP;
-                        global const float *next = last ? w + POINT_FLOATS + part * V : w;
-#endif
                         for (int block = 0; block < IN_BLOCKS; block++) {
                             const float *value = (const float *)&in[term / WEIGHTS][p][block * TILES + t];
                             ROLL for (int four = 0; four < V; four += 4, value += 4)
                                 UNROLL for (int lane = 0; lane < 4; lane++, w += OUT_GROUP * V) {
 #if AHEAD
-                                    UNROLL for (int k = 0; k < LINES; k++) PREFETCH(next + k * V);
-                                    next += OUT_GROUP * V;
+                                    UNROLL for (int b = 0; b < OUT_GROUP; b++)
+                                        PREFETCH_NEAR(w + (AHEAD_CHANNELS * OUT_GROUP + b) * V);
 #endif
                                     floatv weight[OUT_GROUP];
                                     UNROLL for (int b = 0; b < OUT_GROUP; b++) weight[b] = LOADV(w + b * V);
@@ -170,9 +161,6 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
 #undef TILES_X
 #undef IS_TERM
 #undef POINT_FLOATS
-#undef PASSES
-#undef LINES
-#undef LAST_OUTPUT
 #undef NAME
 #undef OUT_TILE
 #undef OUTPUTS
@@ -193,3 +181,4 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
 #undef TILES
 #undef TILE_GROUP
 #undef AHEAD
+#undef AHEAD_CHANNELS

@@ -326,6 +326,27 @@ static void test_winograd(void **state) {
     }
 }
 
+/* Tiles of a work-item, of a register tile and its output blocks, as measured where a core has a large second cache. */
+static void test_winograd_tiles(void **state) {
+    (void)state;
+    static const struct {
+        int images, side, joined, numbers[3];
+    } rows[] = {{10, 16, false, {20, 10, 2}}, {10, 16, true, {10, 10, 2}}, {10, 8, false, {10, 10, 2}},
+                {32, 16, false, {24, 12, 2}}, {32, 16, true, {12, 12, 2}}, {1, 4, false, {1, 1, 2}}};
+    struct device_traits traits = *device_traits(device);
+    traits.second_cache = 2 << 20, traits.compute_units = 2;
+    struct kernel_target target = cpu_target(16);
+    target.traits = &traits;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        int side = rows[i].side, numbers[CHOICE_PARAMETERS];
+        struct kernel_class class = {
+            CONV_FORWARD, {rows[i].images, 128, side, side, 128, 3, 3, side, side, 1, 1}, CONV_SINGLE};
+        if (rows[i].joined) class.terms = (struct conv_terms){2, 2, 2, 97};
+        kernels_variant("winograd4")->own(&target, &class, numbers);
+        assert_memory_equal(numbers, rows[i].numbers, sizeof rows[i].numbers);
+    }
+}
+
 static void test_conv_lanes(void **state) {
     (void)state;
     for (int lanes = 4; lanes <= 8 && lanes <= usual_lanes(); lanes *= 2) {
@@ -451,9 +472,9 @@ static int end(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_conv),        cmocka_unit_test(test_winograd), cmocka_unit_test(test_conv_lanes),
-        cmocka_unit_test(test_conv_splits), cmocka_unit_test(test_choices),  cmocka_unit_test(test_matmul),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_conv),       cmocka_unit_test(test_winograd),    cmocka_unit_test(test_winograd_tiles),
+        cmocka_unit_test(test_conv_lanes), cmocka_unit_test(test_conv_splits), cmocka_unit_test(test_choices),
+        cmocka_unit_test(test_matmul),     cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests_name("kernels", tests, begin, end);
 }

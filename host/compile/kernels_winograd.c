@@ -6,9 +6,16 @@
 
 #include <string.h>
 
-/* Private memory of a work-item in floats, beside what streams through the second cache: transformed inputs, and the
- * sums and operands of a backward-weight, for a cache of 1 MiB; and the most that any choice may ask for. */
-enum { FORWARD_FLOATS = 80 << 10, WEIGHT_FLOATS = 225 << 10, MOST_FLOATS = 450 << 10 };
+/* Private memory of a work-item in floats, beside what streams through the second cache: transformed inputs, for a
+ * cache of 1 MiB and for a large one, there for one register tile of them and for two; the sums and operands of a
+ * backward-weight, for 1 MiB; and the most that any choice may ask for. */
+enum {
+    FORWARD_FLOATS = 80 << 10,
+    LARGE_FORWARD_FLOATS = 192 << 10,
+    TWO_TILES_FLOATS = 112 << 10,
+    WEIGHT_FLOATS = 225 << 10,
+    MOST_FLOATS = 450 << 10
+};
 /* Tiles at a time: of a backward-weight, where the second cache has room, and at most of the others. Tiles that a
  * backward-weight sums up at most, before sums are added to sums: a long float32 sum loses digits. */
 enum { WEIGHT_TILES = 16, MOST_WEIGHT_TILES = 32, MOST_TILES = 48, MOST_SUMMED = 2048 };
@@ -20,7 +27,7 @@ static bool has_large_cache(const struct kernel_target *target) {
     return target->traits->second_cache >= 2 << 20;
 }
 static int64_t forward_floats(const struct kernel_target *target) {
-    return has_large_cache(target) ? 2 * FORWARD_FLOATS : FORWARD_FLOATS;
+    return has_large_cache(target) ? LARGE_FORWARD_FLOATS : FORWARD_FLOATS;
 }
 
 /* Work-items that keep all cores busy evenly. */
@@ -65,6 +72,12 @@ static int64_t weight_floats(int64_t points, int64_t lanes, int64_t in_group, in
     return points * lanes * (in_group * lanes * out_group + tiles * (in_group + out_group));
 }
 
+/* Vector operations that transform a tile's inputs, or results, of one block of channels, as long as two a cycle take.
+ */
+static double transforms(int64_t points) {
+    return 10.0 * (double)points;
+}
+
 /* How a choice is written where the rules are to decide, and where not. */
 enum { BY_RULE = 1, NOT_AHEAD, AHEAD };
 static bool is_asked(const int *choice, int number) {
@@ -86,28 +99,72 @@ int kernels_winograd(const struct kernel_target *target, enum conv_pass pass, co
         int64_t points = (m + 2) * (m + 2);
         if (!inputs_fit(target, m, in_blocks, v)) continue;
         double products = (double)(points * task->in_channels * round_up(out_blocks, out_group_of(out_blocks)));
-        double transforms = 10.0 * (double)(points * (in_blocks + out_blocks));
-        double cost = (double)winograd_tiles(task, task->n, m) * (products + transforms);
+        double cost = (double)winograd_tiles(task, task->n, m)
+                      * (products + (double)(in_blocks + out_blocks) * transforms(points));
         if (cost < best) best = cost, tile = m;
     }
     return tile;
 }
 
-/* Tiles of a work-item, and its register tile, of forward and backward-data without wisdom. */
-static void own_tiles(const struct kernel_target *target, const struct winograd_task *task, int tile,
-                      const struct conv_terms *terms, int *numbers) {
-    int64_t v = target->lanes, points = (tile + 2) * (tile + 2), total = winograd_tiles(task, task->n, tile);
-    int64_t in_blocks = divide_up(task->in_channels, v), tile_group = register_rows(target);
+/* How a forward or backward-data is cut: tiles of a work-item and of its register tile, output blocks of a register
+ * tile; groups of tiles, groups of output blocks, and how many of the latter a work-item takes: fewer than all where
+ * there are not tiles enough to keep the cores busy. */
+struct conv_cut {
+    int64_t tiles, tile_group, out_group, items, out_groups, part_groups;
+};
+static struct conv_cut cut_conv(const struct kernel_target *target, const struct winograd_task *task, int m,
+                                int64_t tiles, int64_t tile_group, int64_t out_group) {
+    int64_t items = divide_up(winograd_tiles(task, task->n, m), tiles);
+    int64_t out_groups = divide_up(divide_up(task->out_channels, target->lanes), out_group);
+    int64_t parts = min_of(out_groups, divide_up(busy_items(target), items));
+    return (struct conv_cut){tiles, tile_group, out_group, items, out_groups, divide_up(out_groups, parts)};
+}
+
+/* Vector operations of the core that has most to do. Work-items take whole tiles, there or not; each part transforms
+ * the inputs again; and products are slower where few tiles share what is read: about by what is added here, from
+ * 128 channels on an Intel Xeon (docs/performance.md). */
+static double conv_cost(const struct kernel_target *target, const struct winograd_task *task, int m,
+                        const struct conv_terms *terms, const struct conv_cut *cut) {
+    int64_t points = (m + 2) * (m + 2), in_blocks = divide_up(task->in_channels, target->lanes);
+    double slower = 1 + 1 / (double)cut->tiles + 3 / (double)cut->tile_group;
+    double products = (double)(__builtin_popcount(terms->mask) * points * task->in_channels * cut->out_group) * slower;
+    double group = products + (double)(terms->outputs * cut->out_group) * transforms(points);
+    double item = (double)(terms->inputs * in_blocks) * transforms(points) + (double)cut->part_groups * group;
+    int64_t items = cut->items * divide_up(cut->out_groups, cut->part_groups);
+    return (double)(divide_up(items, target->traits->compute_units) * cut->tiles) * item;
+}
+
+/* For a large second cache: of the register tiles that fit, and one or two of them to a work-item, the cheapest. */
+static struct conv_cut cheapest_cut(const struct kernel_target *target, const struct winograd_task *task, int m,
+                                    const struct conv_terms *terms, int64_t tile_floats) {
+    int64_t rows = register_rows(target), out_group = out_group_of(divide_up(task->out_channels, target->lanes));
+    const int64_t groups[] = {1, 2, rows / 2, rows, rows + rows / 4, rows + rows / 2};
+    struct conv_cut best = cut_conv(target, task, m, 1, 1, out_group);
+    for (size_t i = 0; i < sizeof groups / sizeof *groups; i++)
+        for (int64_t tiles = groups[i]; tiles <= 2 * groups[i]; tiles += groups[i]) {
+            struct conv_cut cut = cut_conv(target, task, m, tiles, groups[i], out_group);
+            int64_t most_floats = tiles == groups[i] ? LARGE_FORWARD_FLOATS : TWO_TILES_FLOATS;
+            if (groups[i] * out_group <= 3 * rows && tiles * tile_floats <= most_floats
+                && conv_cost(target, task, m, terms, &cut) < conv_cost(target, task, m, terms, &best))
+                best = cut;
+        }
+    return best;
+}
+
+/* Without wisdom. */
+static struct conv_cut own_cut(const struct kernel_target *target, const struct winograd_task *task, int m,
+                               const struct conv_terms *terms) {
+    int64_t v = target->lanes, points = (m + 2) * (m + 2), total = winograd_tiles(task, task->n, m);
+    int64_t tile_floats = terms->inputs * points * divide_up(task->in_channels, v) * v;
+    if (has_large_cache(target)) return cheapest_cut(target, task, m, terms, tile_floats);
+    int64_t tile_group = register_rows(target);
     while (tile_group > 1 && tile_group / 2 >= total) tile_group /= 2;
-    int64_t tiles = tile_group, tile_floats = terms->inputs * points * in_blocks * v;
+    int64_t tiles = tile_group;
     while (2 * tiles <= 16 && 2 * tiles * tile_floats <= forward_floats(target)
            && divide_up(total, 2 * tiles) >= busy_items(target))
         tiles *= 2;
     while (tiles > 1 && tiles * tile_floats > forward_floats(target)) tiles /= 2;
-    numbers[0] = (int)tiles;
-    numbers[1] = (int)min_of(tile_group, tiles);
-    numbers[2] = (int)out_group_of(divide_up(task->out_channels, v));
-    for (int i = 3; i < WINOGRAD_NUMBERS; i++) numbers[i] = BY_RULE;
+    return cut_conv(target, task, m, tiles, min_of(tile_group, tiles), out_group_of(divide_up(task->out_channels, v)));
 }
 
 /* How a backward-weight is cut: blocks of channels of a work-item, and of output channels in a register tile; tiles of
@@ -222,10 +279,11 @@ int conv_winograd_candidates(const struct kernel_target *target, const struct ke
                              int list[][CHOICE_PARAMETERS], int most) {
     int rows = (int)register_rows(target), count = 0;
     /* Register tiles that use most of the registers. */
-    const int tile_groups[][2] = {{rows, 2}, {rows + rows / 2, 2}, {rows, 3}, {rows - rows / 4, 3}};
+    const int tile_groups[][2] = {
+        {rows, 2}, {rows + rows / 4, 2}, {rows + rows / 2, 2}, {rows, 3}, {rows - rows / 4, 3}};
     if (class->pass == CONV_BACKWARD_WEIGHT) return weight_candidates(target, class, m, list, most);
     for (size_t i = 0; i < sizeof tile_groups / sizeof *tile_groups; i++)
-        for (int times = 1; times <= 4; times *= 2)
+        for (int times = 1; times <= 2; times++)
             for (int ahead = NOT_AHEAD; ahead <= AHEAD; ahead++)
                 add_candidate(list, &count, most,
                               (int[WINOGRAD_NUMBERS]){times * tile_groups[i][0], tile_groups[i][0], tile_groups[i][1],
@@ -235,33 +293,32 @@ int conv_winograd_candidates(const struct kernel_target *target, const struct ke
 
 void conv_winograd_own(const struct kernel_target *target, const struct kernel_class *class, int m, int *numbers) {
     const struct winograd_task task = winograd_task(class->pass, &class->sizes);
-    if (class->pass != CONV_BACKWARD_WEIGHT) own_tiles(target, &task, m, &class->terms, numbers);
+    if (class->pass == CONV_BACKWARD_WEIGHT) return;
+    const struct conv_cut cut = own_cut(target, &task, m, &class->terms);
+    numbers[0] = (int)cut.tiles, numbers[1] = (int)cut.tile_group, numbers[2] = (int)cut.out_group;
+    for (int i = 3; i < WINOGRAD_NUMBERS; i++) numbers[i] = BY_RULE;
 }
 
 /* Forward and backward-data. */
 static void plan_conv(const struct kernel_target *target, const struct winograd_task *task, int tile, const int *choice,
                       const struct conv_terms *terms, struct product_use *use) {
-    int64_t v = target->lanes, points = (tile + 2) * (tile + 2), total = winograd_tiles(task, task->n, tile);
+    int64_t v = target->lanes, points = (tile + 2) * (tile + 2);
     int64_t in_blocks = divide_up(task->in_channels, v), out_blocks = divide_up(task->out_channels, v);
-    int own[CHOICE_PARAMETERS];
-    if (!choice[0]) own_tiles(target, task, tile, terms, own);
-    if (!choice[0]) choice = own;
-    int64_t tiles = choice[0], tile_group = choice[1], out_group = choice[2];
+    const struct conv_cut cut =
+        choice[0] ? cut_conv(target, task, tile, choice[0], choice[1], choice[2]) : own_cut(target, task, tile, terms);
     bool ahead = is_asked(choice, 3) ? choice[3] == AHEAD : has_large_cache(target);
-    int64_t items = divide_up(total, tiles), out_groups = divide_up(out_blocks, out_group),
-            part_groups = divide_up(out_groups, min_of(out_groups, divide_up(busy_items(target), items)));
 
-    use->packed_floats = (size_t)(out_groups * points * (in_blocks * v * out_group + 1) * v);
+    use->packed_floats = (size_t)(cut.out_groups * points * (in_blocks * v * cut.out_group + 1) * v);
     kernel_use_begin(&use->pack, "winograd_pack_cpu.cl");
     kernel_use_define(&use->pack, "OUT_TILE", tile);
     kernel_use_define(&use->pack, "MIRRORED", task->mirrored);
     kernel_use_define(&use->pack, "IN_CHANNELS", task->in_channels);
     kernel_use_define(&use->pack, "IN_STEP", task->mirrored ? task->out_channels * 9 : 9);
     kernel_use_define(&use->pack, "OUT_CHANNELS", task->out_channels);
-    kernel_use_define(&use->pack, "OUT_GROUP", out_group);
+    kernel_use_define(&use->pack, "OUT_GROUP", cut.out_group);
     kernel_use_define(&use->pack, "OUT_STEP", task->mirrored ? 9 : task->in_channels * 9);
     kernel_use_define(&use->pack, "AHEAD", ahead);
-    kernel_use_launch(&use->pack, (size_t)in_blocks, (size_t)out_groups, 1, 1, 1, 1);
+    kernel_use_launch(&use->pack, (size_t)in_blocks, (size_t)cut.out_groups, 1, 1, 1, 1);
 
     kernel_use_begin(&use->main, "winograd_cpu.cl");
     kernel_use_define(&use->main, "OUT_TILE", tile);
@@ -276,14 +333,14 @@ static void plan_conv(const struct kernel_target *target, const struct winograd_
     kernel_use_define(&use->main, "OUT_HEIGHT", task->out_height);
     kernel_use_define(&use->main, "OUT_WIDTH", task->out_width);
     kernel_use_define(&use->main, "OUT_BLOCKS", out_blocks);
-    kernel_use_define(&use->main, "OUT_GROUP", out_group);
-    kernel_use_define(&use->main, "OUT_GROUPS", out_groups);
-    kernel_use_define(&use->main, "PART_GROUPS", part_groups);
+    kernel_use_define(&use->main, "OUT_GROUP", cut.out_group);
+    kernel_use_define(&use->main, "OUT_GROUPS", cut.out_groups);
+    kernel_use_define(&use->main, "PART_GROUPS", cut.part_groups);
     kernel_use_define(&use->main, "PAD", task->pad);
-    kernel_use_define(&use->main, "TILES", tiles);
-    kernel_use_define(&use->main, "TILE_GROUP", tile_group);
+    kernel_use_define(&use->main, "TILES", cut.tiles);
+    kernel_use_define(&use->main, "TILE_GROUP", cut.tile_group);
     kernel_use_define(&use->main, "AHEAD", ahead);
-    kernel_use_launch(&use->main, (size_t)items, (size_t)divide_up(out_groups, part_groups), 1, 1, 1, 1);
+    kernel_use_launch(&use->main, (size_t)cut.items, (size_t)divide_up(cut.out_groups, cut.part_groups), 1, 1, 1, 1);
 }
 
 static void plan_backward_weight(const struct kernel_target *target, const struct winograd_task *task, int tile,
