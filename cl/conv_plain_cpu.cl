@@ -40,18 +40,14 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
                     const int spread_y = row * STRIDE - PAD_Y + r, iy = spread_y / SPREAD;
                     const int start = segment * STRIDE - PAD_X;
                     const bool inside = spread_y >= 0 && spread_y % SPREAD == 0 && iy < IN_HEIGHT;
-                    float *to = strip[channel][r];
                     global const float *from = x + (channel * IN_HEIGHT + (inside ? iy : 0)) * IN_WIDTH;
 #if SPREAD == 1
-                    const int first = inside ? clamp(-start, 0, STRIP_WIDTH) : STRIP_WIDTH;
-                    const int last = inside ? clamp(IN_WIDTH - start, first, STRIP_WIDTH) : STRIP_WIDTH;
-                    for (int i = 0; i < first; i++) to[i] = 0;
-                    for (int i = first; i < last; i++) to[i] = from[start + i];
-                    for (int i = last; i < STRIP_WIDTH; i++) to[i] = 0;
+                    copy_row(strip[channel][r], STRIP_WIDTH, from, inside ? IN_WIDTH : 0, start);
 #else
                     for (int i = 0; i < STRIP_WIDTH; i++) {
                         const int spread_x = start + i, ix = spread_x / SPREAD;
-                        to[i] = inside && spread_x >= 0 && spread_x % SPREAD == 0 && ix < IN_WIDTH ? from[ix] : 0;
+                        const bool there = inside && spread_x >= 0 && spread_x % SPREAD == 0 && ix < IN_WIDTH;
+                        strip[channel][r][i] = there ? from[ix] : 0;
                     }
 #endif
                 }

@@ -48,13 +48,8 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
                     for (int r = 0; r < STRIP_HEIGHT; r++) {
                         const int iy = chunk * STRIDE - PADDING + r, start = segment * STRIDE - PADDING;
                         const bool inside = iy >= 0 && iy < IN_HEIGHT;
-                        const int first = inside ? clamp(-start, 0, STRIP_WIDTH) : STRIP_WIDTH;
-                        const int last = inside ? clamp(IN_WIDTH - start, first, STRIP_WIDTH) : STRIP_WIDTH;
                         global const float *from = image + (channel * IN_HEIGHT + (inside ? iy : 0)) * IN_WIDTH;
-                        float *to = strip[channel][r];
-                        for (int i = 0; i < first; i++) to[i] = 0;
-                        for (int i = first; i < last; i++) to[i] = from[start + i];
-                        for (int i = last; i < STRIP_WIDTH; i++) to[i] = 0;
+                        copy_row(strip[channel][r], STRIP_WIDTH, from, inside ? IN_WIDTH : 0, start);
                     }
                 for (int tile = 0; tile < tiles; tile++) {
                     /* Lines past the last one read the last one again; those sums are not stored. */

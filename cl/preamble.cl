@@ -121,3 +121,12 @@ static inline floatv LANE_SUMS(const floatv *v) {
 #else
 #define FMA(a, b, c) ((a) * (b) + (c))
 #endif
+
+/* Part of a row of an image, from column `start` on, with zeros where that is beyond the image's border: `width` floats,
+ * from a row of row_width; 0: all of the row is beyond it. */
+static inline void copy_row(float *to, int width, global const float *row, int row_width, int start) {
+    const int first = clamp(-start, 0, width), last = clamp(row_width - start, first, width);
+    for (int i = 0; i < first; i++) to[i] = 0;
+    for (int i = first; i < last; i++) to[i] = row[start + i];
+    for (int i = last; i < width; i++) to[i] = 0;
+}
