@@ -161,6 +161,7 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
 #undef TILES_X
 #undef IS_TERM
 #undef POINT_FLOATS
+#undef AHEAD_CHANNELS
 #undef NAME
 #undef OUT_TILE
 #undef OUTPUTS
@@ -181,4 +182,3 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
 #undef TILES
 #undef TILE_GROUP
 #undef AHEAD
-#undef AHEAD_CHANNELS

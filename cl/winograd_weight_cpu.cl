@@ -32,12 +32,12 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
 #endif
 ) {
     const int first_in = get_global_id(0) * IN_GROUP, first_out = get_global_id(1) * OUT_GROUP;
-    const int end_tile = min((int)(get_global_id(2) + 1) * SPLIT_TILES, PAIRS * N * TILES_Y * TILES_X);
+    const int begin_tile = get_global_id(2) * SPLIT_TILES;
+    const int end_tile = min(begin_tile + SPLIT_TILES, PAIRS * N * TILES_Y * TILES_X);
     floatv total[POINTS * POINTS][IN_GROUP * V * OUT_GROUP + 1];
     gw += gw_offset + get_global_id(2) * (OUT_CHANNELS * IN_CHANNELS * 9);
 
-    const int begin = get_global_id(2) * SPLIT_TILES;
-    for (int first = begin; first < end_tile; first += TILES) {
+    for (int first = begin_tile; first < end_tile; first += TILES) {
         floatv in[POINTS * POINTS][IN_GROUP * TILES + 1], out[POINTS * POINTS][OUT_GROUP * TILES + 1];
         /* Plane by plane, so that memory is read in rows. */
         for (int b = 0; b < IN_GROUP; b++)
@@ -99,7 +99,8 @@ __attribute__((reqd_work_group_size(1, 1, 1))) kernel void NAME(global float *re
                 const float *value = (const float *)&in[p][c / V * TILES] + c % V;
                 for (int b = 0; b < OUT_GROUP; b += SUM_BLOCKS) {
                     floatv sum[SUM_CHANNELS][SUM_BLOCKS];
-                    if (first == begin) {
+                    /* In the first round `total` holds nothing yet: not reading it saves setting it to zero. */
+                    if (first == begin_tile) {
                         UNROLL for (int i = 0; i < SUM_CHANNELS; i++)
                             UNROLL for (int k = 0; k < SUM_BLOCKS; k++) sum[i][k] = 0;
                     } else {

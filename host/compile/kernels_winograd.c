@@ -20,14 +20,11 @@ enum {
  * backward-weight sums up at most, before sums are added to sums: a long float32 sum loses digits. */
 enum { WEIGHT_TILES = 16, MOST_WEIGHT_TILES = 32, MOST_TILES = 48, MOST_SUMMED = 2048 };
 
-/* Whether a core has a second cache of 2 MiB or more, as Intel's servers have had since Sapphire Rapids. There
- * work-items have more tiles, and memory is asked for ahead: the cache behind it is too slow to stream transformed
- * weights from. */
+/* Whether a core has a second cache of 2 MiB or more, as Intel's servers have had since Sapphire Rapids. There the
+ * cache behind it is too slow to stream transformed weights from: work-items are cut by a model of cost, and memory is
+ * asked for ahead. */
 static bool has_large_cache(const struct kernel_target *target) {
     return target->traits->second_cache >= 2 << 20;
-}
-static int64_t forward_floats(const struct kernel_target *target) {
-    return has_large_cache(target) ? LARGE_FORWARD_FLOATS : FORWARD_FLOATS;
 }
 
 /* Work-items that keep all cores busy evenly. */
@@ -39,6 +36,9 @@ static int64_t busy_items(const struct kernel_target *target) {
  * room for the operands in 32 (AVX-512) or 16 registers. */
 static int64_t register_rows(const struct kernel_target *target) {
     return target->lanes == 16 ? 8 : 4;
+}
+static bool registers_fit(const struct kernel_target *target, int64_t rows, int64_t out_group) {
+    return rows * out_group <= 3 * register_rows(target);
 }
 static int64_t out_group_of(int64_t out_blocks) {
     return out_blocks % 3 == 0 && out_blocks % 2 != 0 ? 3 : min_of(out_blocks, 2);
@@ -65,15 +65,16 @@ static bool applies(const struct kernel_target *target, const struct conv_sizes 
 
 /* Whether the transformed inputs of a few tiles leave room in the cache. */
 static bool inputs_fit(const struct kernel_target *target, int m, int64_t in_blocks, int64_t lanes) {
-    return 4 * (m + 2) * (m + 2) * in_blocks * lanes <= forward_floats(target);
+    int64_t most_floats = has_large_cache(target) ? LARGE_FORWARD_FLOATS : FORWARD_FLOATS;
+    return 4 * (m + 2) * (m + 2) * in_blocks * lanes <= most_floats;
 }
 
 static int64_t weight_floats(int64_t points, int64_t lanes, int64_t in_group, int64_t out_group, int64_t tiles) {
     return points * lanes * (in_group * lanes * out_group + tiles * (in_group + out_group));
 }
 
-/* Vector operations that transform a tile's inputs, or results, of one block of channels, as long as two a cycle take.
- */
+/* What it costs to transform a tile's inputs, or its results, of one block of channels: vector operations at the speed
+ * of products. */
 static double transforms(int64_t points) {
     return 10.0 * (double)points;
 }
@@ -107,17 +108,18 @@ int kernels_winograd(const struct kernel_target *target, enum conv_pass pass, co
 }
 
 /* How a forward or backward-data is cut: tiles of a work-item and of its register tile, output blocks of a register
- * tile; groups of tiles, groups of output blocks, and how many of the latter a work-item takes: fewer than all where
- * there are not tiles enough to keep the cores busy. */
+ * tile; groups of tiles, groups of output blocks, and the parts that the latter are dealt out in, several where there
+ * are not tiles enough to keep the cores busy: a work-item takes part_groups of them. */
 struct conv_cut {
-    int64_t tiles, tile_group, out_group, items, out_groups, part_groups;
+    int64_t tiles, tile_group, out_group, items, out_groups, parts, part_groups;
 };
 static struct conv_cut cut_conv(const struct kernel_target *target, const struct winograd_task *task, int m,
                                 int64_t tiles, int64_t tile_group, int64_t out_group) {
     int64_t items = divide_up(winograd_tiles(task, task->n, m), tiles);
     int64_t out_groups = divide_up(divide_up(task->out_channels, target->lanes), out_group);
-    int64_t parts = min_of(out_groups, divide_up(busy_items(target), items));
-    return (struct conv_cut){tiles, tile_group, out_group, items, out_groups, divide_up(out_groups, parts)};
+    int64_t part_groups = divide_up(out_groups, min_of(out_groups, divide_up(busy_items(target), items)));
+    int64_t parts = divide_up(out_groups, part_groups);
+    return (struct conv_cut){tiles, tile_group, out_group, items, out_groups, parts, part_groups};
 }
 
 /* Vector operations of the core that has most to do. Work-items take whole tiles, there or not; each part transforms
@@ -130,8 +132,7 @@ static double conv_cost(const struct kernel_target *target, const struct winogra
     double products = (double)(__builtin_popcount(terms->mask) * points * task->in_channels * cut->out_group) * slower;
     double group = products + (double)(terms->outputs * cut->out_group) * transforms(points);
     double item = (double)(terms->inputs * in_blocks) * transforms(points) + (double)cut->part_groups * group;
-    int64_t items = cut->items * divide_up(cut->out_groups, cut->part_groups);
-    return (double)(divide_up(items, target->traits->compute_units) * cut->tiles) * item;
+    return (double)(divide_up(cut->items * cut->parts, target->traits->compute_units) * cut->tiles) * item;
 }
 
 /* For a large second cache: of the register tiles that fit, and one or two of them to a work-item, the cheapest. */
@@ -144,7 +145,7 @@ static struct conv_cut cheapest_cut(const struct kernel_target *target, const st
         for (int64_t tiles = groups[i]; tiles <= 2 * groups[i]; tiles += groups[i]) {
             struct conv_cut cut = cut_conv(target, task, m, tiles, groups[i], out_group);
             int64_t most_floats = tiles == groups[i] ? LARGE_FORWARD_FLOATS : TWO_TILES_FLOATS;
-            if (groups[i] * out_group <= 3 * rows && tiles * tile_floats <= most_floats
+            if (registers_fit(target, groups[i], out_group) && tiles * tile_floats <= most_floats
                 && conv_cost(target, task, m, terms, &cut) < conv_cost(target, task, m, terms, &best))
                 best = cut;
         }
@@ -160,10 +161,10 @@ static struct conv_cut own_cut(const struct kernel_target *target, const struct 
     int64_t tile_group = register_rows(target);
     while (tile_group > 1 && tile_group / 2 >= total) tile_group /= 2;
     int64_t tiles = tile_group;
-    while (2 * tiles <= 16 && 2 * tiles * tile_floats <= forward_floats(target)
+    while (2 * tiles <= 16 && 2 * tiles * tile_floats <= FORWARD_FLOATS
            && divide_up(total, 2 * tiles) >= busy_items(target))
         tiles *= 2;
-    while (tiles > 1 && tiles * tile_floats > forward_floats(target)) tiles /= 2;
+    while (tiles > 1 && tiles * tile_floats > FORWARD_FLOATS) tiles /= 2;
     return cut_conv(target, task, m, tiles, min_of(tile_group, tiles), out_group_of(divide_up(task->out_channels, v)));
 }
 
@@ -240,7 +241,7 @@ bool conv_winograd_fits(const struct kernel_target *target, const struct kernel_
     if (choice[3] > AHEAD) return false;
     if (class->pass == CONV_BACKWARD_WEIGHT) return weight_fits(&task, m, v, choice);
     return choice[0] <= MOST_TILES && choice[0] % choice[1] == 0 && choice[2] <= min_of(out_blocks, 3)
-           && choice[1] * choice[2] <= 3 * register_rows(target) && choice[4] == BY_RULE && choice[5] == BY_RULE
+           && registers_fit(target, choice[1], choice[2]) && choice[4] == BY_RULE && choice[5] == BY_RULE
            && choice[0] * points * v * (class->terms.inputs * in_blocks + class->terms.outputs * choice[2])
                   <= MOST_FLOATS;
 }
@@ -340,7 +341,7 @@ static void plan_conv(const struct kernel_target *target, const struct winograd_
     kernel_use_define(&use->main, "TILES", cut.tiles);
     kernel_use_define(&use->main, "TILE_GROUP", cut.tile_group);
     kernel_use_define(&use->main, "AHEAD", ahead);
-    kernel_use_launch(&use->main, (size_t)cut.items, (size_t)divide_up(cut.out_groups, cut.part_groups), 1, 1, 1, 1);
+    kernel_use_launch(&use->main, (size_t)cut.items, (size_t)cut.parts, 1, 1, 1, 1);
 }
 
 static void plan_backward_weight(const struct kernel_target *target, const struct winograd_task *task, int tile,
