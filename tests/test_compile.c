@@ -657,6 +657,34 @@ static void test_parts_in_readers(void **state) {
     assert_int_equal(count[0], count[1]);
 }
 
+/* On a CPU with a large second cache, kernels that pass over planes several times ask for the next row's where the
+ * cache cannot hold them all. */
+static void test_rows_ahead(void **state) {
+    (void)state;
+    struct device_traits traits = *device_traits(device);
+    struct kernel_target target = kernels_target(&traits, FAMILY_CPU);
+    if (target.lanes == 1) skip();
+    traits.compute_units = 1;
+    for (int images = 3; images <= 67; images += 64)
+        for (int large = 0; large < 2; large++) {
+            struct prepared p = {.name = "rows ahead"};
+            struct library *fresh;
+            traits.second_cache = large ? 2 << 20 : 1 << 20;
+            assert_ok(graph_create(&p.graph));
+            struct node *x = in(p.graph, "x", SHAPE(images, 6, 13, 14)), *w = in(p.graph, "w", SHAPE(48, 6, 1, 1));
+            struct node *y = normed(p.graph, node_conv(x, w, 1, 0), 1u << 2 | 1u << 3);
+            graph_output(p.graph, "y", node_average_pool(node_multiply(y, node_tanh(y)), 2));
+            assert_ok(library_create_for(device, &target, &fresh));
+            assert_ok(executable_create(fresh, p.graph, p.name, &p.executable));
+            assert_int_equal(count_words(fresh, " PREFETCH(b") > 0, large && images > 3);
+            assert_ok(library_build(fresh));
+            run_case(&p, 2e-5);
+            executable_destroy(p.executable);
+            graph_destroy(p.graph);
+            library_destroy(fresh);
+        }
+}
+
 /* The launches of the joined convolutions, beside changes of layout: one for each of the three directions, one that
  * packs two weights, and one that sums the parts of the weights' derivative. At these sizes nothing but the packing is
  * small enough to be merged. */
@@ -940,7 +968,7 @@ int main(void) {
         return 0;
     }
     static enum family cpu = FAMILY_CPU, gpu = FAMILY_GPU;
-    struct CMUnitTest tests[TARGETS * CASES + 10];
+    struct CMUnitTest tests[TARGETS * CASES + 11];
     char names[TARGETS * CASES][40];
     size_t count = 0;
     for (size_t i = 0; i < TARGETS * CASES; i++) {
@@ -952,6 +980,7 @@ int main(void) {
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_sums_in_parts);
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_rows_in_parts);
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_parts_in_readers);
+    tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_rows_ahead);
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_joined_launches);
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_work_of_launches);
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(test_most_elements);

@@ -20,6 +20,7 @@ int buffer_number(struct emitter *e, struct value *value) {
 void body_begin(struct emitter *e) {
     text_finish(&e->body);
     e->body_memo.count = 0;
+    e->planes.count = 0;
 }
 
 /* Of two reductions after each other the second writes where the first does not read: so the barrier inside it is
@@ -111,6 +112,7 @@ int emit_fused(const struct schedule *schedule, const struct fused *kernel, stru
 done:
     text_finish(&head), text_finish(&code);
     text_finish(&e.row), text_finish(&e.body), text_finish(&e.held);
+    array_finish(&e.planes);
     array_finish(&e.row_memo);
     array_finish(&e.body_memo);
     array_finish(&e.held_memo);

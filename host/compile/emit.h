@@ -28,6 +28,12 @@ struct expr {
     bool lane, is_int;
 };
 
+/* A blocked image tensor of which each row is one plane: so many floats, behind those of the row before. */
+struct plane {
+    int buffer;
+    int64_t floats;
+};
+
 struct memo {
     const struct node *node;
     const char *key;
@@ -48,6 +54,7 @@ struct emitter {
     const struct vector *vector; /* how the text calls vectors of so many lanes */
     struct arena arena;
     struct text row, body;
+    ARRAY(struct plane) planes; /* what the body reads of those */
     ARRAY(struct memo) row_memo;
     ARRAY(struct memo) body_memo;
     ARRAY(struct memo) held_memo;                 /* what the work-item has in registers, from loop to loop */
@@ -66,7 +73,7 @@ struct emitter {
 int emit_fused(const struct schedule *schedule, const struct fused *kernel, struct launch_list *list);
 
 /* --- emit.c --- */
-/* Empties the loop body, for the next loop. */
+/* Empties the loop body and what it reads, for the next loop. */
 void body_begin(struct emitter *e);
 /* The number of the kernel argument for a value, which is added if it is new. Outputs must be added first. */
 int buffer_number(struct emitter *e, struct value *value);

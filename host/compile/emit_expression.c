@@ -78,6 +78,17 @@ static const char *sum_at(struct emitter *e, const struct value *value, int b, c
                         value->floats / (size_t)value->parts, value->parts);
 }
 
+/* Notes a blocked tensor that the loop body reads, if each row is one plane of it. */
+static void note_plane(struct emitter *e, const struct shape *shape, int buffer) {
+    const struct step *step = e->step;
+    const uint32_t plane_dimensions = 1 << 2 | 1 << 3;
+    bool noted =
+        step->inner != plane_dimensions || shape->size[0] != step->rows.size[0] || shape->size[1] != step->rows.size[1];
+    for (size_t i = 0; i < e->planes.count; i++) noted |= e->planes.items[i].buffer == buffer;
+    struct plane plane = {buffer, shape->size[2] * shape->size[3] * e->lanes};
+    if (!noted && !array_push(&e->planes, plane)) e->failure = "out of memory";
+}
+
 static struct expr load(struct emitter *e, struct node *node, const struct index *at) {
     const int64_t *size = node->shape.size;
     int lanes = e->target->lanes;
@@ -105,6 +116,7 @@ static struct expr load(struct emitter *e, struct node *node, const struct index
     if (value->layout == LAYOUT_BLOCKED) {
         int64_t blocks = divide_up(size[1], lanes);
         bool lane = at->lane == 1 && e->lanes > 1;
+        if (lane && is_inner(at)) note_plane(e, &node->shape, b);
         address = index_scaled(e, at->at[0], blocks * size[2] * size[3] * lanes);
         const char *block = lane ? "block" : arena_printf(&e->arena, "((%s) / %d)", at->at[1], lanes);
         if (strcmp(at->at[1], "0") == 0) block = "0";

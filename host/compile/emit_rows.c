@@ -128,16 +128,61 @@ static void emit_body(struct emitter *e, const struct phase *phase, int *variabl
         }
 }
 
+/* The inner dimensions along which a phase has loops; returns how many. */
+static int find_loops(const struct emitter *e, const struct phase *phase, int loops[MAX_RANK]) {
+    int count = 0;
+    for (int d = 0; d < phase->shape->rank; d++)
+        if (e->step->inner >> d & 1 && phase->shape->size[d] > 1) loops[count++] = d;
+    return count;
+}
+
+/* Turns of the outer loops of a kernel's phases before this one, or where it is NULL of all. */
+static int64_t count_turns(const struct emitter *e, const struct phase *until) {
+    int64_t turns = 0;
+    for (size_t k = 0; k < e->kernel->phases.count && &e->kernel->phases.items[k] != until; k++) {
+        const struct phase *phase = &e->kernel->phases.items[k];
+        int loops[MAX_RANK];
+        if (find_loops(e, phase, loops) == 2) turns += phase->shape->size[loops[0]];
+    }
+    return turns;
+}
+
+/* Whether asking for the next row's planes pays: a core's second cache is large and holds two rows' and as much again
+ * for results, but all cores' do not hold all rows'. */
+static bool asks_ahead(const struct emitter *e) {
+    const struct device_traits *traits = e->target->traits;
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < e->planes.count; i++) bytes += (uint64_t)e->planes.items[i].floats * sizeof(float);
+    return e->lanes > 1 && e->kernel->phases.count > 1 && kernels_large_cache(e->target)
+           && 4 * bytes <= traits->second_cache
+           && bytes * (uint64_t)e->kernel->rows > traits->second_cache * traits->compute_units;
+}
+
+/* The first phase waits for the row's planes to come from the last cache; the others find them in the second. So that
+ * all phases share the wait, each turn of their outer loops asks for some lines of the next row's planes. */
+static void ask_ahead(struct emitter *e, const struct phase *phase, int loop, struct text *code) {
+    enum { LINE = 16 };
+    int64_t turns = count_turns(e, NULL), before = count_turns(e, phase);
+    for (size_t i = 0; i < e->planes.count; i++) {
+        const struct plane *plane = &e->planes.items[i];
+        int64_t lines = divide_up(plane->floats, LINE * turns);
+        text_printf(code,
+                    "        for (int i = 0; i < %lld; i++)\n"
+                    "            PREFETCH(b%d + (row + 1L) * %lld + ((x%d + %lld) * %lld + i) * %d);\n",
+                    (long long)lines, plane->buffer, (long long)plane->floats, loop, (long long)before,
+                    (long long)lines, LINE);
+    }
+}
+
 /* The loops of an item that has the row to itself. Sums are taken in short parts, which are then added: a long float32
  * sum loses digits. */
 static void loop_alone(struct emitter *e, const struct phase *phase, const struct pass *pass, struct text *code) {
     const struct shape *shape = phase->shape;
-    int loops[MAX_RANK], loop_count = 0;
-    for (int d = 0; d < shape->rank; d++)
-        if (e->kernel->step->inner >> d & 1 && shape->size[d] > 1) loops[loop_count++] = d;
+    int loops[MAX_RANK], loop_count = find_loops(e, phase, loops);
     for (int k = 0; k + 1 < loop_count; k++)
         text_printf(code, "        for (int x%d = 0; x%d < %lld; x%d++) {\n", loops[k], loops[k],
                     (long long)shape->size[loops[k]], loops[k]);
+    if (loop_count == 2 && asks_ahead(e)) ask_ahead(e, phase, loops[0], code);
     int last = loop_count ? loops[loop_count - 1] : -1;
     int64_t length = loop_count ? shape->size[last] : 1;
     bool strips = pass->part.length && length > 512;

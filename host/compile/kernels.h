@@ -50,6 +50,13 @@ static inline bool kernels_on_gpu(const struct kernel_target *target) {
     return target->family == FAMILY_GPU && target->traits->kind != DEVICE_CPU;
 }
 
+/* Whether a core has a second cache of 2 MiB or more, as Intel's servers have had since Sapphire Rapids. There the
+ * cache behind it is slow beside the core: work-items of Winograd's convolutions are cut by a model of cost, and
+ * kernels ask ahead for memory. */
+static inline bool kernels_large_cache(const struct kernel_target *target) {
+    return target->traits->second_cache >= 2 << 20;
+}
+
 /* The sizes of a convolution: x [n,c,h,w], w [o,c,kh,kw], y [n,o,oh,ow]. */
 struct conv_sizes {
     int64_t n, c, h, w, o, kh, kw, oh, ow;

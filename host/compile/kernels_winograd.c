@@ -20,13 +20,6 @@ enum {
  * backward-weight sums up at most, before sums are added to sums: a long float32 sum loses digits. */
 enum { WEIGHT_TILES = 16, MOST_WEIGHT_TILES = 32, MOST_TILES = 48, MOST_SUMMED = 2048 };
 
-/* Whether a core has a second cache of 2 MiB or more, as Intel's servers have had since Sapphire Rapids. There the
- * cache behind it is too slow to stream transformed weights from: work-items are cut by a model of cost, and memory is
- * asked for ahead. */
-static bool has_large_cache(const struct kernel_target *target) {
-    return target->traits->second_cache >= 2 << 20;
-}
-
 /* Work-items that keep all cores busy evenly. */
 static int64_t busy_items(const struct kernel_target *target) {
     return max_of(2, target->traits->compute_units) * 4;
@@ -65,7 +58,7 @@ static bool applies(const struct kernel_target *target, const struct conv_sizes 
 
 /* Whether the transformed inputs of a few tiles leave room in the cache. */
 static bool inputs_fit(const struct kernel_target *target, int m, int64_t in_blocks, int64_t lanes) {
-    int64_t most_floats = has_large_cache(target) ? LARGE_FORWARD_FLOATS : FORWARD_FLOATS;
+    int64_t most_floats = kernels_large_cache(target) ? LARGE_FORWARD_FLOATS : FORWARD_FLOATS;
     return 4 * (m + 2) * (m + 2) * in_blocks * lanes <= most_floats;
 }
 
@@ -157,7 +150,7 @@ static struct conv_cut own_cut(const struct kernel_target *target, const struct 
                                const struct conv_terms *terms) {
     int64_t v = target->lanes, points = (m + 2) * (m + 2), total = winograd_tiles(task, task->n, m);
     int64_t tile_floats = terms->inputs * points * divide_up(task->in_channels, v) * v;
-    if (has_large_cache(target)) return cheapest_cut(target, task, m, terms, tile_floats);
+    if (kernels_large_cache(target)) return cheapest_cut(target, task, m, terms, tile_floats);
     int64_t tile_group = register_rows(target);
     while (tile_group > 1 && tile_group / 2 >= total) tile_group /= 2;
     int64_t tiles = tile_group;
@@ -193,7 +186,7 @@ static void widest_groups(int64_t points, int64_t lanes, int64_t in_blocks, int6
 /* Tiles of a round for `count` of them: rounds cost four tiles more than their own. */
 static int64_t round_tiles(const struct kernel_target *target, int64_t count) {
     int64_t best = WEIGHT_TILES;
-    for (int64_t tiles = WEIGHT_TILES; has_large_cache(target) && tiles <= MOST_WEIGHT_TILES; tiles += 4)
+    for (int64_t tiles = WEIGHT_TILES; kernels_large_cache(target) && tiles <= MOST_WEIGHT_TILES; tiles += 4)
         if (divide_up(count, tiles) * (tiles + 4) < divide_up(count, best) * (best + 4)) best = tiles;
     return best;
 }
@@ -307,7 +300,7 @@ static void plan_conv(const struct kernel_target *target, const struct winograd_
     int64_t in_blocks = divide_up(task->in_channels, v), out_blocks = divide_up(task->out_channels, v);
     const struct conv_cut cut =
         choice[0] ? cut_conv(target, task, tile, choice[0], choice[1], choice[2]) : own_cut(target, task, tile, terms);
-    bool ahead = is_asked(choice, 3) ? choice[3] == AHEAD : has_large_cache(target);
+    bool ahead = is_asked(choice, 3) ? choice[3] == AHEAD : kernels_large_cache(target);
 
     use->packed_floats = (size_t)(cut.out_groups * points * (in_blocks * v * cut.out_group + 1) * v);
     kernel_use_begin(&use->pack, "winograd_pack_cpu.cl");
