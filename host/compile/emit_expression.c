@@ -82,11 +82,12 @@ static const char *sum_at(struct emitter *e, const struct value *value, int b, c
 static void note_plane(struct emitter *e, const struct shape *shape, int buffer) {
     const struct step *step = e->step;
     const uint32_t plane_dimensions = 1 << 2 | 1 << 3;
-    bool noted =
-        step->inner != plane_dimensions || shape->size[0] != step->rows.size[0] || shape->size[1] != step->rows.size[1];
-    for (size_t i = 0; i < e->planes.count; i++) noted |= e->planes.items[i].buffer == buffer;
+    if (step->inner != plane_dimensions || shape->size[0] != step->rows.size[0] || shape->size[1] != step->rows.size[1])
+        return;
+    for (size_t i = 0; i < e->planes.count; i++)
+        if (e->planes.items[i].buffer == buffer) return;
     struct plane plane = {buffer, shape->size[2] * shape->size[3] * e->lanes};
-    if (!noted && !array_push(&e->planes, plane)) e->failure = "out of memory";
+    if (!array_push(&e->planes, plane)) e->failure = "out of memory";
 }
 
 static struct expr load(struct emitter *e, struct node *node, const struct index *at) {

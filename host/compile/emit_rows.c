@@ -153,8 +153,7 @@ static bool asks_ahead(const struct emitter *e) {
     const struct device_traits *traits = e->target->traits;
     uint64_t bytes = 0;
     for (size_t i = 0; i < e->planes.count; i++) bytes += (uint64_t)e->planes.items[i].floats * sizeof(float);
-    return e->lanes > 1 && e->kernel->phases.count > 1 && kernels_large_cache(e->target)
-           && 4 * bytes <= traits->second_cache
+    return e->kernel->phases.count > 1 && kernels_large_cache(e->target) && 4 * bytes <= traits->second_cache
            && bytes * (uint64_t)e->kernel->rows > traits->second_cache * traits->compute_units;
 }
 
